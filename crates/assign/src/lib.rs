@@ -1,0 +1,285 @@
+//! The contract between controllers and nodes: assignments down, reports up, and a few questions.
+//!
+//! Assignments are *levels*, not commands: a node compares what it is told with what it sees and acts until both agree. Every
+//! assignment carries the server's **epoch**, which grows with each placement; a node never acts for an epoch older than the
+//! newest it has seen. Things that happen once (a reboot, a rebuild) are counters: the node remembers, durably, the last value
+//! that it carried out. Reports say only what was observed.
+use serde::{Deserialize, Serialize};
+use std::{collections::BTreeMap, future::Future, path::Path, pin::Pin, sync::Arc};
+
+/// A boxed future, for traits that are used as objects.
+pub type Pending<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// All that one node has to do, keyed by id. Replaced as a whole; unchanged entries keep their `Arc`.
+#[derive(Clone, Debug, Default)]
+pub struct Assignments {
+    pub servers: BTreeMap<String, Arc<ServerAssignment>>,
+    /// Networks that need a metadata responder on this node, by network id.
+    pub networks: BTreeMap<String, Arc<MetadataNetwork>>,
+    /// Images to be made from a server's root disk, by image id.
+    pub snapshots: BTreeMap<String, Arc<SnapshotAssignment>>,
+}
+
+/// The power state that the user asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Power {
+    Running,
+    Paused,
+    Stopped,
+}
+
+/// One server on this node.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ServerAssignment {
+    /// UUID of the server; also the guest's SMBIOS UUID.
+    pub id: String,
+    /// Grows with every placement; the fence of DESIGN section 7.
+    pub epoch: u64,
+    /// Revision of the row that this was made from; echoed in reports.
+    pub revision: u64,
+    /// Request that caused the newest change, for logs.
+    pub request_id: String,
+    pub name: String,
+    pub power: Power,
+    pub reboot: Reboot,
+    pub vcpus: u32,
+    /// MiB.
+    pub memory_mib: u64,
+    pub root: RootDisk,
+    /// Boot from this image instead, with the root disk as the second disk.
+    pub rescue: Option<ImageRef>,
+    pub ports: Vec<PortAssignment>,
+    pub config_drive: bool,
+    pub guest: Arc<GuestData>,
+    /// Flavor extra specs and image properties that the driver understands (`hw_*`).
+    pub properties: BTreeMap<String, String>,
+}
+
+/// Asked-for reboots, counted. The node carries out the newest one once.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reboot {
+    pub count: u64,
+    /// A hard reboot restarts the QEMU process; a soft one asks the guest by ACPI and becomes hard after a time-out.
+    pub hard: bool,
+}
+
+/// The root disk: an overlay on an image.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RootDisk {
+    pub image: ImageRef,
+    /// GiB; 0 means the image's own virtual size.
+    pub size_gib: u64,
+    /// Grows with each rebuild: a new value means a new disk from `image`.
+    pub generation: u64,
+}
+
+/// An immutable image blob.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ImageRef {
+    /// Glance image id, for messages.
+    pub image_id: String,
+    /// Content hash (SHA-512, hex): the blob's name.
+    pub blob: String,
+    /// Format found by our inspector: `raw`, `qcow2`, `vmdk`, `vhdx`, `iso`.
+    pub format: String,
+}
+
+/// One interface of a server. The logical switch port in OVN has the port's id as its name.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PortAssignment {
+    pub id: String,
+    pub network_id: String,
+    pub mac: String,
+    /// Bytes.
+    pub mtu: u16,
+    /// Addresses without prefix length; they tell the metadata responder who asks.
+    pub fixed_ips: Vec<String>,
+}
+
+/// What the guest may read from its config drive and the metadata service. Built by the control plane, served by the node.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct GuestData {
+    /// Content of `openstack/latest/meta_data.json`.
+    pub meta_data: serde_json::Value,
+    /// Content of `openstack/latest/network_data.json`.
+    pub network_data: serde_json::Value,
+    /// Base64, as the user gave it.
+    pub user_data: Option<String>,
+    /// Content of `openstack/latest/vendor_data.json`.
+    pub vendor_data: serde_json::Value,
+    /// EC2 tree below `/latest/meta-data/`, path to text (`hostname`, `local-ipv4`, `public-keys/0/openssh-key`, …).
+    pub ec2: BTreeMap<String, String>,
+}
+
+/// A network whose guests ask for metadata on this node: an OVN `localport` in a namespace of its own.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MetadataNetwork {
+    pub network_id: String,
+    /// Name of the logical switch port of type `localport`.
+    pub port: String,
+    pub mac: String,
+    /// Addresses with prefix length in the network's subnets, e.g. `10.0.0.2/24`.
+    pub addresses: Vec<String>,
+    pub mtu: u16,
+}
+
+/// An image to be made from a server's root disk.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SnapshotAssignment {
+    pub image_id: String,
+    pub server_id: String,
+    pub request_id: String,
+    /// `qcow2` or `raw`.
+    pub format: String,
+}
+
+/// What a node observed. Coalesced by the agent, idempotent for the controller.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Report {
+    Host(HostReport),
+    Server(ServerReport),
+    Snapshot(SnapshotReport),
+}
+
+/// The host itself: sent at start and when it changes.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct HostReport {
+    /// Changes with each boot of the machine.
+    pub boot_id: String,
+    /// `QEMU` or `sim`.
+    pub hypervisor_type: String,
+    /// `7002022` for 7.2.22, as Nova reports it.
+    pub hypervisor_version: u64,
+    /// `kvm` or `tcg`.
+    pub accelerator: String,
+    pub cpu_model: String,
+    pub vcpus: u32,
+    pub memory_mib: u64,
+    pub disk_gib: u64,
+    pub disk_free_gib: u64,
+    pub host_ip: String,
+}
+
+/// What runs now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum GuestState {
+    /// Work towards the assignment goes on.
+    Building,
+    Running,
+    Paused,
+    /// No process, as asked, or the guest powered itself off.
+    Stopped,
+    /// The process ended unasked.
+    Crashed,
+    /// Cannot be made so; `cause` says why. The agent does not try again for this revision.
+    Failed,
+    /// Nothing of it is left on this node.
+    Gone,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ServerReport {
+    pub id: String,
+    pub epoch: u64,
+    /// Revision of the assignment that this answers.
+    pub revision: u64,
+    pub state: GuestState,
+    /// For users: starts with the thing, ends with what to do. Set when `state` is `Failed` or `Crashed`.
+    pub cause: Option<String>,
+    /// Step in progress, for `drover why`: `fetch image`, `create disk`, `plug port …`, `start QEMU`.
+    pub step: Option<String>,
+    /// Last reboot carried out.
+    pub reboot_count: u64,
+    /// Generation of the root disk in place.
+    pub disk_generation: u64,
+    /// Is the rescue system what runs?
+    pub rescued: bool,
+    /// Ports that are plugged now.
+    pub plugged: Vec<String>,
+    /// Microseconds since the epoch; when the process now running was started.
+    pub launched_at: Option<base::Timestamp>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SnapshotReport {
+    pub image_id: String,
+    /// The stored blob, or the cause of failure in words for users.
+    pub result: Result<BlobInfo, String>,
+}
+
+/// A stored blob.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BlobInfo {
+    /// SHA-512, hex: the blob's name.
+    pub blob: String,
+    /// MD5, hex: Glance's `checksum`.
+    pub checksum: String,
+    /// Bytes.
+    pub size: u64,
+    /// Bytes; what a guest would see.
+    pub virtual_size: Option<u64>,
+    pub format: String,
+}
+
+/// A question to a node that must be answered now.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Query {
+    /// The last `lines` lines of the serial console, or all that is kept.
+    ConsoleLog { server_id: String, lines: Option<usize> },
+    /// CPU, memory, disk and interface counters.
+    Diagnostics { server_id: String },
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Answer {
+    Text(String),
+    Json(serde_json::Value),
+}
+
+/// Why a node did not answer.
+#[derive(Debug, thiserror::Error)]
+pub enum QueryError {
+    #[error("server {0} does not run on this node")]
+    NotHere(String),
+    #[error("node {0} is not connected; try again when it is up")]
+    Unreachable(String),
+    #[error("node {node} did not answer: {cause}")]
+    Failed { node: String, cause: String },
+}
+
+/// Both directions of a byte stream, such as a VNC connection.
+pub trait Duplex: tokio::io::AsyncRead + tokio::io::AsyncWrite + Send + Unpin {}
+impl<T: tokio::io::AsyncRead + tokio::io::AsyncWrite + Send + Unpin> Duplex for T {}
+
+/// What the agent sees of its controllers.
+pub trait Uplink: Send + Sync {
+    /// The node's assignments, always the newest.
+    fn assignments(&self) -> tokio::sync::watch::Receiver<Arc<Assignments>>;
+    /// Hands reports over; returns when they are durable. Errors are retried by the agent with backoff.
+    fn report(&self, reports: Vec<Report>) -> Pending<'_, Result<(), ReportError>>;
+}
+
+/// A report that could not be handed over.
+#[derive(Debug, thiserror::Error)]
+#[error("reports were not taken: {0}")]
+pub struct ReportError(pub String);
+
+/// What controllers see of an agent.
+pub trait Agent: Send + Sync {
+    fn query(&self, query: Query) -> Pending<'_, Result<Answer, QueryError>>;
+    /// Opens the server's VNC display (RFB).
+    fn vnc(&self, server_id: &str) -> Pending<'_, Result<Box<dyn Duplex>, QueryError>>;
+}
+
+/// Where image blobs come from and snapshots go to.
+pub trait Blobs: Send + Sync {
+    /// Brings the blob to `to` (a path that does not exist yet), whole and verified, or not at all.
+    fn fetch<'a>(&'a self, blob: &'a str, to: &'a Path) -> Pending<'a, std::io::Result<()>>;
+    /// Stores a file as a blob; the file may be moved away. The format is what the inspector finds, never what the caller says.
+    fn store<'a>(&'a self, from: &'a Path) -> Pending<'a, std::io::Result<BlobInfo>>;
+}

@@ -1,0 +1,10 @@
+//! What every crate shares: ids, the clock, API versions, backoff and the error chain. No I/O.
+pub mod clock;
+pub mod error;
+pub mod id;
+pub mod retry;
+pub mod version;
+
+pub use clock::{Clock, ManualClock, SystemClock, Timestamp};
+pub use error::chain;
+pub use version::Version;

@@ -1,0 +1,1 @@
+//! The compute service (Nova v2.1)

@@ -1,0 +1,1 @@
+//! The node agent: QEMU, disks and interfaces of one host, and a simulated host

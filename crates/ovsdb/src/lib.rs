@@ -1,0 +1,1 @@
+//! A small OVSDB client (RFC 7047): transact, monitor, reconnect

@@ -1,0 +1,1 @@
+//! Reconcilers, queues, shard leases and the task list

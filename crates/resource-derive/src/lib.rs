@@ -1,0 +1,1 @@
+//! derive(Resource): one annotated struct becomes one static table

@@ -1,0 +1,1 @@
+//! Resource tables: fields, kinds, checks, filters, pages; pure

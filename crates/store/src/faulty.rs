@@ -1,0 +1,96 @@
+//! A store that loses, refuses and delays commits at a rate, from a seed. Around any engine; for tests.
+use crate::{
+    Entry, LeaseId, Outcome, Page, Pending, Range, Revision, Store, StoreError, Txn, TxnError, TxnId, Watch, WatchEnd,
+};
+use rand::{Rng, SeedableRng, rngs::StdRng};
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+#[derive(Clone, Copy, Debug)]
+enum Fault {
+    /// Refused although nothing conflicts.
+    Conflict,
+    /// The request is lost; the caller learns nothing.
+    Lost,
+    /// Carried out; the answer is lost.
+    AnswerLost,
+    /// Carried out later, after the caller was told that nothing is known.
+    Late,
+}
+
+/// See the module.
+pub struct Faulty {
+    inner: Arc<dyn Store>,
+    dice: Mutex<StdRng>,
+    rate: f64,
+}
+
+impl Faulty {
+    /// `rate` of all transactions meet one of the faults, in `0.0..=1.0`.
+    pub fn new(inner: Arc<dyn Store>, seed: u64, rate: f64) -> Self {
+        Self { inner, dice: Mutex::new(StdRng::seed_from_u64(seed)), rate }
+    }
+
+    fn draw(&self) -> Option<Fault> {
+        let mut dice = self.dice.lock().unwrap_or_else(PoisonError::into_inner);
+        dice.random_bool(self.rate).then(|| match dice.random_range(0..4) {
+            0 => Fault::Conflict,
+            1 => Fault::Lost,
+            2 => Fault::AnswerLost,
+            _ => Fault::Late,
+        })
+    }
+}
+
+impl Store for Faulty {
+    fn txn(&self, txn: Txn) -> Pending<'_, Result<Revision, TxnError>> {
+        Box::pin(async move {
+            match self.draw() {
+                None => self.inner.txn(txn).await,
+                Some(Fault::Conflict) => Err(TxnError::Conflict { at_least: self.inner.revision().await? }),
+                Some(Fault::Lost) => Err(TxnError::Unknown),
+                Some(Fault::AnswerLost) => {
+                    self.inner.txn(txn).await?;
+                    Err(TxnError::Unknown)
+                }
+                Some(Fault::Late) => {
+                    let inner = self.inner.clone();
+                    tokio::spawn(async move {
+                        tokio::time::sleep(Duration::from_millis(2)).await;
+                        inner.txn(txn).await
+                    });
+                    Err(TxnError::Unknown)
+                }
+            }
+        })
+    }
+    fn resolve(&self, id: TxnId) -> Pending<'_, Result<Outcome, StoreError>> {
+        self.inner.resolve(id)
+    }
+    fn get<'a>(&'a self, key: &'a str) -> Pending<'a, Result<Option<Entry>, StoreError>> {
+        self.inner.get(key)
+    }
+    fn range<'a>(&'a self, range: Range<'a>) -> Pending<'a, Result<Page, StoreError>> {
+        self.inner.range(range)
+    }
+    fn revision(&self) -> Pending<'_, Result<Revision, StoreError>> {
+        self.inner.revision()
+    }
+    fn watch<'a>(&'a self, prefix: &'a str, after: Revision) -> Pending<'a, Result<Watch, WatchEnd>> {
+        self.inner.watch(prefix, after)
+    }
+    fn lease_grant(&self, ttl: Duration) -> Pending<'_, Result<LeaseId, StoreError>> {
+        self.inner.lease_grant(ttl)
+    }
+    fn lease_keep_alive(&self, lease: LeaseId) -> Pending<'_, Result<(), StoreError>> {
+        self.inner.lease_keep_alive(lease)
+    }
+    fn lease_revoke(&self, lease: LeaseId) -> Pending<'_, Result<(), StoreError>> {
+        self.inner.lease_revoke(lease)
+    }
+    fn max_ops(&self) -> usize {
+        self.inner.max_ops()
+    }
+}

@@ -1,0 +1,107 @@
+//! Daemons are real `sleep` and `sh` processes here.
+use std::time::Duration;
+use supervise::{Daemon, Error, Identity, Ready};
+
+const GRACE: Duration = Duration::from_millis(500);
+
+fn daemon(dir: &tempfile::TempDir, argv: &[&str]) -> Daemon {
+    Daemon::new("d", dir.path(), argv.iter().map(|a| (*a).to_owned()).collect())
+}
+
+#[tokio::test]
+async fn ensure_twice_is_one_process_and_stop_ends_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let d = daemon(&dir, &["sleep", "600"]);
+    let (a, b) = tokio::join!(d.ensure(), d.ensure());
+    let (a, b) = (a.unwrap(), b.unwrap());
+    assert_eq!(a.id, b.id);
+    assert!(a.adopted != b.adopted && !a.stale && !b.stale);
+    let session = std::fs::read_to_string(format!("/proc/{}/stat", a.id.pid)).unwrap();
+    let session: i32 = session.rsplit_once(") ").unwrap().1.split(' ').nth(3).unwrap().parse().unwrap();
+    assert_eq!(session, a.id.pid, "it leads its own session");
+    d.stop(GRACE).await.unwrap();
+    assert!(!a.id.alive());
+    d.stop(GRACE).await.unwrap();
+    assert!(d.running().is_none());
+}
+
+#[tokio::test]
+async fn a_lost_record_is_healed_and_a_changed_command_is_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let d = daemon(&dir, &["sleep", "601"]);
+    let first = d.ensure().await.unwrap().id;
+    std::fs::remove_file(dir.path().join("d.json")).unwrap();
+    let again = d.ensure().await.unwrap();
+    assert!(again.adopted && again.id == first, "found by its mark");
+    d.stop(GRACE).await.unwrap();
+    let first = d.ensure().await.unwrap().id;
+    let changed = daemon(&dir, &["sleep", "602"]).ensure().await.unwrap();
+    assert!(changed.stale && changed.id == first);
+    d.stop(GRACE).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_strangers_pid_is_never_touched() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut stranger = tokio::process::Command::new("sleep").arg("603").spawn().unwrap();
+    let pid = stranger.id().unwrap().cast_signed();
+    let real = Identity::of(pid).unwrap();
+    let forged = format!(r#"{{"version":1,"pid":{pid},"started":{},"argv":["sleep"]}}"#, real.started - 1);
+    std::fs::write(dir.path().join("d.json"), forged).unwrap();
+    let d = daemon(&dir, &["sleep", "604"]);
+    d.stop(GRACE).await.unwrap();
+    assert!(real.alive(), "the stranger lives");
+    let mine = d.ensure().await.unwrap().id;
+    assert_ne!(mine.pid, pid);
+    d.stop(GRACE).await.unwrap();
+    stranger.kill().await.unwrap();
+}
+
+#[tokio::test]
+async fn sigkill_follows_an_ignored_sigterm() {
+    let dir = tempfile::tempdir().unwrap();
+    let armed = dir.path().join("armed");
+    let check = {
+        let armed = armed.clone();
+        Ready::Check(std::sync::Arc::new(move || {
+            let armed = armed.clone();
+            Box::pin(async move { armed.exists() })
+        }))
+    };
+    let script = format!("trap '' TERM; touch {}; while :; do sleep 1; done", armed.display());
+    let d = daemon(&dir, &["sh", "-c", &script]).ready(check);
+    let id = d.ensure().await.unwrap().id;
+    d.stop(Duration::from_millis(100)).await.unwrap();
+    assert!(!id.alive());
+}
+
+#[tokio::test]
+async fn a_failing_start_shows_the_log() {
+    let dir = tempfile::tempdir().unwrap();
+    let d = daemon(&dir, &["sh", "-c", "echo no such luck >&2; exit 3"]).ready(Ready::Socket(dir.path().join("s")));
+    match d.ensure().await {
+        Err(Error::Died { tail, .. }) => assert!(tail.contains("no such luck"), "{tail}"),
+        other => panic!("{other:?}"),
+    }
+    let mut d = daemon(&dir, &["sleep", "605"]).ready(Ready::Socket(dir.path().join("s")));
+    d.ready_within = Duration::from_millis(100);
+    assert!(matches!(d.ensure().await, Err(Error::NotReady { .. })));
+    d.stop(GRACE).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_watched_daemon_comes_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let d = daemon(&dir, &["sleep", "606"]);
+    let watched = d.clone().watch();
+    let mut state = watched.state();
+    let within = Duration::from_secs(10);
+    let first = tokio::time::timeout(within, state.wait_for(|s| s.running.is_some())).await.unwrap().unwrap().running.unwrap();
+    first.open().unwrap().kill().unwrap();
+    let again = state.wait_for(|s| s.restarts == 1 && s.running.is_some());
+    let again = tokio::time::timeout(within, again).await.unwrap().unwrap().running.unwrap();
+    assert_ne!(again, first);
+    drop(watched);
+    d.stop(GRACE).await.unwrap();
+    assert!(!again.alive());
+}

@@ -1,0 +1,1 @@
+//! TestCloud and waits for tests
