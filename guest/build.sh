@@ -13,9 +13,9 @@ export LC_ALL=C TZ=UTC SOURCE_DATE_EPOCH=1700000000 E2FSPROGS_FAKE_TIME=17000000
 PATH=$PATH:/usr/sbin:/sbin
 
 kernel_meta=linux-image-cloud-amd64
-packages=(busybox-static dropbear-bin openssh-sftp-server curl socat util-linux e2fsprogs)
+packages=(busybox busybox-static dropbear-bin openssh-sftp-server curl socat util-linux e2fsprogs)
 programs=(
-  /usr/sbin/dropbear /usr/bin/dropbearkey /usr/lib/openssh/sftp-server /usr/bin/curl /usr/bin/socat
+  /bin/busybox /usr/sbin/dropbear /usr/bin/dropbearkey /usr/lib/openssh/sftp-server /usr/bin/curl /usr/bin/socat
   /bin/lsblk /sbin/blkid /sbin/mke2fs /sbin/e2fsck
 )
 # Loaded before the root is mounted, in this order; a kernel without one of them cannot boot anywhere we care for.
@@ -31,7 +31,7 @@ die() { say "$*"; exit 1; }
 
 mkdir -p "$out"
 out=$(cd "$out" && pwd)
-sources=$(cd "$here" && find . -type f -print0 | sort -z | xargs -0 sha256sum | sha256sum | cut -d' ' -f1)
+sources=$(cd "$here" && find build.sh initramfs rootfs -type f -print0 | sort -z | xargs -0 sha256sum | sha256sum | cut -d' ' -f1)
 if [ -s "$out/tiny.qcow2" ] && [ "$(cat "$out/tiny.sources" 2>/dev/null)" = "$sources" ]; then
   say "$out/tiny.qcow2 is up to date."
   exit 0
@@ -71,7 +71,10 @@ if ! get_debs "$debs" 2> "$work/apt.log"; then
 fi
 : > "$work/manifest"
 while read -r deb; do
-  dpkg-deb -x "$debs/$deb" "$tree"
+  case $deb in
+    busybox-static_*) dpkg-deb -x "$debs/$deb" "$work/static" ;; # for the early root, which has no libraries
+    *) dpkg-deb -x "$debs/$deb" "$tree" ;;
+  esac
   dpkg-deb -f "$debs/$deb" Package Version | awk '{print $2}' | paste -sd' ' >> "$work/manifest"
 done < "$work/debs"
 version=$(basename "$tree"/boot/vmlinuz-*) version=${version#vmlinuz-}
@@ -81,17 +84,15 @@ version=$(basename "$tree"/boot/vmlinuz-*) version=${version#vmlinuz-}
 mkdir -p "$root"/{bin,lib,lib64,etc/dropbear,proc,sys,dev,run,tmp,mnt,root,usr,var/lib/guest,var/log}
 for name in sbin usr/bin usr/sbin; do mkdir -p "$(dirname "$root/$name")"; done
 ln -s bin "$root/sbin"; ln -s ../bin "$root/usr/bin"; ln -s ../bin "$root/usr/sbin"; ln -s ../lib "$root/usr/lib"; ln -s ../run "$root/var/run"
-cp "$tree/bin/busybox" "$root/bin/"
-for applet in $("$tree/bin/busybox" --list); do [ "$applet" = busybox ] || ln -s busybox "$root/bin/$applet"; done
-
 # The guest's own loader tells what a program needs, so nothing of the building machine gets in.
 loader=$tree/lib/x86_64-linux-gnu/ld-linux-x86-64.so.2
 search=$tree/lib/x86_64-linux-gnu:$tree/usr/lib/x86_64-linux-gnu
+for applet in $("$loader" --library-path "$search" "$tree/bin/busybox" --list); do ln -s busybox "$root/bin/$applet"; done
 for program in "${programs[@]}"; do
   file=$tree$program
   [ -e "$file" ] || file=$tree/usr$program
   case $program in
-    /usr/lib/*) target=$root/lib/${program#/usr/lib/} ;;
+    */sftp-server) target=$root/lib/sftp-server ;; # where Debian's dropbear looks
     *) target=$root/bin/$(basename "$program") ;;
   esac
   mkdir -p "$(dirname "$target")"
@@ -138,7 +139,7 @@ depmod -b "$root" "$version"
 # --- early root: finds the disk, then hands over --------------------------------------------------------------------------
 
 mkdir -p "$early"/{bin,lib/modules,proc,sys,dev,root}
-cp "$tree/bin/busybox" "$early/bin/"
+cp "$work/static/bin/busybox" "$early/bin/"
 cp "$here/initramfs/init" "$early/init"
 chmod 755 "$early/init"
 while read -r file; do
@@ -186,7 +187,7 @@ start=$boot_at,size=$boot_sectors,type=c,bootable
 start=$root_at,size=$root_sectors,type=83
 EOT
 dd if=/usr/lib/syslinux/mbr/mbr.bin of="$disk" bs=440 count=1 conv=notrunc status=none
-mkfs.vfat --invariant -i "$disk_id" -n GUESTBOOT --offset "$boot_at" "$disk" "$((boot_sectors / 2))" > /dev/null
+mkfs.vfat --invariant -i "$disk_id" -n GUESTBOOT --offset "$boot_at" "$disk" "$((boot_sectors / 2))" 2>&1 > /dev/null | grep -v '^Warning: block count mismatch' >&2 || true
 cat > "$work/syslinux.cfg" <<EOT
 DEFAULT linux
 PROMPT 0

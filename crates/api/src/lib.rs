@@ -1,1 +1,23 @@
-//! The HTTP edge: one pipeline, dialects, errors, discovery
+//! The HTTP edge: one pipeline for every service.
+//!
+//! ```text
+//! route → authenticate → microversion → fresh view → policy → handler (one transaction) → view → dialect
+//! ```
+//! Services describe resources and handlers; they see no HTTP library. A [`Dialect`] is a service's wire habits. Errors become
+//! HTTP in one place ([`dialect`]).
+mod call;
+mod crud;
+pub mod dialect;
+mod pipeline;
+mod reply;
+mod route;
+mod server;
+
+pub use call::{Authenticator, Body, Call, Cloud};
+pub use crud::{body_of, links, listing_reply, resource_routes, show_one, view_row};
+pub use dialect::Dialect;
+pub use pipeline::{Edge, rules};
+pub use reply::{ByteStream, Reply, ReplyBody, WebSocketTask};
+pub use resource::{Cx, Error, ErrorKind, Map, Result};
+pub use route::{Access, BodyForm, Handler, Microversions, Route, Service};
+pub use server::serve;

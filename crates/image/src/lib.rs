@@ -1,1 +1,3 @@
 //! The image service (Glance v2)
+pub mod blob;
+pub mod inspect;

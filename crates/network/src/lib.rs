@@ -1,1 +1,2 @@
 //! The network service (Neutron v2) on OVN
+pub mod ovn;

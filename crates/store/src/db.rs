@@ -6,7 +6,12 @@
 //! commit is lost, the sequencer asks the store what became of it; it never commits blindly twice.
 use crate::{Outcome, Reader, Revision, Store, StoreError, Table, Tx, Txn, TxnError, TxnId, View, Write, tx::Overlay};
 use base::{Clock, retry::Backoff};
-use std::{sync::Arc, time::Duration};
+use std::{
+    any::Any,
+    panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
+    sync::Arc,
+    time::Duration,
+};
 use tokio::sync::{mpsc, oneshot};
 
 /// Closures that may wait; beyond it callers wait to enqueue.
@@ -42,10 +47,13 @@ trait Job: Send {
     fn finish(self: Box<Self>, outcome: Result<Revision, StoreError>);
 }
 
+type Panic = Box<dyn Any + Send>;
+type Answer<T, E> = Result<Result<Committed<T>, TransactError<E>>, Panic>;
+
 struct Closure<T, E, F> {
     run: F,
-    result: Option<Result<T, E>>,
-    reply: oneshot::Sender<Result<Committed<T>, TransactError<E>>>,
+    result: Option<Result<Result<T, E>, Panic>>,
+    reply: oneshot::Sender<Answer<T, E>>,
 }
 
 impl<T, E, F> Job for Closure<T, E, F>
@@ -55,20 +63,22 @@ where
     F: FnMut(&mut Tx<'_>) -> Result<T, E> + Send,
 {
     fn run(&mut self, tx: &mut Tx<'_>) -> bool {
-        let result = (self.run)(tx);
-        let ok = result.is_ok();
-        self.result = Some(result);
-        ok
+        // A closure that panicked is in no state to run again.
+        if !matches!(self.result, Some(Err(_))) {
+            self.result = Some(catch_unwind(AssertUnwindSafe(|| (self.run)(tx))));
+        }
+        matches!(self.result, Some(Ok(Ok(_))))
     }
     fn abandoned(&self) -> bool {
         self.reply.is_closed()
     }
     fn finish(self: Box<Self>, outcome: Result<Revision, StoreError>) {
         let answer = match (outcome, self.result) {
-            (Ok(revision), Some(Ok(value))) => Ok(Committed { value, revision }),
-            (Ok(_), Some(Err(e))) => Err(TransactError::Refused(e)),
-            (Ok(_), None) => Err(TransactError::Store(StoreError::Unavailable("the transaction did not run".into()))),
-            (Err(e), _) => Err(TransactError::Store(e)),
+            (_, Some(Err(panic))) => Err(panic),
+            (Ok(revision), Some(Ok(Ok(value)))) => Ok(Ok(Committed { value, revision })),
+            (Ok(_), Some(Ok(Err(e)))) => Ok(Err(TransactError::Refused(e))),
+            (Ok(_), None) => Ok(Err(TransactError::Store(StoreError::Unavailable("the transaction did not run".into())))),
+            (Err(e), _) => Ok(Err(TransactError::Store(e))),
         };
         // The caller may have left; the commit stands all the same.
         self.reply.send(answer).ok();
@@ -95,7 +105,8 @@ impl Db {
     }
 
     /// Runs `closure` against the newest rows and commits its writes. It may run several times; a caller that stops waiting before
-    /// it first runs prevents it.
+    /// it first runs prevents it. A refusal is decided on rows at least as new as the call. A closure that panics writes nothing, and
+    /// the panic goes on in the caller. The closure must not [`read`](Self::read): it would wait for itself.
     pub async fn transact<T, E, F>(&self, closure: F) -> Result<Committed<T>, TransactError<E>>
     where
         T: Send + 'static,
@@ -105,7 +116,10 @@ impl Db {
         let (reply, answer) = oneshot::channel();
         let gone = || TransactError::Store(StoreError::Unavailable("this process is shutting down".into()));
         self.jobs.send(Box::new(Closure { run: closure, result: None, reply })).await.map_err(|_| gone())?;
-        answer.await.map_err(|_| gone())?
+        match answer.await.map_err(|_| gone())? {
+            Ok(answer) => answer,
+            Err(panic) => resume_unwind(panic),
+        }
     }
 
     /// Returns when reads see everything committed before the call.
@@ -134,6 +148,8 @@ struct Attempt {
     txn: Option<Txn>,
     held: usize,
     at: Revision,
+    /// Some answer rests on rows that the commit does not compare.
+    unproven: bool,
 }
 
 impl Sequencer {
@@ -149,6 +165,9 @@ impl Sequencer {
                 waiting.push(job);
             }
             waiting.retain(|j| !j.abandoned());
+            if waiting.is_empty() {
+                continue;
+            }
             let (held, outcome) = self.commit(&mut waiting).await;
             for job in waiting.drain(..held) {
                 job.finish(outcome.clone());
@@ -159,11 +178,29 @@ impl Sequencer {
     /// Commits as many of the first jobs as fit and tells how many those were.
     async fn commit(&self, jobs: &mut [Box<dyn Job>]) -> (usize, Result<Revision, StoreError>) {
         let mut group = jobs.len();
+        // Whether the view is known to hold all that was committed before these jobs came.
+        let mut proven = false;
         for attempt in 0..ATTEMPTS {
-            let Attempt { txn, held, at } = self.attempt(&mut jobs[..group]);
+            let Attempt { txn, held, at, unproven } = self.attempt(&mut jobs[..group]);
+            if unproven && !proven {
+                match self.view.fresh().await {
+                    Ok(newest) if newest > at => {
+                        proven = true;
+                        continue;
+                    }
+                    Ok(_) => proven = true,
+                    Err(e) => return (held, Err(e)),
+                }
+            }
             let Some(txn) = txn else { return (held, Ok(at)) };
             match self.send(txn).await {
-                Ok(Some(revision)) => return (held, self.view.reach(revision).await.map(|()| revision)),
+                Ok(Some(revision)) => {
+                    if let Err(e) = self.view.reach(revision).await {
+                        tracing::warn!(error = %e, "The view lags behind a commit of its own process; reads wait for it");
+                    }
+                    // Committed is committed, whatever the view knows of it.
+                    return (held, Ok(revision));
+                }
                 Ok(None) => {}
                 Err(TxnError::Conflict { at_least }) => {
                     if let Err(e) = self.view.reach(at_least).await {
@@ -183,7 +220,7 @@ impl Sequencer {
         let reader = self.view.read();
         let (now, at) = (self.clock.now(), reader.revision());
         let mut all = Overlay::default();
-        let mut held = 0;
+        let (mut held, mut unproven) = (0, false);
         for job in jobs.iter_mut() {
             let mut tx = Tx::new(&reader, &all, now);
             let ok = job.run(&mut tx);
@@ -192,6 +229,7 @@ impl Sequencer {
                 break;
             }
             held += 1;
+            unproven |= !ok;
             if ok {
                 all.rows.extend(own.rows);
                 for (k, r) in own.reads {
@@ -211,9 +249,9 @@ impl Sequencer {
             })
             .collect();
         if writes.is_empty() {
-            return Attempt { txn: None, held, at };
+            return Attempt { txn: None, held, at, unproven: true };
         }
-        Attempt { txn: Some(Txn { id: TxnId::random(), compares: all.compares(at), writes }), held, at }
+        Attempt { txn: Some(Txn { id: TxnId::random(), compares: all.compares(at), writes }), held, at, unproven }
     }
 
     /// `Ok(None)`: it did not happen and will not.
@@ -331,5 +369,64 @@ mod tests {
             .unwrap();
         assert_eq!(found.value, 1);
         assert!(runs.load(std::sync::atomic::Ordering::SeqCst) >= 1);
+    }
+
+    #[tokio::test]
+    async fn a_closure_that_panics_hurts_only_its_caller() {
+        let db = db(Memory::new()).await;
+        let bad = tokio::spawn({
+            let db = db.clone();
+            async move {
+                db.transact(|tx| -> Result<(), ()> {
+                    tx.put(&NAMES, "z", json!({}));
+                    panic!("a bug in a closure")
+                })
+                .await
+            }
+        });
+        let (bad, good) = tokio::join!(bad, add_one(&db));
+        assert!(bad.unwrap_err().is_panic(), "the caller sees the panic");
+        assert_eq!((good, add_one(&db).await), (1, 2));
+        assert!(db.read().get(&NAMES, "z").is_none());
+    }
+
+    #[tokio::test]
+    async fn a_refusal_is_decided_on_rows_as_new_as_the_call() {
+        let memory = Memory::new();
+        let late = Faulty::new(memory.clone(), 1, 0.0).with_watch_delay(Duration::from_millis(50));
+        let (slow, quick) = (db(Arc::new(late)).await, db(memory).await);
+        quick.transact(|tx| { tx.put(&NAMES, "x", json!({})); Ok::<_, ()>(()) }).await.unwrap();
+        let found = slow.transact(|tx| tx.get(&NAMES, "x").map(|_| ()).ok_or("no such name")).await;
+        assert!(found.is_ok(), "the row was committed before this call: {found:?}");
+        quick.transact(|tx| { tx.delete(&NAMES, "x"); Ok::<_, ()>(()) }).await.unwrap();
+        let count = slow.transact(|tx| Ok::<_, ()>(tx.all(&NAMES).len())).await.unwrap().value;
+        assert_eq!(count, 0, "a look without writes is as new as the call, too");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_commit_that_the_view_has_not_seen_is_a_commit() {
+        let memory = Memory::new();
+        let late = Faulty::new(memory.clone(), 1, 0.0).with_watch_delay(Duration::from_secs(60));
+        let db = db(Arc::new(late)).await;
+        assert_eq!(add_one(&db).await, 1);
+        assert!(memory.get("test/counters/c").await.unwrap().is_some());
+    }
+
+    #[tokio::test]
+    async fn finding_sees_earlier_writes_of_the_same_commit_in_key_order() {
+        let db = db(Memory::new()).await;
+        for (id, owner) in [("a", "p"), ("c", "p"), ("d", "q")] {
+            db.transact(move |tx| { tx.put(&NAMES, id, json!({ "owner": owner })); Ok::<_, ()>(()) }).await.unwrap();
+        }
+        let found = db
+            .transact(|tx| {
+                tx.put(&NAMES, "b", json!({"owner": "p"}));
+                tx.put(&NAMES, "a", json!({"owner": "q"}));
+                tx.delete(&NAMES, "c");
+                tx.put(&NAMES, "d", json!({"owner": "p"}));
+                Ok::<_, ()>(tx.find(&NAMES, "owner", "p").iter().map(|r| r.id().to_owned()).collect::<Vec<_>>())
+            })
+            .await;
+        assert_eq!(found.unwrap().value, ["b", "d"]);
     }
 }

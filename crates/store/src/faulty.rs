@@ -4,9 +4,13 @@ use crate::{
 };
 use rand::{Rng, SeedableRng, rngs::StdRng};
 use std::{
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
+use tokio::sync::mpsc;
 
 #[derive(Clone, Copy, Debug)]
 enum Fault {
@@ -25,12 +29,31 @@ pub struct Faulty {
     inner: Arc<dyn Store>,
     dice: Mutex<StdRng>,
     rate: f64,
+    delay: Duration,
+    watch_delay: Duration,
+    questions: AtomicU64,
 }
 
 impl Faulty {
     /// `rate` of all transactions meet one of the faults, in `0.0..=1.0`.
     pub fn new(inner: Arc<dyn Store>, seed: u64, rate: f64) -> Self {
-        Self { inner, dice: Mutex::new(StdRng::seed_from_u64(seed)), rate }
+        let dice = Mutex::new(StdRng::seed_from_u64(seed));
+        Self { inner, dice, rate, delay: Duration::ZERO, watch_delay: Duration::ZERO, questions: AtomicU64::new(0) }
+    }
+
+    /// Each answer of [`Store::revision`] takes this long.
+    pub fn with_delay(self, delay: Duration) -> Self {
+        Self { delay, ..self }
+    }
+
+    /// Watchers learn of each batch this much later than they could.
+    pub fn with_watch_delay(self, watch_delay: Duration) -> Self {
+        Self { watch_delay, ..self }
+    }
+
+    /// How often [`Store::revision`] was asked.
+    pub fn questions(&self) -> u64 {
+        self.questions.load(Ordering::SeqCst)
     }
 
     fn draw(&self) -> Option<Fault> {
@@ -76,10 +99,32 @@ impl Store for Faulty {
         self.inner.range(range)
     }
     fn revision(&self) -> Pending<'_, Result<Revision, StoreError>> {
-        self.inner.revision()
+        Box::pin(async move {
+            self.questions.fetch_add(1, Ordering::SeqCst);
+            if !self.delay.is_zero() {
+                tokio::time::sleep(self.delay).await;
+            }
+            self.inner.revision().await
+        })
     }
     fn watch<'a>(&'a self, prefix: &'a str, after: Revision) -> Pending<'a, Result<Watch, WatchEnd>> {
-        self.inner.watch(prefix, after)
+        Box::pin(async move {
+            let mut watch = self.inner.watch(prefix, after).await?;
+            if self.watch_delay.is_zero() {
+                return Ok(watch);
+            }
+            let (late, batches) = mpsc::channel(1024);
+            let delay = self.watch_delay;
+            tokio::spawn(async move {
+                while let Ok(batch) = watch.next().await {
+                    tokio::time::sleep(delay).await;
+                    if late.send(batch).await.is_err() {
+                        return;
+                    }
+                }
+            });
+            Ok(Watch::new(batches))
+        })
     }
     fn lease_grant(&self, ttl: Duration) -> Pending<'_, Result<LeaseId, StoreError>> {
         self.inner.lease_grant(ttl)

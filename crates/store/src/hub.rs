@@ -10,6 +10,8 @@ use tokio::sync::mpsc;
 const WATCH_QUEUE: usize = 4096;
 /// Revisions of history that are kept for watchers that come back.
 const HISTORY: usize = 16_384;
+/// Bytes of history that are kept; a burst of large groups shortens it.
+const HISTORY_BYTES: usize = 16 << 20;
 /// Transactions whose outcome is remembered; one that resolves later than this many commits is a bug in the caller.
 const OUTCOMES: usize = 65_536;
 
@@ -23,6 +25,7 @@ struct Watcher {
 pub struct Hub {
     revision: Revision,
     history: VecDeque<Batch>,
+    history_bytes: usize,
     watchers: Vec<Watcher>,
     outcomes: HashMap<TxnId, Outcome>,
     order: VecDeque<TxnId>,
@@ -50,10 +53,13 @@ impl Hub {
             self.note(id, Outcome::Committed(self.revision));
         }
         self.watchers.retain(|w| w.batches.try_send(below(&batch, &w.prefix)).is_ok());
-        if self.history.len() == HISTORY {
-            self.history.pop_front();
-        }
+        self.history_bytes += weight(&batch);
         self.history.push_back(batch);
+        while (self.history.len() > HISTORY || self.history_bytes > HISTORY_BYTES)
+            && let Some(old) = self.history.pop_front()
+        {
+            self.history_bytes -= weight(&old);
+        }
         self.revision
     }
 
@@ -66,9 +72,24 @@ impl Hub {
         Outcome::Aborted
     }
 
+    /// The revision behind which the history begins.
+    fn forgotten(&self) -> Revision {
+        self.revision - self.history.len() as u64
+    }
+
+    /// Keys below `prefix` that were put after `since`, whatever became of them; `None` when the history does not reach back so far.
+    pub fn puts_after(&self, prefix: &str, since: Revision) -> Option<Vec<Arc<str>>> {
+        let skip = usize::try_from(since.checked_sub(self.forgotten())?).ok()?;
+        let events = self.history.iter().skip(skip).flat_map(|b| b.events.iter());
+        let put = |e: &Event| match e {
+            Event::Put(e) if e.key.starts_with(prefix) => Some(e.key.clone()),
+            Event::Put(_) | Event::Delete(_) => None,
+        };
+        Some(events.filter_map(put).collect())
+    }
+
     pub fn watch(&mut self, prefix: &str, after: Revision) -> Result<Watch, WatchEnd> {
-        let oldest = self.revision - self.history.len() as u64;
-        if after < oldest {
+        if after < self.forgotten() {
             return Err(WatchEnd::Compacted);
         }
         let missed = self.history.iter().filter(|b| b.revision > after);
@@ -93,6 +114,15 @@ impl Hub {
     }
 }
 
+/// About how much memory a batch holds.
+fn weight(batch: &Batch) -> usize {
+    let event = |e: &Event| match e {
+        Event::Put(e) => size_of::<Event>() + e.key.len() + e.value.len(),
+        Event::Delete(key) => size_of::<Event>() + key.len(),
+    };
+    size_of::<Batch>() + batch.events.iter().map(event).sum::<usize>()
+}
+
 fn below(batch: &Batch, prefix: &str) -> Batch {
     let inside = |e: &Event| match e {
         Event::Put(entry) => entry.key.starts_with(prefix),
@@ -102,4 +132,42 @@ fn below(batch: &Batch, prefix: &str) -> Batch {
         return batch.clone();
     }
     Batch { revision: batch.revision, events: batch.events.iter().filter(|e| inside(e)).cloned().collect() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Entry;
+
+    fn put(key: &str, bytes: usize) -> Arc<[Event]> {
+        let entry = Entry { key: key.into(), value: vec![0; bytes].into(), created: 0, modified: 0, lease: None };
+        Arc::new([Event::Put(entry)])
+    }
+
+    #[test]
+    fn history_is_bounded_in_number_and_in_bytes() {
+        let mut hub = Hub::at(5);
+        for _ in 0..HISTORY + 10 {
+            hub.publish(None, put("a/b/c", 1));
+        }
+        assert_eq!(hub.history.len(), HISTORY);
+        for _ in 0..100 {
+            hub.publish(None, put("a/b/c", 1 << 20));
+        }
+        assert!(hub.history.len() < 16 && hub.history_bytes <= HISTORY_BYTES);
+        assert_eq!(hub.history_bytes, hub.history.iter().map(weight).sum::<usize>());
+        assert!(hub.watch("", hub.revision() - 3).is_ok());
+        assert_eq!(hub.watch("", 6).err(), Some(WatchEnd::Compacted));
+    }
+
+    #[test]
+    fn puts_are_found_as_far_as_the_history_reaches() {
+        let mut hub = Hub::at(5);
+        hub.publish(None, put("a/b/1", 1));
+        hub.publish(None, put("a/c/2", 1));
+        hub.publish(None, Arc::new([Event::Delete("a/b/1".into())]));
+        assert_eq!(hub.puts_after("a/b/", 4), None);
+        assert_eq!(hub.puts_after("a/b/", 5).unwrap(), ["a/b/1".into()]);
+        assert!(hub.puts_after("a/b/", 6).unwrap().is_empty() && hub.puts_after("", 100).unwrap().is_empty());
+    }
 }

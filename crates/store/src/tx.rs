@@ -68,27 +68,25 @@ impl<'a> Tx<'a> {
         row
     }
 
-    /// Rows whose index holds `value`. Advisory: rows that appear before the commit are not noticed. See [`Tx::children`].
+    /// Rows whose index holds `value`, in key order. Advisory: rows that appear before the commit are not noticed. See [`Tx::children`].
     pub fn find(&self, table: &Table, index: &str, value: &str) -> Vec<Arc<Row>> {
-        let mut rows = self.reader.find(table, index, value);
+        let mut rows: BTreeMap<Arc<str>, Arc<Row>> =
+            self.reader.find(table, index, value).into_iter().map(|r| (r.key.clone(), r)).collect();
         let prefix = format!("{}/", table.name);
         let path = table.indexes.iter().find(|i| i.name == index).map_or("", |i| i.path);
-        let mut fresh = Vec::new();
         for overlay in [self.before, &self.own] {
             for (key, row) in overlay.below(&prefix) {
-                rows.retain(|r| r.key != *key);
-                fresh.retain(|r: &Arc<Row>| r.key != *key);
+                let mut values = Vec::new();
                 if let Some(row) = row {
-                    let mut values = Vec::new();
                     index_values(row.value(), path, &mut values);
-                    if values.iter().any(|v| v == value) {
-                        fresh.push(row.clone());
-                    }
                 }
+                match row {
+                    Some(row) if values.iter().any(|v| v == value) => rows.insert(key.clone(), row.clone()),
+                    _ => rows.remove(key),
+                };
             }
         }
-        rows.extend(fresh);
-        rows
+        rows.into_values().collect()
     }
 
     /// As [`Tx::find`], and if any row of the table is written before the commit, the closure runs again. For "nothing may refer

@@ -1,12 +1,19 @@
 //! All rows in memory with the declared indexes, fed by watch. A cache: it can be rebuilt from the store at any time.
-use crate::{Batch, Event, Range, Revision, Store, StoreError, WatchEnd, barrier::Barrier};
+use crate::{Batch, Event, Range, Revision, Store, StoreError, Watch, WatchEnd, barrier::Barrier};
 use serde_json::Value;
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
-    sync::{Arc, OnceLock, RwLock, RwLockReadGuard},
+    convert::Infallible,
+    sync::{Arc, OnceLock, PoisonError, RwLock, RwLockReadGuard, Weak},
     time::Duration,
 };
-use tokio::sync::watch;
+use tokio::{
+    sync::{broadcast, oneshot, watch},
+    time::timeout,
+};
+
+/// How long the view may take to reach a revision that the store has.
+const REACH: Duration = Duration::from_secs(10);
 
 /// A secondary index over one field; a list field is indexed by each of its elements.
 #[derive(Clone, Copy, Debug)]
@@ -144,24 +151,41 @@ fn table_of(key: &str) -> &str {
     key[first..].find('/').map_or(key, |i| &key[..first + i])
 }
 
+/// What one event does to the rows; `None` is a deletion.
+type Change = (Arc<str>, Option<Arc<Row>>);
+
 impl Inner {
     fn put(&mut self, row: Arc<Row>) {
         if let Some(t) = self.tables.get_mut(table_of(&row.key)) {
             t.insert(row);
         }
     }
-    fn apply(&mut self, batch: &Batch) {
-        for event in batch.events.iter() {
-            match event {
-                Event::Put(e) => self.put(Arc::new(Row::new(e.key.clone(), e.created, e.modified, e.value.clone()))),
-                Event::Delete(key) => {
+    fn apply(&mut self, revision: Revision, changes: &[Change]) {
+        for (key, row) in changes {
+            match row {
+                Some(row) => self.put(row.clone()),
+                None => {
                     if let Some(t) = self.tables.get_mut(table_of(key)) {
                         t.remove(key);
                     }
                 }
             }
         }
-        self.revision = batch.revision;
+        self.revision = revision;
+    }
+    /// Keys of rows that are not the same in both.
+    fn difference(&self, other: &Self) -> Vec<Arc<str>> {
+        let differ = |a: &Self, b: &Self, out: &mut BTreeSet<Arc<str>>| {
+            for (name, table) in &a.tables {
+                let others = b.tables.get(name);
+                let same = |row: &Row| others.and_then(|t| t.rows.get(&row.key)).is_some_and(|o| o.modified == row.modified);
+                out.extend(table.rows.values().filter(|r| !same(r)).map(|r| r.key.clone()));
+            }
+        };
+        let mut keys = BTreeSet::new();
+        differ(self, other, &mut keys);
+        differ(other, self, &mut keys);
+        keys.into_iter().collect()
     }
 }
 
@@ -176,33 +200,46 @@ pub struct Changed {
 pub struct View {
     inner: RwLock<Inner>,
     applied: watch::Sender<Revision>,
-    changes: tokio::sync::broadcast::Sender<Changed>,
+    changes: broadcast::Sender<Changed>,
     barrier: Barrier,
     store: Arc<dyn Store>,
     tables: Vec<&'static Table>,
+    /// Dropped with the view; ends the task that follows the store.
+    _open: oneshot::Sender<Infallible>,
 }
 
 impl View {
     /// Loads all rows of `tables` and follows the store until the view is dropped.
     pub async fn open(store: Arc<dyn Store>, tables: &[&'static Table]) -> Result<Arc<Self>, StoreError> {
+        let (open, closed) = oneshot::channel();
         let view = Arc::new(Self {
             inner: RwLock::default(),
             applied: watch::channel(0).0,
-            changes: tokio::sync::broadcast::channel(4096).0,
+            changes: broadcast::channel(4096).0,
             barrier: Barrier::default(),
             store,
             tables: tables.to_vec(),
+            _open: open,
         });
-        let start = view.load().await?;
-        let weak = Arc::downgrade(&view);
-        let store = view.store.clone();
-        tokio::spawn(follow(weak, store, start));
+        let watch = view.load().await?;
+        let following = follow(Arc::downgrade(&view), view.store.clone(), watch);
+        tokio::spawn(async move {
+            tokio::select! {
+                _ = closed => {}
+                () = following => {}
+            }
+        });
         Ok(view)
     }
 
-    /// Reads everything anew; the rows may be newer than the returned revision, and replaying from it mends that.
-    async fn load(&self) -> Result<Revision, StoreError> {
+    /// Reads everything anew and gives the watch that goes on from there.
+    ///
+    /// The pages are read one after another while others write, so together they are no state that ever was. They are shown when
+    /// the replay of what was committed meanwhile has passed the end of the reading.
+    async fn load(&self) -> Result<Watch, StoreError> {
+        let ended = |e: WatchEnd| StoreError::Unavailable(format!("the rows could not be followed while they were read: {e}"));
         let start = self.store.revision().await?;
+        let mut watch = self.store.watch("", start).await.map_err(ended)?;
         let mut fresh = Inner { revision: start, tables: self.tables.iter().map(|t| (t.name, TableRows::new(t))).collect() };
         let mut after: Option<Arc<str>> = None;
         loop {
@@ -215,37 +252,66 @@ impl View {
                 break;
             }
         }
-        *self.inner.write().unwrap_or_else(std::sync::PoisonError::into_inner) = fresh;
-        self.applied.send_replace(start);
-        Ok(start)
+        let end = self.store.revision().await?;
+        while fresh.revision < end {
+            let late = |_| StoreError::Unavailable("the store told nothing of what was written while it was read".into());
+            let batch = timeout(REACH, watch.next()).await.map_err(late)?.map_err(ended)?;
+            fresh.apply(batch.revision, &self.changes_of(&batch));
+        }
+        self.show(fresh);
+        Ok(watch)
+    }
+
+    /// Puts other rows in the place of all, and tells followers what is different.
+    fn show(&self, fresh: Inner) {
+        let revision = fresh.revision;
+        let keys = if self.changes.receiver_count() == 0 { Vec::new() } else { self.read().0.difference(&fresh) };
+        let old = std::mem::replace(&mut *self.inner.write().unwrap_or_else(PoisonError::into_inner), fresh);
+        // Freeing many rows takes a while: not under the lock.
+        drop(old);
+        self.applied.send_replace(revision);
+        self.tell(revision, keys);
+    }
+
+    fn tell(&self, revision: Revision, keys: Vec<Arc<str>>) {
+        if !keys.is_empty() {
+            // Nobody listening is not an error.
+            self.changes.send(Changed { revision, keys: keys.into() }).ok();
+        }
+    }
+
+    /// Makes the rows of a batch, and decodes those that an index will ask for, before readers are made to wait.
+    fn changes_of(&self, batch: &Batch) -> Vec<Change> {
+        let indexed = |key: &str| self.tables.iter().any(|t| !t.indexes.is_empty() && t.name == table_of(key));
+        let change = |e: &Event| match e {
+            Event::Put(e) => {
+                let row = Row::new(e.key.clone(), e.created, e.modified, e.value.clone());
+                if indexed(&e.key) {
+                    row.value();
+                }
+                (e.key.clone(), Some(Arc::new(row)))
+            }
+            Event::Delete(key) => (key.clone(), None),
+        };
+        batch.events.iter().map(change).collect()
     }
 
     fn apply(&self, batch: &Batch) {
+        let changes = self.changes_of(batch);
         {
-            let mut inner = self.inner.write().unwrap_or_else(std::sync::PoisonError::into_inner);
+            let mut inner = self.inner.write().unwrap_or_else(PoisonError::into_inner);
             if batch.revision <= inner.revision {
                 return;
             }
-            inner.apply(batch);
+            inner.apply(batch.revision, &changes);
         }
         self.applied.send_replace(batch.revision);
-        if !batch.events.is_empty() {
-            let keys = batch
-                .events
-                .iter()
-                .map(|e| match e {
-                    Event::Put(e) => e.key.clone(),
-                    Event::Delete(k) => k.clone(),
-                })
-                .collect();
-            // Nobody listening is not an error.
-            self.changes.send(Changed { revision: batch.revision, keys }).ok();
-        }
+        self.tell(batch.revision, changes.into_iter().map(|(key, _)| key).collect());
     }
 
     /// Returns when the view holds everything that was committed before the call.
     pub async fn fresh(&self) -> Result<Revision, StoreError> {
-        let revision = self.barrier.revision(&*self.store).await?;
+        let revision = self.barrier.revision(&self.store).await?;
         self.reach(revision).await?;
         Ok(revision)
     }
@@ -253,10 +319,10 @@ impl View {
     /// Returns when the view holds `revision`.
     pub async fn reach(&self, revision: Revision) -> Result<(), StoreError> {
         let mut applied = self.applied.subscribe();
-        match tokio::time::timeout(Duration::from_secs(10), applied.wait_for(|r| *r >= revision)).await {
+        match timeout(REACH, applied.wait_for(|r| *r >= revision)).await {
             Ok(Ok(_)) => Ok(()),
             Ok(Err(_)) => Err(StoreError::Unavailable("the view is closed".into())),
-            Err(_) => Err(StoreError::Unavailable(format!("the view did not reach revision {revision} in 10 s"))),
+            Err(_) => Err(StoreError::Unavailable(format!("the view did not reach revision {revision} in {REACH:?}"))),
         }
     }
 
@@ -265,9 +331,10 @@ impl View {
         self.changes.subscribe()
     }
 
-    /// A consistent look at all rows. Do not hold it across an await: writers wait for it.
+    /// A consistent look at all rows. Do not hold it across an await: writers wait for it. Nor ask for a second one while holding
+    /// one (a transaction's closure holds one): a writer that waits between the two would block both for ever.
     pub fn read(&self) -> Reader<'_> {
-        Reader(self.inner.read().unwrap_or_else(std::sync::PoisonError::into_inner))
+        Reader(self.inner.read().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
@@ -307,40 +374,39 @@ impl Reader<'_> {
     }
 }
 
-async fn follow(view: std::sync::Weak<View>, store: Arc<dyn Store>, mut at: Revision) {
+async fn follow(view: Weak<View>, store: Arc<dyn Store>, mut watch: Watch) {
     let backoff = base::retry::Backoff::new(Duration::from_millis(20), Duration::from_secs(2));
     let mut attempt = 0;
     loop {
-        match store.watch("", at).await {
-            Ok(mut watch) => {
-                attempt = 0;
-                while let Ok(batch) = watch.next().await {
-                    let Some(view) = view.upgrade() else { return };
-                    at = batch.revision;
-                    view.apply(&batch);
-                }
-            }
-            Err(WatchEnd::Compacted) => {
-                let Some(view) = view.upgrade() else { return };
-                match view.load().await {
-                    Ok(revision) => at = revision,
+        while let Ok(batch) = watch.next().await {
+            let Some(view) = view.upgrade() else { return };
+            attempt = 0;
+            view.apply(&batch);
+        }
+        watch = loop {
+            tokio::time::sleep(backoff.jittered(attempt)).await;
+            attempt = attempt.saturating_add(1);
+            let Some(view) = view.upgrade() else { return };
+            let at = view.read().revision();
+            match store.watch("", at).await {
+                Ok(watch) => break watch,
+                Err(WatchEnd::Compacted) => match view.load().await {
+                    Ok(watch) => break watch,
                     Err(e) => tracing::warn!(error = %e, "The view could not be read anew; trying again"),
-                }
+                },
+                Err(WatchEnd::Lagged | WatchEnd::Closed) => {}
             }
-            Err(WatchEnd::Lagged | WatchEnd::Closed) => {}
-        }
-        if view.strong_count() == 0 {
-            return;
-        }
-        tokio::time::sleep(backoff.jittered(attempt)).await;
-        attempt += 1;
+        };
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{Entry, LeaseId, Memory, Outcome, Page, Pending, Txn, TxnError, TxnId, Write};
     use serde_json::json;
+    use std::sync::Mutex;
+    use tokio::sync::mpsc;
 
     #[test]
     fn index_paths_walk_lists() {
@@ -360,5 +426,100 @@ mod tests {
     fn a_table_name_has_one_slash() {
         assert_eq!(table_of("network/ports/abc/def"), "network/ports");
         assert_eq!(table_of("network/ports"), "network/ports");
+    }
+
+    static ITEMS: Table = Table { name: "test/items", indexes: &[] };
+
+    fn put(key: &str, value: Value) -> Write {
+        Write::Put { key: ITEMS.key(key), value: value.to_string().into(), lease: None }
+    }
+    async fn write(store: &dyn Store, writes: Vec<Write>) {
+        store.txn(Txn { id: TxnId::random(), compares: Vec::new(), writes }).await.unwrap();
+    }
+
+    /// A memory engine that reads in pages of one row.
+    #[derive(Default)]
+    struct Odd {
+        inner: Arc<Memory>,
+        /// Writes to the first and the last row after every page.
+        meddles: bool,
+        /// Watches that tell nothing, as long as they are kept here.
+        silent: Option<Mutex<Vec<mpsc::Sender<Batch>>>>,
+    }
+    impl Store for Odd {
+        fn txn(&self, txn: Txn) -> Pending<'_, Result<Revision, TxnError>> {
+            self.inner.txn(txn)
+        }
+        fn resolve(&self, id: TxnId) -> Pending<'_, Result<Outcome, StoreError>> {
+            self.inner.resolve(id)
+        }
+        fn get<'a>(&'a self, key: &'a str) -> Pending<'a, Result<Option<Entry>, StoreError>> {
+            self.inner.get(key)
+        }
+        fn range<'a>(&'a self, range: Range<'a>) -> Pending<'a, Result<Page, StoreError>> {
+            Box::pin(async move {
+                let page = self.inner.range(Range { limit: 1, ..range }).await;
+                if self.meddles {
+                    let n = self.inner.revision().await.unwrap();
+                    write(&*self.inner, vec![put("a", json!({ "n": n })), put("z", json!({ "n": n }))]).await;
+                }
+                page
+            })
+        }
+        fn revision(&self) -> Pending<'_, Result<Revision, StoreError>> {
+            self.inner.revision()
+        }
+        fn watch<'a>(&'a self, prefix: &'a str, after: Revision) -> Pending<'a, Result<Watch, WatchEnd>> {
+            let Some(silent) = &self.silent else { return self.inner.watch(prefix, after) };
+            let (tx, rx) = mpsc::channel(1);
+            silent.lock().unwrap().push(tx);
+            Box::pin(async move { Ok(Watch::new(rx)) })
+        }
+        fn lease_grant(&self, ttl: Duration) -> Pending<'_, Result<LeaseId, StoreError>> {
+            self.inner.lease_grant(ttl)
+        }
+        fn lease_keep_alive(&self, lease: LeaseId) -> Pending<'_, Result<(), StoreError>> {
+            self.inner.lease_keep_alive(lease)
+        }
+        fn lease_revoke(&self, lease: LeaseId) -> Pending<'_, Result<(), StoreError>> {
+            self.inner.lease_revoke(lease)
+        }
+    }
+
+    #[tokio::test]
+    async fn a_view_shows_no_half_transaction_however_it_was_loaded() {
+        let store = Arc::new(Odd { meddles: true, ..Odd::default() });
+        write(&*store, vec![put("a", json!({"n": 0})), put("m", json!({})), put("z", json!({"n": 0}))]).await;
+        let view = View::open(store, &[&ITEMS]).await.unwrap();
+        let (reader, n) = (view.read(), |r: &Reader<'_>, id| r.get(&ITEMS, id).unwrap().field("n").clone());
+        assert_eq!(n(&reader, "a"), n(&reader, "z"), "two rows that are always written together");
+        assert_eq!(reader.get(&ITEMS, "a").unwrap().modified, reader.revision());
+    }
+
+    #[tokio::test]
+    async fn followers_learn_what_changed_while_the_view_was_blind() {
+        let store = Arc::new(Odd { silent: Some(Mutex::default()), ..Odd::default() });
+        write(&*store, ["a", "b", "c"].map(|k| put(k, json!({}))).into()).await;
+        let view = View::open(store.clone(), &[&ITEMS]).await.unwrap();
+        let mut changes = view.changes();
+        let (delete, other) = (Write::Delete { key: ITEMS.key("b") }, Write::Delete { key: ITEMS.key("none") });
+        write(&*store, vec![put("a", json!({"n": 1})), delete, other, put("d", json!({}))]).await;
+        let _watch = view.load().await.unwrap();
+        let changed = changes.try_recv().expect("the reload is told");
+        assert_eq!(*changed.keys, ["a", "b", "d"].map(|k| ITEMS.key(k)));
+        assert_eq!(changed.revision, view.read().revision());
+    }
+
+    #[tokio::test]
+    async fn a_dropped_view_lets_go_of_the_store() {
+        let store = Memory::new();
+        let weak = Arc::downgrade(&store);
+        drop(View::open(store, &[&ITEMS]).await.unwrap());
+        let gone = async {
+            while weak.strong_count() > 0 {
+                tokio::task::yield_now().await;
+            }
+        };
+        timeout(Duration::from_secs(10), gone).await.expect("nothing holds the store, though nothing was written since");
     }
 }

@@ -6,7 +6,7 @@
 //!      ▲                  │ ended or late          │      │ ensure: re-adopted
 //!      └──────────────────┴──── stop, crash ◀──────┘◀─────┘
 //! ```
-use crate::{Error, Handle, Identity, exec, record};
+use crate::{Error, Identity, exec, record};
 use base::retry::Backoff;
 use std::{
     future::Future,
@@ -211,7 +211,7 @@ impl Daemon {
         let mut pause = Duration::from_millis(5);
         loop {
             let left = until.saturating_duration_since(Instant::now());
-            if matches!(tokio::time::timeout(left, self.ready.holds()).await, Ok(true)) && id.alive() {
+            if matches!(tokio::time::timeout(left, self.ready.holds()).await, Ok(true)) && id.leads_session() {
                 return Ok(());
             }
             if Instant::now() >= until {

@@ -22,6 +22,11 @@ impl Identity {
     pub fn alive(&self) -> bool {
         Self::of(self.pid) == Some(*self)
     }
+    /// Is it the leader of its session, that is: has it left ours?
+    pub(crate) fn leads_session(&self) -> bool {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.pid)).ok();
+        stat.and_then(|s| Stat::parse(&s)).is_some_and(|s| s.session == self.pid && s.started == self.started)
+    }
     /// A handle that stays with this process, or none if it has ended.
     pub fn open(&self) -> Option<Handle> {
         let fd = pidfd_open(Pid::from_raw(self.pid)?, PidfdFlags::NONBLOCK).ok()?;
@@ -35,8 +40,10 @@ impl Identity {
     pub(crate) fn marked(entry: &str) -> Option<Self> {
         std::fs::read_dir("/proc").ok()?.flatten().find_map(|dir| {
             let pid = dir.file_name().to_str()?.parse().ok()?;
-            let leads = || Stat::parse(&std::fs::read_to_string(dir.path().join("stat")).ok()?).map(|s| s.session == pid);
-            (has_entry(&dir.path(), entry) && leads() == Some(true)).then(|| Self::of(pid)).flatten()
+            if !has_entry(&dir.path(), entry) {
+                return None;
+            }
+            Self::of(pid).filter(Self::leads_session)
         })
     }
 }

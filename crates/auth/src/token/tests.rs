@@ -105,22 +105,27 @@ fn any_token() -> impl Strategy<Value = Token> {
         id().prop_map(|i| TokenScope::Project(i.into())),
         id().prop_map(|i| TokenScope::Domain(i.into())),
     ];
-    let federation = (id(), id(), prop::collection::vec(id(), 0..5))
-        .prop_map(|(idp_id, protocol_id, group_ids)| Federation { idp_id, protocol_id, group_ids });
+    let federation = (id(), id(), prop::collection::vec(id(), 0..5)).prop_map(|(idp_id, protocol_id, group_ids)| Federation {
+        idp_id,
+        protocol_id,
+        group_ids,
+    });
     let optional = (prop::option::of(id()), prop::option::of(id()), prop::option::of(id()), prop::option::of(federation));
     (id(), 0..=Methods::MASK, scope, any::<(i64, i64, [u8; 16], Option<[u8; 16]>)>(), optional).prop_map(
-        |(user, methods, scope, (issued, expires, audit, parent), (trust_id, app_credential_id, access_token_id, federation))| Token {
-            user_id: user.into(),
-            methods: Methods(methods),
-            scope,
-            issued_at: Timestamp(issued),
-            expires_at: Timestamp(expires),
-            audit_id: AuditId(audit),
-            parent_audit_id: parent.map(AuditId),
-            trust_id,
-            app_credential_id,
-            access_token_id,
-            federation,
+        |(user, methods, scope, (issued, expires, audit, parent), (trust_id, app_credential_id, access_token_id, federation))| {
+            Token {
+                user_id: user.into(),
+                methods: Methods(methods),
+                scope,
+                issued_at: Timestamp(issued),
+                expires_at: Timestamp(expires),
+                audit_id: AuditId(audit),
+                parent_audit_id: parent.map(AuditId),
+                trust_id,
+                app_credential_id,
+                access_token_id,
+                federation,
+            }
         },
     )
 }

@@ -1,0 +1,60 @@
+# Drover from nothing: `make up` brings a cloud up, `make test` checks a change. `make help` lists the rest.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+
+export DROVER_STATE ?= /var/lib/drover
+export PATH := $(PATH):$(HOME)/.cargo/bin:/usr/sbin:/sbin
+
+TARGET := $(if $(CARGO_TARGET_DIR),$(CARGO_TARGET_DIR),target)
+DROVER := $(TARGET)/release/drover
+GUEST := $(TARGET)/guest
+# Further arguments of `up`, `down`, `status` and `tempest`: make tempest ARGS=--update
+ARGS ?=
+
+.PHONY: help up down status test lint bench tempest guest build deps dev-deps clean
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@echo
+	@echo "  State is in $(DROVER_STATE); set DROVER_STATE to change it. Arguments go in ARGS: make tempest ARGS=--update"
+
+up: deps build guest ## a running cloud on this machine, ready to use (as root; safe to repeat)
+	@$(DROVER) up --guest-image $(GUEST)/tiny.qcow2 $(ARGS)
+
+down: ## stop everything, keep the data (drover down --destroy removes it)
+	@if [ -x $(DROVER) ]; then $(DROVER) down $(ARGS); else echo "$(DROVER) is not built, so nothing of it runs; make up builds it." >&2; fi
+
+status: ## what runs and how it is
+	@if [ -x $(DROVER) ]; then $(DROVER) status $(ARGS); else echo "$(DROVER) is not built; run make up." >&2; exit 1; fi
+
+test: dev-deps lint ## everything a change must pass
+	cargo nextest run --workspace
+	@if [ -x tests/run ]; then tests/run; fi
+
+lint: dev-deps ## format, clippy, the arrows between crates, licences and sources of dependencies
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets -- -D warnings
+	cargo xtask deps
+	scripts/deny
+
+bench: deps build ## the figures, beside those of upstream
+	@bench/run $(ARGS)
+
+tempest: ## upstream's Tempest against the running cloud, held to tests/tempest/ratchet.txt
+	@scripts/tempest $(ARGS)
+
+guest: deps ## the small cloud guest that `up` registers as an image
+	@guest/build.sh $(GUEST)
+
+build: deps
+	cargo build --release --package drover
+
+deps:
+	@scripts/install-deps
+
+dev-deps:
+	@scripts/install-deps --dev
+
+clean: ## remove what was built; the cloud's data stays
+	cargo clean
+	rm -rf $(GUEST)

@@ -1,0 +1,119 @@
+//! A request on its way through the pipeline, and what all requests share.
+use crate::reply::ByteStream;
+use auth::Caller;
+use resource::{Cx, Error, Map, Registry, Result, Settings, StateMap, Tx};
+use serde_json::Value;
+use std::{
+    pin::Pin,
+    sync::{Arc, Mutex, PoisonError},
+};
+use store::{Db, Reader};
+
+/// Turns a token into a caller. The identity service implements it over its rows.
+pub trait Authenticator: Send + Sync {
+    /// `token` is the value of `X-Auth-Token`, `service` that of `X-Service-Token`. Fails with 401.
+    fn authenticate<'a>(
+        &'a self,
+        token: &'a str,
+        service: Option<&'a str>,
+    ) -> Pin<Box<dyn Future<Output = Result<Arc<Caller>>> + Send + 'a>>;
+}
+
+/// What every request needs.
+pub struct Cloud {
+    pub db: Db,
+    pub settings: Arc<Settings>,
+    pub policy: Arc<auth::PolicyBook>,
+    pub registry: Arc<Registry>,
+    pub state: Arc<StateMap>,
+    pub authenticator: Arc<dyn Authenticator>,
+}
+
+impl Cloud {
+    /// A context for work that no request asked for (reconcilers, bootstrap): the given caller, the newest version.
+    pub fn cx(&self, caller: Arc<Caller>, request_id: &str) -> Cx {
+        Cx {
+            caller,
+            version: base::Version::MAX,
+            request_id: request_id.into(),
+            query: Arc::default(),
+            settings: self.settings.clone(),
+            policy: self.policy.clone(),
+            public: self.settings.public_endpoint.as_str().into(),
+            params: Arc::new([]),
+            state: self.state.clone(),
+            registry: self.registry.clone(),
+        }
+    }
+}
+
+pub enum Body {
+    Json(Value),
+    /// Taken once, by [`Call::take_stream`].
+    Stream(Mutex<Option<ByteStream>>),
+}
+
+/// A request as a handler gets it: authenticated, admitted by its route's rule, on a fresh view.
+pub struct Call {
+    pub cx: Cx,
+    pub cloud: Arc<Cloud>,
+    pub method: &'static str,
+    /// Path below the service's prefix, as sent.
+    pub path: String,
+    pub headers: Vec<(String, String)>,
+    pub body: Body,
+}
+
+impl Call {
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.iter().find(|(k, _)| k.eq_ignore_ascii_case(name)).map(|(_, v)| v.as_str())
+    }
+    pub fn param(&self, name: &str) -> &str {
+        self.cx.param(name)
+    }
+    /// The JSON body; `Null` when there was none.
+    pub fn json(&self) -> &Value {
+        match &self.body {
+            Body::Json(v) => v,
+            Body::Stream(_) => &Value::Null,
+        }
+    }
+    /// The JSON body, which must be an object.
+    pub fn object(&self) -> Result<&Map> {
+        self.json().as_object().ok_or_else(|| Error::bad_request("The request body must be a JSON object."))
+    }
+    /// The object below one key of the body (`{"server": {...}}`).
+    pub fn inner(&self, key: &str) -> Result<&Map> {
+        self.object()?
+            .get(key)
+            .and_then(Value::as_object)
+            .ok_or_else(|| Error::bad_request(format!("Invalid input for field/attribute {key}: the body must hold an object '{key}'.")))
+    }
+    /// The body as it comes in. It can be taken once.
+    pub fn take_stream(&self) -> Result<ByteStream> {
+        let taken = match &self.body {
+            Body::Stream(s) => s.lock().unwrap_or_else(PoisonError::into_inner).take(),
+            Body::Json(_) => None,
+        };
+        taken.ok_or_else(|| Error::internal("the route does not stream, or its stream was taken"))
+    }
+    pub fn reader(&self) -> Reader<'_> {
+        self.cloud.db.read()
+    }
+    /// Runs one transaction. The closure may run several times and must not have effects outside of it.
+    pub async fn transact<T, F>(&self, mut closure: F) -> Result<T>
+    where
+        T: Send + 'static,
+        F: FnMut(&Cx, &mut Tx<'_>) -> Result<T> + Send + 'static,
+    {
+        let cx = self.cx.clone();
+        Ok(self.cloud.db.transact(move |tx| closure(&cx, tx)).await?.value)
+    }
+    /// Fails with 403 unless the caller satisfies the named rule for the row.
+    pub fn require(&self, rule: &str, row: Option<&Map>) -> Result<()> {
+        if self.cx.may(rule, row) {
+            return Ok(());
+        }
+        Err(Error::forbidden(format!("Policy doesn't allow {} to be performed.", rule.trim_start_matches("rule:"))))
+    }
+}

@@ -1,0 +1,328 @@
+//! The one pipeline: from an HTTP request to a handler and back.
+use crate::{
+    Access, Body, BodyForm, Call, Cloud, Cx, Error, Microversions, Reply, ReplyBody, Result, Route, Service, crud,
+    dialect::{Dialect, error_reply},
+};
+use auth::Caller;
+use axum::{
+    Router,
+    body::Body as HttpBody,
+    extract::{FromRequestParts, RawPathParams, Request, State, WebSocketUpgrade},
+    http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode},
+    routing::any,
+};
+use base::Version;
+use futures_util::{FutureExt, StreamExt};
+use http_body_util::{BodyExt, Limited};
+use resource::Query;
+use serde_json::{Value, json};
+use std::{collections::BTreeMap, panic::AssertUnwindSafe, sync::{Arc, Mutex}, time::Duration};
+
+/// Largest JSON body in bytes; larger ones are 413.
+const MAX_JSON: usize = 2 * 1024 * 1024;
+/// A request that is not done after this is dropped. Streams have no limit of their own.
+const DEADLINE: Duration = Duration::from_secs(60);
+
+struct Site {
+    dialect: &'static Dialect,
+    prefix: &'static str,
+    microversions: Option<Microversions>,
+    routes: Vec<Route>,
+    cloud: Arc<Cloud>,
+    public: Arc<str>,
+    identity: Arc<str>,
+}
+
+/// All services as one HTTP application.
+pub struct Edge {
+    pub router: Router,
+}
+
+/// Rules of all services: names and default texts, for the policy book.
+pub fn rules(services: &[Service]) -> Vec<(&'static str, &'static str)> {
+    let mut out = Vec::new();
+    for s in services {
+        for def in &s.resources {
+            out.extend(crud::resource_rules(def, s.dialect));
+        }
+        for r in &s.routes {
+            if let Access::Rule(name, text) = r.access {
+                out.push((name, text));
+            }
+        }
+        out.extend(s.rules.iter().copied());
+    }
+    out
+}
+
+impl Edge {
+    pub fn new(cloud: Arc<Cloud>, services: Vec<Service>) -> Self {
+        let mut router = Router::new();
+        let public = cloud.settings.public_endpoint.trim_end_matches('/').to_owned();
+        for service in services {
+            let mut by_path: BTreeMap<&'static str, Vec<Route>> = BTreeMap::new();
+            for route in service.routes {
+                by_path.entry(route.path).or_default().push(route);
+            }
+            for def in &service.resources {
+                for route in crud::resource_routes(def, service.dialect) {
+                    let at = by_path.entry(route.path).or_default();
+                    if !at.iter().any(|r| r.method == route.method) {
+                        at.push(route);
+                    }
+                }
+            }
+            for (path, routes) in by_path {
+                let full = format!("{}{}", service.prefix, path);
+                let full = if full.len() > 1 { full.trim_end_matches('/').to_owned() } else { full };
+                let site = Arc::new(Site {
+                    dialect: service.dialect,
+                    prefix: service.prefix,
+                    microversions: service.microversions,
+                    routes,
+                    cloud: cloud.clone(),
+                    public: format!("{public}{}", service.prefix).into(),
+                    identity: format!("{public}/identity").into(),
+                });
+                router = router.route(&full, any(handle).with_state(site));
+            }
+            let lost = Arc::new(Site {
+                dialect: service.dialect,
+                prefix: service.prefix,
+                microversions: service.microversions,
+                routes: Vec::new(),
+                cloud: cloud.clone(),
+                public: format!("{public}{}", service.prefix).into(),
+                identity: format!("{public}/identity").into(),
+            });
+            if !service.prefix.is_empty() {
+                router = router.route(&format!("{}/{{*rest}}", service.prefix), any(handle).with_state(lost));
+            }
+        }
+        Self { router }
+    }
+}
+
+async fn handle(State(site): State<Arc<Site>>, params: RawPathParams, request: Request) -> Response<HttpBody> {
+    let started = std::time::Instant::now();
+    let request_id: Arc<str> = base::id::request_id().into();
+    let method = request.method().clone();
+    let path = request.uri().path().to_owned();
+    let params: Vec<(String, String)> = params.iter().map(|(k, v)| (k.to_owned(), v.to_owned())).collect();
+    let mut version = None;
+    let answer = run(&site, params, request, &request_id, &mut version);
+    let (mut reply, upgrade) = match AssertUnwindSafe(answer).catch_unwind().await {
+        Ok(Ok(done)) => done,
+        Ok(Err(e)) => (error_reply(site.dialect, &e, &request_id, &site.identity), None),
+        Err(_) => (error_reply(site.dialect, &Error::internal("a handler panicked"), &request_id, &site.identity), None),
+    };
+    reply.headers.push(("x-openstack-request-id", request_id.to_string()));
+    if site.dialect.name == "compute" {
+        reply.headers.push(("x-compute-request-id", request_id.to_string()));
+    }
+    if let (Some(m), Some(v)) = (&site.microversions, version) {
+        reply.headers.push(("openstack-api-version", format!("{} {v}", m.name)));
+        let mut vary = "OpenStack-API-Version".to_owned();
+        if let Some(legacy) = m.legacy_header {
+            reply.headers.push((legacy, v.to_string()));
+            vary = format!("{vary}, {legacy}");
+        }
+        reply.headers.push(("vary", vary));
+    }
+    let status = reply.status;
+    let response = to_http(reply, upgrade);
+    let ms = started.elapsed().as_micros() as f64 / 1000.0;
+    tracing::debug!(%request_id, %method, path, status, ms, "Request");
+    response
+}
+
+type Done = (Reply, Option<WebSocketUpgrade>);
+
+async fn run(
+    site: &Arc<Site>,
+    params: Vec<(String, String)>,
+    request: Request,
+    request_id: &Arc<str>,
+    shown: &mut Option<Version>,
+) -> Result<Done> {
+    let (mut parts, body) = request.into_parts();
+    let lost = site.routes.is_empty();
+    let version = negotiate(site.microversions.as_ref(), &parts.headers, shown)?;
+    let wanted = if parts.method.as_str() == "HEAD" { "GET" } else { parts.method.as_str() };
+    let fits = |m: &str| site.routes.iter().filter(|r| (r.since..=r.until).contains(&version)).find(|r| r.method == m);
+    let route = fits(parts.method.as_str()).or_else(|| fits(wanted));
+    let Some(route) = route else {
+        // Routing must not tell more to those who are not known.
+        caller(site, &parts.headers).await?;
+        let known = site.routes.iter().any(|r| (r.since..=r.until).contains(&version));
+        return Err(if lost || !known {
+            Error::not_found("The resource could not be found.")
+        } else {
+            Error::method_not_allowed(format!("{} is not allowed here.", parts.method))
+        });
+    };
+    let caller = match route.access {
+        Access::Public => match parts.headers.get("x-auth-token") {
+            // A public route may still want to know who asks, when it is told.
+            Some(_) => caller(site, &parts.headers).await.unwrap_or_else(|_| Arc::new(Caller::anonymous())),
+            None => Arc::new(Caller::anonymous()),
+        },
+        Access::Authenticated | Access::Rule(..) => caller(site, &parts.headers).await?,
+    };
+    site.cloud.db.fresh().await?;
+    let cx = Cx {
+        caller,
+        version,
+        request_id: request_id.clone(),
+        query: Arc::new(query(parts.uri.query().unwrap_or_default())),
+        settings: site.cloud.settings.clone(),
+        policy: site.cloud.policy.clone(),
+        public: site.public.clone(),
+        params: with_detail(params, parts.uri.path()).into(),
+        state: site.cloud.state.clone(),
+        registry: site.cloud.registry.clone(),
+    };
+    if let Access::Rule(name, _) = route.access
+        && !cx.may(name, None)
+    {
+        return Err(Error::forbidden(match site.dialect.name {
+            "identity" => format!("You are not authorized to perform the requested action: {name}."),
+            "network" => format!("(rule:{name}) is disallowed by policy"),
+            _ => format!("Policy doesn't allow {name} to be performed."),
+        }));
+    }
+    let upgrade = if parts.headers.contains_key("upgrade") { WebSocketUpgrade::from_request_parts(&mut parts, &()).await.ok() } else { None };
+    let has_body = !matches!(parts.method.as_str(), "GET" | "HEAD");
+    let form = route.body;
+    let body = match form {
+        BodyForm::Stream => {
+            let parts: crate::reply::ByteStream = Box::pin(body.into_data_stream().map(|c| c.map_err(std::io::Error::other)));
+            Body::Stream(Mutex::new(Some(parts)))
+        }
+        BodyForm::Json if has_body => Body::Json(read_json(body, parts.method.as_str() == "DELETE").await?),
+        BodyForm::Json => Body::Json(Value::Null),
+    };
+    let headers =
+        parts.headers.iter().filter_map(|(k, v)| Some((k.as_str().to_owned(), v.to_str().ok()?.to_owned()))).collect();
+    let path = parts.uri.path().strip_prefix(site.prefix).unwrap_or_default().to_owned();
+    let call = Call { cx, cloud: site.cloud.clone(), method: route.method, path, headers, body };
+    let work = (route.handler)(call);
+    let reply = match form {
+        BodyForm::Stream => work.await?,
+        BodyForm::Json => tokio::time::timeout(DEADLINE, work)
+            .await
+            .map_err(|_| Error::unavailable("The request took too long and was given up; try again."))??,
+    };
+    Ok((reply, upgrade))
+}
+
+/// Lists of two forms tell their links apart by this.
+fn with_detail(mut params: Vec<(String, String)>, path: &str) -> Vec<(String, String)> {
+    if path.trim_end_matches('/').ends_with("/detail") {
+        params.push(("*detail".into(), "yes".into()));
+    }
+    params
+}
+
+async fn caller(site: &Site, headers: &HeaderMap) -> Result<Arc<Caller>> {
+    let text = |name: &str| headers.get(name).and_then(|v| v.to_str().ok()).filter(|v| !v.is_empty());
+    let token = text("x-auth-token").ok_or_else(|| Error::unauthorized("The request you have made requires authentication."))?;
+    // Who a token stands for must be as fresh as the rows that it is used on.
+    site.cloud.db.fresh().await?;
+    site.cloud.authenticator.authenticate(token, text("x-service-token")).await
+}
+
+fn negotiate(m: Option<&Microversions>, headers: &HeaderMap, shown: &mut Option<Version>) -> Result<Version> {
+    let Some(m) = m else { return Ok(Version::MIN) };
+    let named = headers.get_all("openstack-api-version").iter().filter_map(|v| v.to_str().ok()).flat_map(|v| v.split(',')).find_map(|v| {
+        let (name, version) = v.trim().split_once(char::is_whitespace)?;
+        (name == m.name).then(|| version.trim().to_owned())
+    });
+    let legacy = || m.legacy_header.and_then(|h| headers.get(h)).and_then(|v| v.to_str().ok()).map(|v| v.trim().to_owned());
+    let asked = named.or_else(legacy);
+    *shown = Some(m.min);
+    let version = match asked.as_deref() {
+        None => m.min,
+        Some("latest") => m.max,
+        Some(text) => match Version::parse(text) {
+            None => {
+                return Err(Error::bad_request(format!(
+                    "API Version String '{text}' is of invalid format. It must be of format MajorNum.MinorNum."
+                )));
+            }
+            Some(v) if v < m.min || v > m.max => {
+                return Err(Error::not_acceptable(format!(
+                    "Version {v} is not supported by the API. Minimum is {} and maximum is {}.",
+                    m.min, m.max
+                )));
+            }
+            Some(v) => v,
+        },
+    };
+    *shown = Some(version);
+    Ok(version)
+}
+
+fn query(text: &str) -> Query {
+    let decode = |s: &str| percent_encoding::percent_decode_str(&s.replace('+', " ")).decode_utf8_lossy().into_owned();
+    Query(
+        text.split('&')
+            .filter(|p| !p.is_empty())
+            .map(|p| p.split_once('=').map_or_else(|| (decode(p), String::new()), |(k, v)| (decode(k), decode(v))))
+            .collect(),
+    )
+}
+
+async fn read_json(body: HttpBody, lenient: bool) -> Result<Value> {
+    let bytes = match Limited::new(body, MAX_JSON).collect().await {
+        Ok(all) => all.to_bytes(),
+        Err(e) if e.is::<http_body_util::LengthLimitError>() => {
+            return Err(Error::too_large(format!("The request body is larger than {MAX_JSON} bytes.")));
+        }
+        Err(_) => return Err(Error::bad_request("The request body could not be read whole.")),
+    };
+    if bytes.is_empty() {
+        return Ok(Value::Null);
+    }
+    match serde_json::from_slice(&bytes) {
+        Ok(v) => Ok(v),
+        Err(_) if lenient => Ok(Value::Null),
+        Err(e) => Err(Error::bad_request(format!("Malformed request body: it is not JSON ({e})."))),
+    }
+}
+
+fn to_http(reply: Reply, upgrade: Option<WebSocketUpgrade>) -> Response<HttpBody> {
+    let mut out = Response::new(HttpBody::empty());
+    *out.status_mut() = StatusCode::from_u16(reply.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    for (name, value) in reply.headers {
+        if let Ok(value) = HeaderValue::from_str(&value) {
+            out.headers_mut().append(HeaderName::from_static(name), value);
+        }
+    }
+    let json_type = HeaderValue::from_static("application/json");
+    match reply.body {
+        ReplyBody::Empty => {}
+        ReplyBody::Json(v) => {
+            out.headers_mut().entry("content-type").or_insert(json_type);
+            *out.body_mut() = HttpBody::from(v.to_string());
+        }
+        ReplyBody::JsonText(text) => {
+            out.headers_mut().entry("content-type").or_insert(json_type);
+            *out.body_mut() = HttpBody::from(text);
+        }
+        ReplyBody::Bytes(b) => *out.body_mut() = HttpBody::from(b),
+        ReplyBody::Stream(s) => *out.body_mut() = HttpBody::from_stream(s),
+        ReplyBody::WebSocket(task) => {
+            return match upgrade {
+                Some(up) => up.protocols(["binary"]).on_upgrade(task),
+                None => {
+                    *out.status_mut() = StatusCode::BAD_REQUEST;
+                    let body = json!({"error": {"code": 400, "title": "Bad Request", "message": "This must be a WebSocket request."}});
+                    *out.body_mut() = HttpBody::from(body.to_string());
+                    out
+                }
+            };
+        }
+    }
+    out
+}

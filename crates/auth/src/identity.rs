@@ -1,0 +1,260 @@
+//! The authenticated caller: what every service knows of who asks.
+//!
+//! It is made once per request (or taken from a cache by [`token_hash`]) from a [`Token`](crate::Token) and the rows of the identity
+//! service. It holds no secret: the token itself is known only by its hash.
+use crate::{
+    policy::Subject,
+    scope::{DomainRef, ProjectRef, RoleId, Scope, UserId},
+    token::{AuditId, Methods},
+};
+use base::Timestamp;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+
+/// The role that may do everything that policy does not reserve.
+const ADMIN: &str = "admin";
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct User {
+    pub id: UserId,
+    pub name: String,
+    pub domain: DomainRef,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Role {
+    pub id: RoleId,
+    pub name: String,
+}
+
+/// Roles of a caller with all that they imply; names for rules are in lower case.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Roles {
+    all: Vec<Role>,
+    names: Vec<String>,
+}
+
+impl Roles {
+    /// `roles` are expanded already, see [`expand`](crate::expand).
+    pub fn new(roles: Vec<Role>) -> Self {
+        let names = roles.iter().map(|r| r.name.to_lowercase()).collect();
+        Self { all: roles, names }
+    }
+    /// The roles as they are spelled.
+    pub fn iter(&self) -> impl Iterator<Item = &Role> {
+        self.all.iter()
+    }
+    /// Names in lower case.
+    pub fn names(&self) -> &[String] {
+        &self.names
+    }
+    pub fn ids(&self) -> impl Iterator<Item = &RoleId> {
+        self.all.iter().map(|r| &r.id)
+    }
+    /// Is the role among them? Case does not count.
+    pub fn has(&self, name: &str) -> bool {
+        self.names.iter().any(|n| n == name || n.chars().eq(name.chars().flat_map(char::to_lowercase)))
+    }
+    pub fn is_empty(&self) -> bool {
+        self.all.is_empty()
+    }
+}
+
+/// The application credential that a token was got by.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AppCredential {
+    pub id: String,
+    /// A restricted one may not make or delete application credentials and trusts.
+    pub restricted: bool,
+}
+
+/// The service that sent a request on the caller's behalf, by `X-Service-Token`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ServiceCaller {
+    pub user: User,
+    pub project: Option<ProjectRef>,
+    pub roles: Roles,
+}
+
+/// Who asks, in which scope, with which roles.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Caller {
+    pub user: User,
+    pub scope: Scope,
+    pub roles: Roles,
+    pub methods: Methods,
+    pub audit_id: AuditId,
+    pub parent_audit_id: Option<AuditId>,
+    pub issued_at: Timestamp,
+    pub expires_at: Timestamp,
+    /// [`token_hash`] of the text that the client sent.
+    pub token_hash: [u8; 32],
+    pub app_credential: Option<AppCredential>,
+    pub trust_id: Option<String>,
+    /// True unless the cloud names one project as the only place where `admin` is an administrator.
+    pub is_admin_project: bool,
+    pub service: Option<ServiceCaller>,
+}
+
+impl Caller {
+    /// Nobody: the caller of a route that needs no token.
+    pub fn anonymous() -> Self {
+        Self::internal(Vec::new(), "")
+    }
+
+    /// Drover itself, for work that no request asked for (bootstrap, reconcilers).
+    pub fn internal(roles: Vec<Role>, user_id: &str) -> Self {
+        Self {
+            user: User { id: user_id.into(), ..User::default() },
+            scope: Scope::Unscoped,
+            roles: Roles::new(roles),
+            methods: Methods::default(),
+            audit_id: AuditId([0; 16]),
+            parent_audit_id: None,
+            issued_at: Timestamp(0),
+            expires_at: Timestamp(i64::MAX),
+            token_hash: [0; 32],
+            app_credential: None,
+            trust_id: None,
+            is_admin_project: true,
+            service: None,
+        }
+    }
+
+    pub fn user_id(&self) -> &str {
+        self.user.id.as_str()
+    }
+    pub fn project_id(&self) -> Option<&str> {
+        self.scope.project().map(|p| p.id.as_str())
+    }
+    /// The domain that a domain-scoped caller acts on.
+    pub fn domain_id(&self) -> Option<&str> {
+        self.scope.domain().map(|d| d.id.as_str())
+    }
+    pub fn has_role(&self, name: &str) -> bool {
+        self.roles.has(name)
+    }
+    /// Has it the role `admin` (in whichever scope)?
+    pub fn is_admin(&self) -> bool {
+        self.has_role(ADMIN)
+    }
+    /// Does a request come from a service with that role, in its own name or for a user?
+    pub fn has_service_role(&self, name: &str) -> bool {
+        self.service.as_ref().is_some_and(|s| s.roles.has(name))
+    }
+    /// May it make or delete application credentials and trusts?
+    pub fn is_unrestricted(&self) -> bool {
+        self.app_credential.as_ref().is_none_or(|a| !a.restricted)
+    }
+    pub fn is_expired(&self, now: Timestamp) -> bool {
+        now >= self.expires_at
+    }
+    /// The caller as policy rules see it.
+    pub fn subject(&self) -> Subject<'_> {
+        let project = self.scope.project();
+        let service = self.service.as_ref();
+        Subject {
+            user_id: self.user_id(),
+            user_domain_id: Some(self.user.domain.id.as_str()),
+            project_id: self.project_id(),
+            project_domain_id: project.map(|p| p.domain.id.as_str()),
+            domain_id: self.domain_id(),
+            system_scope: self.scope.is_system().then_some("all"),
+            roles: self.roles.names(),
+            is_admin: self.is_admin(),
+            is_admin_project: self.is_admin_project,
+            service_user_id: service.map(|s| s.user.id.as_str()),
+            service_project_id: service.and_then(|s| s.project.as_ref()).map(|p| p.id.as_str()),
+            service_roles: service.map_or(&[], |s| s.roles.names()),
+        }
+    }
+}
+
+/// SHA-256 of a token text, by which caches and logs may know it; padding does not count.
+pub fn token_hash(text: &str) -> [u8; 32] {
+    Sha256::digest(text.trim_end_matches('=')).into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::policy::{Rule, no_target};
+
+    fn role(name: &str) -> Role {
+        Role { id: format!("id-{name}").into(), name: name.to_owned() }
+    }
+    fn domain(id: &str) -> DomainRef {
+        DomainRef { id: id.into(), name: id.to_uppercase() }
+    }
+    fn caller(scope: Scope, roles: &[&str]) -> Caller {
+        Caller {
+            user: User { id: "u1".into(), name: "demo".into(), domain: domain("default") },
+            scope,
+            roles: Roles::new(roles.iter().map(|r| role(r)).collect()),
+            methods: Methods::default(),
+            audit_id: AuditId([1; 16]),
+            parent_audit_id: None,
+            issued_at: Timestamp(0),
+            expires_at: Timestamp(10),
+            token_hash: token_hash("t"),
+            app_credential: None,
+            trust_id: None,
+            is_admin_project: true,
+            service: None,
+        }
+    }
+    fn project() -> Scope {
+        Scope::Project(ProjectRef { id: "p1".into(), name: "demo".into(), domain: domain("d2") })
+    }
+    fn satisfies(caller: &Caller, rule: &str) -> bool {
+        Rule::parse(rule).unwrap().holds(&caller.subject(), &no_target, &|_| None)
+    }
+
+    #[test]
+    fn each_scope_fills_its_own_attributes() {
+        for (scope, rule) in [
+            (
+                project(),
+                "project_id:p1 and project_domain_id:d2 and user_domain_id:default and domain_id:None and system_scope:None",
+            ),
+            (Scope::Domain(domain("d3")), "domain_id:d3 and project_id:None and project_domain_id:None and system_scope:None"),
+            (Scope::System, "system_scope:all and project_id:None and domain_id:None"),
+            (Scope::Unscoped, "system_scope:None and project_id:None and domain_id:None and user_id:u1"),
+        ] {
+            let c = caller(scope, &[]);
+            assert!(satisfies(&c, rule), "{:?}", c.scope);
+        }
+    }
+
+    #[test]
+    fn roles_are_compared_without_case_and_shown_as_spelled() {
+        let c = caller(project(), &["Admin", "Member"]);
+        assert!(c.is_admin() && c.has_role("MEMBER") && !c.has_role("reader"));
+        assert!(satisfies(&c, "role:admin and is_admin:True and role:Member"));
+        assert_eq!(c.roles.iter().map(|r| r.name.as_str()).collect::<Vec<_>>(), ["Admin", "Member"]);
+        assert_eq!(c.roles.ids().map(RoleId::as_str).collect::<Vec<_>>(), ["id-Admin", "id-Member"]);
+        assert!(!caller(project(), &["member"]).is_admin());
+    }
+
+    #[test]
+    fn a_service_token_adds_its_own_roles_only() {
+        let service = ServiceCaller { roles: Roles::new(vec![role("Service")]), ..ServiceCaller::default() };
+        let c = Caller { service: Some(service), ..caller(project(), &["member"]) };
+        assert!(c.has_service_role("service") && !c.has_role("service"));
+        assert!(satisfies(&c, "service_roles:service and not role:service"));
+        assert!(!caller(project(), &["service"]).has_service_role("service"));
+    }
+
+    #[test]
+    fn only_a_restricted_application_credential_restricts() {
+        let with =
+            |restricted| Caller { app_credential: Some(AppCredential { id: "a".into(), restricted }), ..caller(project(), &[]) };
+        assert!(caller(project(), &[]).is_unrestricted() && with(false).is_unrestricted() && !with(true).is_unrestricted());
+    }
+
+    #[test]
+    fn padding_does_not_change_the_hash_of_a_token() {
+        assert_eq!(token_hash("gAAA=="), token_hash("gAAA"));
+        assert_ne!(token_hash("gAAA"), token_hash("gAAB"));
+    }
+}

@@ -1,0 +1,100 @@
+//! OVN's central part on one machine: the two databases and northd, supervised in a run directory of our own.
+use super::{Error, Nb};
+use ovsdb::Endpoint;
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+use supervise::{Daemon, Ready, Watched};
+
+const SCHEMAS: &str = "/usr/share/ovn";
+const GRACE: Duration = Duration::from_secs(5);
+
+/// Where central runs. Make one with [`Central::new`] and change what differs.
+#[derive(Clone, Debug)]
+pub struct Central {
+    /// Databases, sockets, records and logs.
+    pub run_dir: PathBuf,
+    /// A named network namespace; only matters for `sb_listen`.
+    pub netns: Option<String>,
+    /// Where the southbound database listens for chassis of other hosts; those of this host use its socket.
+    pub sb_listen: Option<SocketAddr>,
+}
+
+impl Central {
+    pub fn new(run_dir: impl Into<PathBuf>) -> Self {
+        Self { run_dir: run_dir.into(), netns: None, sb_listen: None }
+    }
+    /// Where to reach the northbound database.
+    pub fn nb(&self) -> Endpoint {
+        Endpoint::Unix(self.run_dir.join("nb.sock"))
+    }
+    /// Where chassis of this host reach the southbound database.
+    pub fn sb(&self) -> Endpoint {
+        Endpoint::Unix(self.run_dir.join("sb.sock"))
+    }
+
+    /// Starts what does not run yet and returns the followed northbound database when it answers.
+    pub async fn ensure(&self) -> Result<Nb, Error> {
+        std::fs::create_dir_all(&self.run_dir).map_err(|source| Error::File { path: self.run_dir.clone(), source })?;
+        self.ensure_database("nb").await?;
+        self.ensure_database("sb").await?;
+        for daemon in self.daemons() {
+            daemon.ensure().await?;
+        }
+        let nb = Nb::connect(vec![self.nb()]).await?;
+        // Gateways move within 0.3 s; the default would be 3 s.
+        nb.set_options(&[("bfd-min-rx", "100"), ("bfd-min-tx", "100"), ("bfd-mult", "3")]).await?;
+        Ok(nb)
+    }
+    /// Keeps the three processes running as long as the guards live.
+    pub fn watch(&self) -> Vec<Watched> {
+        self.daemons().into_iter().map(Daemon::watch).collect()
+    }
+    /// Ends the three processes; the databases stay.
+    pub async fn stop(&self) -> Result<(), Error> {
+        for daemon in self.daemons().iter().rev() {
+            daemon.stop(GRACE).await?;
+        }
+        Ok(())
+    }
+
+    /// Databases first, northd last.
+    fn daemons(&self) -> Vec<Daemon> {
+        let northd = ["ovn-northd".into(), format!("--ovnnb-db={}", self.nb()), format!("--ovnsb-db={}", self.sb())];
+        let northd = self.daemon("northd", northd.to_vec());
+        vec![self.database("nb", None), self.database("sb", self.sb_listen), northd]
+    }
+    fn database(&self, name: &str, listen: Option<SocketAddr>) -> Daemon {
+        let mut argv = vec!["ovsdb-server".to_owned(), format!("--remote=punix:{}", self.path(name, "sock").display())];
+        argv.extend(listen.map(|at| match at {
+            SocketAddr::V4(at) => format!("--remote=ptcp:{}:{}", at.port(), at.ip()),
+            SocketAddr::V6(at) => format!("--remote=ptcp:{}:[{}]", at.port(), at.ip()),
+        }));
+        argv.push(self.path(name, "db").display().to_string());
+        self.daemon(name, argv).ready(Ready::Socket(self.path(name, "sock")))
+    }
+    fn daemon(&self, name: &str, mut argv: Vec<String>) -> Daemon {
+        argv.extend(["--no-chdir".into(), "-vsyslog:off".into(), "-vfile:off".into()]);
+        argv.push(format!("--unixctl={}", self.path(name, "ctl").display()));
+        let dir = self.run_dir.display().to_string();
+        let daemon = Daemon::new(name, &self.run_dir, argv).netns(self.netns.clone());
+        daemon.env("OVS_RUNDIR", &dir).env("OVN_RUNDIR", &dir).env("OVS_LOGDIR", &dir).env("OVN_LOGDIR", &dir).env("OVS_DBDIR", dir)
+    }
+
+    /// Creates the database file under another name first: half of one must not look like one.
+    async fn ensure_database(&self, name: &str) -> Result<(), Error> {
+        let path = self.path(name, "db");
+        if path.exists() {
+            return Ok(());
+        }
+        let (fresh, schema) = (self.path(name, "db.new"), Path::new(SCHEMAS).join(format!("ovn-{name}.ovsschema")));
+        let _ = std::fs::remove_file(&fresh);
+        supervise::run(&["ovsdb-tool", "create", &fresh.display().to_string(), &schema.display().to_string()]).await?;
+        std::fs::rename(&fresh, &path).map_err(|source| Error::File { path, source })
+    }
+    fn path(&self, name: &str, extension: &str) -> PathBuf {
+        self.run_dir.join(format!("{name}.{extension}"))
+    }
+}
