@@ -1,1 +1,131 @@
-//! One host's Open vSwitch and ovn-controller.
+//! One host as an OVN chassis: `ovsdb-server`, `ovs-vswitchd` and `ovn-controller` of our own, in our own run directory,
+//! and the ports that are plugged into them.
+//!
+//! Guarantees: every call is safe twice; nothing outside the run directory, the named bridges and the named network
+//! namespace is touched, so it lives beside another Open vSwitch as long as bridge names differ and, with the userspace
+//! datapath, namespaces too (the datapath itself is a device with a fixed name). It knows no networks and no ports of the
+//! cloud: who is plugged is decided elsewhere.
+mod bridge;
+mod daemons;
+mod ports;
+
+pub use daemons::{Daemons, Datapath};
+pub use ports::{Attachment, Plugged};
+
+use bridge::Switch;
+use ipnet::IpNet;
+use ovsdb::Endpoint;
+use std::{net::IpAddr, path::PathBuf};
+
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error(transparent)]
+    Database(#[from] ovsdb::Error),
+    #[error(transparent)]
+    Process(#[from] supervise::Error),
+    #[error("cannot prepare {path} for Open vSwitch; check the directory's owner and free space", path = path.display())]
+    File { path: PathBuf, source: std::io::Error },
+    #[error("the name {0} is too long for an interface; use at most 15 characters")]
+    Name(String),
+    #[error("Open vSwitch cannot use interface {interface}: {text}; check that it exists and nobody else has it")]
+    Interface { interface: String, text: String },
+}
+
+/// What this host's part of the network looks like.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Databases, sockets, records and logs.
+    pub run_dir: PathBuf,
+    /// The named network namespace in which everything lives; None is the host's.
+    pub netns: Option<String>,
+    /// OVN's name of the chassis, which `requested-chassis` and gateway lists mean.
+    pub system_id: String,
+    /// Where the southbound database is.
+    pub southbound: Vec<Endpoint>,
+    /// The address that other chassis send Geneve to; any address will do for a single host.
+    pub encap_ip: IpAddr,
+    /// The integration bridge, usually `br-int`; at most 15 characters like every interface.
+    pub integration_bridge: String,
+    pub provider: Option<Provider>,
+    /// None: ask the kernel.
+    pub datapath: Option<Datapath>,
+}
+
+/// The bridge of a provider network, and the host's place on it.
+#[derive(Clone, Debug)]
+pub struct Provider {
+    /// Usually `br-ex`.
+    pub bridge: String,
+    pub physical_network: String,
+    /// A network card that joins the bridge; None if the host itself is all there is outside.
+    pub uplink: Option<String>,
+    /// Addresses of the host on this network, such as the external subnet's gateway.
+    pub addresses: Vec<IpNet>,
+}
+
+/// A host that is set up.
+#[derive(Debug)]
+pub struct Chassis {
+    config: Config,
+    daemons: Daemons,
+    datapath: Datapath,
+    switch: Switch,
+}
+
+impl Chassis {
+    /// Starts and sets up what is not there yet. Processes and ports that were there stay as they are.
+    pub async fn ensure(config: Config) -> Result<Self, Error> {
+        let bridges = std::iter::once(&config.integration_bridge).chain(config.provider.as_ref().map(|p| &p.bridge));
+        if let Some(long) = bridges.into_iter().find(|name| name.is_empty() || name.len() > 15) {
+            return Err(Error::Name(long.clone()));
+        }
+        let datapath = match config.datapath {
+            Some(datapath) => datapath,
+            None => Datapath::detect().await,
+        };
+        let daemons = Daemons::new(&config);
+        daemons.ensure_database().await?;
+        let switch = Switch::connect(daemons.database()).await?;
+        // OVN reads this when it starts, so it comes first.
+        switch.describe(&config, datapath).await?;
+        daemons.ensure_switch().await?;
+        bridge::ensure(&switch, &config, datapath).await?;
+        daemons.ensure_controller().await?;
+        Ok(Self { config, daemons, datapath, switch })
+    }
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+    pub fn datapath(&self) -> Datapath {
+        self.datapath
+    }
+    /// The three processes, for watching and stopping.
+    pub fn daemons(&self) -> &Daemons {
+        &self.daemons
+    }
+    /// Sets the host's side again: after `ovs-vswitchd` came back in the userspace datapath, bridges are new devices.
+    pub async fn repair(&self) -> Result<(), Error> {
+        self.switch.describe(&self.config, self.datapath).await?;
+        bridge::ensure(&self.switch, &self.config, self.datapath).await
+    }
+
+    /// Puts an interface of this host on the integration bridge as a port of the cloud.
+    pub async fn plug(&self, interface: &str, attachment: &Attachment) -> Result<(), Error> {
+        ports::plug(&self.switch, &self.config, self.datapath, interface, attachment).await
+    }
+    /// Takes an interface off the integration bridge; no error if it is not there.
+    pub async fn unplug(&self, interface: &str) -> Result<(), Error> {
+        ports::unplug(&self.switch, &self.config.integration_bridge, interface).await
+    }
+    /// The interfaces that were plugged.
+    pub fn list_plugged(&self) -> Vec<Plugged> {
+        ports::list(&self.switch, &self.config.integration_bridge)
+    }
+}
+
+/// Switches off what the userspace datapath cannot do for a packet that leaves through `interface`: checksums left to the
+/// card would stay empty, and TCP would time out while ping works. Needed on each veth's far end and each bridge device.
+pub async fn no_offload(netns: Option<&str>, interface: &str) -> Result<(), Error> {
+    supervise::run_in(netns, &["ethtool", "-K", interface, "tx", "off"]).await?;
+    Ok(())
+}

@@ -34,7 +34,9 @@ impl Identity {
         if !self.alive() {
             return None;
         }
-        Some(Handle { id: *self, fd: AsyncFd::with_interest(fd, Interest::READABLE).ok()? })
+        #[expect(deprecated, reason = "unsound only for types that do not own their descriptor; its successor is unsafe")]
+        let fd = AsyncFd::with_interest(fd, Interest::READABLE).ok()?;
+        Some(Handle { id: *self, fd })
     }
     /// The session leader whose start environment holds `entry` (`NAME=value`); children inherit it but do not lead.
     pub(crate) fn marked(entry: &str) -> Option<Self> {

@@ -86,6 +86,7 @@ impl Writer {
             return Err(BlobError::TooLarge { limit: self.limit });
         }
         while !data.is_empty() {
+            self.buffer.reserve(CHUNK - self.buffer.len());
             let (part, rest) = data.split_at(data.len().min(CHUNK - self.buffer.len()));
             self.buffer.extend_from_slice(part);
             data = rest;

@@ -58,7 +58,7 @@ pub(super) fn is_guest(plan: &Plan<'_>, port: &Port) -> bool {
     plan.networks.contains_key(&port.network_id) && matches!(kind(plan, port), Some(Kind::Guest | Kind::Virtual { .. }))
 }
 
-fn kind<'p>(plan: &'p Plan<'_>, port: &Port) -> Option<Kind<'p>> {
+fn kind<'p>(plan: &'p Plan<'_>, port: &'p Port) -> Option<Kind<'p>> {
     if let Some(gateway) = plan.router_ports.get(&port.id) {
         return Some(Kind::Router { gateway: *gateway });
     }

@@ -1,0 +1,110 @@
+//! The three processes of a chassis.
+use crate::{Config, Error};
+use ovsdb::Endpoint;
+use std::{path::PathBuf, time::Duration};
+use supervise::{Daemon, Ready, Watched};
+
+const SCHEMA: &str = "/usr/share/openvswitch/vswitch.ovsschema";
+const GRACE: Duration = Duration::from_secs(5);
+
+/// Who forwards packets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Datapath {
+    /// The kernel's openvswitch module.
+    System,
+    /// `ovs-vswitchd` itself: slower, but runs everywhere.
+    Netdev,
+}
+
+impl Datapath {
+    /// The kernel's if it has one.
+    pub async fn detect() -> Self {
+        let _ = supervise::run(&["modprobe", "-q", "openvswitch"]).await;
+        match supervise::run(&["genl", "ctrl", "get", "name", "ovs_datapath"]).await {
+            Ok(_) => Self::System,
+            Err(_) => Self::Netdev,
+        }
+    }
+    /// The word in OVSDB.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::System => "system",
+            Self::Netdev => "netdev",
+        }
+    }
+}
+
+/// The processes, running or not.
+#[derive(Clone, Debug)]
+pub struct Daemons {
+    run_dir: PathBuf,
+    netns: Option<String>,
+}
+
+impl Daemons {
+    pub fn new(config: &Config) -> Self {
+        Self { run_dir: config.run_dir.clone(), netns: config.netns.clone() }
+    }
+    /// Where this host's `Open_vSwitch` database is.
+    pub fn database(&self) -> Endpoint {
+        Endpoint::Unix(self.path("db.sock"))
+    }
+    /// Keeps all three running as long as the guards live. Watch the second one's restarts: call
+    /// [`Chassis::repair`](crate::Chassis::repair) after each.
+    pub fn watch(&self) -> [Watched; 3] {
+        [self.ovsdb(), self.vswitchd(), self.controller()].map(Daemon::watch)
+    }
+    /// Ends all three; the database stays. Taps and veths that others made stay as well.
+    pub async fn stop(&self) -> Result<(), Error> {
+        for daemon in [self.controller(), self.vswitchd(), self.ovsdb()] {
+            daemon.stop(GRACE).await?;
+        }
+        Ok(())
+    }
+
+    pub(crate) async fn ensure_database(&self) -> Result<(), Error> {
+        let path = self.path("conf.db");
+        std::fs::create_dir_all(&self.run_dir).map_err(|source| Error::File { path: self.run_dir.clone(), source })?;
+        if !path.exists() {
+            // Under another name first: half of a database must not look like one.
+            let fresh = self.path("conf.db.new");
+            let _ = std::fs::remove_file(&fresh);
+            supervise::run(&["ovsdb-tool", "create", &fresh.display().to_string(), SCHEMA]).await?;
+            std::fs::rename(&fresh, &path).map_err(|source| Error::File { path, source })?;
+        }
+        self.ovsdb().ensure().await?;
+        Ok(())
+    }
+    pub(crate) async fn ensure_switch(&self) -> Result<(), Error> {
+        self.vswitchd().ensure().await?;
+        Ok(())
+    }
+    pub(crate) async fn ensure_controller(&self) -> Result<(), Error> {
+        self.controller().ensure().await?;
+        Ok(())
+    }
+
+    fn ovsdb(&self) -> Daemon {
+        let remote = format!("--remote=punix:{}", self.path("db.sock").display());
+        let argv = ["ovsdb-server".to_owned(), remote, self.path("conf.db").display().to_string()];
+        self.daemon("ovsdb", argv).ready(Ready::Socket(self.path("db.sock")))
+    }
+    fn vswitchd(&self) -> Daemon {
+        self.daemon("vswitchd", ["ovs-vswitchd".into(), self.database().to_string()]).ready(Ready::Socket(self.path("vswitchd.ctl")))
+    }
+    fn controller(&self) -> Daemon {
+        let argv = ["ovn-controller".into(), self.database().to_string()];
+        self.daemon("controller", argv).ready(Ready::Socket(self.path("controller.ctl")))
+    }
+    fn daemon<const N: usize>(&self, name: &str, argv: [String; N]) -> Daemon {
+        let mut argv = argv.to_vec();
+        argv.extend(["--no-chdir".into(), "-vsyslog:off".into(), "-vfile:off".into()]);
+        argv.push(format!("--unixctl={}", self.path(&format!("{name}.ctl")).display()));
+        let dir = self.run_dir.display().to_string();
+        let daemon = Daemon::new(name, &self.run_dir, argv).netns(self.netns.clone());
+        daemon.env("OVS_RUNDIR", &dir).env("OVN_RUNDIR", &dir).env("OVS_LOGDIR", &dir).env("OVN_LOGDIR", &dir).env("OVS_DBDIR", dir)
+    }
+    fn path(&self, name: &str) -> PathBuf {
+        self.run_dir.join(name)
+    }
+}

@@ -1,0 +1,58 @@
+//! What runs, what failed last, and what comes next: for `drover task list`.
+use base::Timestamp;
+use serde::Serialize;
+use std::{
+    collections::BTreeMap,
+    sync::{Mutex, PoisonError},
+};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TaskState {
+    Idle,
+    Running,
+    /// Failed; runs again at `next_run`.
+    Waiting,
+}
+
+/// One reconciler, or one key of it that is in trouble.
+#[derive(Clone, Debug, Serialize)]
+pub struct Task {
+    /// `server-deadlines`, or `server-deadlines compute/servers/7f…` for a key.
+    pub name: String,
+    pub state: TaskState,
+    pub runs: u64,
+    pub failures: u64,
+    pub last_run: Option<Timestamp>,
+    pub next_run: Option<Timestamp>,
+    pub last_error: Option<String>,
+}
+
+/// See the module. A cache: it starts empty with each process.
+#[derive(Default)]
+pub struct TaskList(Mutex<BTreeMap<String, Task>>);
+
+impl TaskList {
+    /// Changes the entry of a task, making it when it is new.
+    pub fn note(&self, name: &str, change: impl FnOnce(&mut Task)) {
+        let mut tasks = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let task = tasks.entry(name.to_owned()).or_insert_with(|| Task {
+            name: name.to_owned(),
+            state: TaskState::Idle,
+            runs: 0,
+            failures: 0,
+            last_run: None,
+            next_run: None,
+            last_error: None,
+        });
+        change(task);
+    }
+    /// Forgets a key that is well again, or gone.
+    pub fn forget(&self, name: &str) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(name);
+    }
+    /// All tasks by name.
+    pub fn list(&self) -> Vec<Task> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
+    }
+}
