@@ -80,26 +80,41 @@ impl Daemons {
         Ok(())
     }
     pub(crate) async fn ensure_controller(&self) -> Result<(), Error> {
-        self.controller().ensure().await?;
+        let controller = self.controller();
+        if controller.running().is_none() {
+            self.remove_old_sockets();
+        }
+        controller.ensure().await?;
         Ok(())
     }
 
+    fn remove_old_sockets(&self) {
+        for file in std::fs::read_dir(&self.run_dir).into_iter().flatten().flatten() {
+            let name = file.file_name();
+            let old = name.to_str().is_some_and(|n| n.starts_with("ovn-controller.") && n.ends_with(".ctl"));
+            if old {
+                let _ = std::fs::remove_file(file.path());
+            }
+        }
+    }
     fn ovsdb(&self) -> Daemon {
         let remote = format!("--remote=punix:{}", self.path("db.sock").display());
-        let argv = ["ovsdb-server".to_owned(), remote, self.path("conf.db").display().to_string()];
+        let control = format!("--unixctl={}", self.path("ovsdb.ctl").display());
+        let argv = ["ovsdb-server".to_owned(), remote, control, self.path("conf.db").display().to_string()];
         self.daemon("ovsdb", argv).ready(Ready::Socket(self.path("db.sock")))
     }
     fn vswitchd(&self) -> Daemon {
-        self.daemon("vswitchd", ["ovs-vswitchd".into(), self.database().to_string()]).ready(Ready::Socket(self.path("vswitchd.ctl")))
+        let socket = self.path("vswitchd.ctl");
+        let argv = ["ovs-vswitchd".into(), self.database().to_string(), format!("--unixctl={}", socket.display())];
+        self.daemon("vswitchd", argv).ready(Ready::Socket(socket))
     }
     fn controller(&self) -> Daemon {
-        let argv = ["ovn-controller".into(), self.database().to_string()];
-        self.daemon("controller", argv).ready(Ready::Socket(self.path("controller.ctl")))
+        // It has no option for its control socket; the socket's name holds its pid.
+        self.daemon("controller", ["ovn-controller".into(), self.database().to_string()])
     }
     fn daemon<const N: usize>(&self, name: &str, argv: [String; N]) -> Daemon {
         let mut argv = argv.to_vec();
         argv.extend(["--no-chdir".into(), "-vsyslog:off".into(), "-vfile:off".into()]);
-        argv.push(format!("--unixctl={}", self.path(&format!("{name}.ctl")).display()));
         let dir = self.run_dir.display().to_string();
         let daemon = Daemon::new(name, &self.run_dir, argv).netns(self.netns.clone());
         daemon.env("OVS_RUNDIR", &dir).env("OVN_RUNDIR", &dir).env("OVS_LOGDIR", &dir).env("OVN_LOGDIR", &dir).env("OVS_DBDIR", dir)

@@ -1,4 +1,5 @@
 //! Desired rows against a real northbound database: what is written, what is left alone, and how long it takes.
+#[allow(unreachable_pub, reason = "shared by two tests")]
 mod cloud;
 
 use network::ovn::{Applied, Central, compile, model::*};
@@ -31,7 +32,7 @@ impl Fixture {
 #[tokio::test]
 async fn changes_are_minimal_and_strangers_stay() {
     let Some(f) = Fixture::new() else { return };
-    let nb = f.central.ensure().await.unwrap();
+    let nb = f.central.ensure_databases().await.unwrap();
     let mut topology = cloud::topology("n1");
     let desired = compile(&topology);
     assert_eq!(desired.problems, Vec::<String>::new());
@@ -66,7 +67,7 @@ async fn changes_are_minimal_and_strangers_stay() {
 #[tokio::test]
 async fn two_writers_do_not_mix() {
     let Some(f) = Fixture::new() else { return };
-    let (one, two) = (f.central.ensure().await.unwrap(), f.central.ensure().await.unwrap());
+    let (one, two) = (f.central.ensure_databases().await.unwrap(), f.central.ensure_databases().await.unwrap());
     let desired = compile(&cloud::topology("n1"));
     let (a, b) = tokio::join!(one.apply(&desired), two.apply(&desired));
     let (a, b) = (a.unwrap(), b.unwrap());
@@ -78,7 +79,7 @@ async fn two_writers_do_not_mix() {
 #[tokio::test]
 async fn a_thousand_ports_are_cheap() {
     let Some(f) = Fixture::new() else { return };
-    let nb = f.central.ensure().await.unwrap();
+    let nb = f.central.ensure_databases().await.unwrap();
     let mut topology = cloud::topology("n1");
     let sample = topology.ports.iter().find(|p| p.id.as_str() == "vm1").unwrap().clone();
     topology.ports.extend((0..1000u16).map(|i| {

@@ -55,10 +55,7 @@ impl Blackboard {
         drop(board);
         self.wake.notify_one();
     }
-    /// A thing that is gone may come back and must then be told from the start.
-    pub(crate) fn forget_server(&self, id: &str) {
-        self.lock().told.remove(&Key::Server(id.to_owned()));
-    }
+    /// A snapshot that is not wanted any more may be asked for again.
     pub(crate) fn forget_snapshot(&self, image_id: &str) {
         self.lock().told.remove(&Key::Snapshot(image_id.to_owned()));
     }
@@ -66,6 +63,25 @@ impl Blackboard {
         let mut board = self.lock();
         let keys: Vec<Key> = board.pending.keys().take(BATCH).cloned().collect();
         keys.iter().filter_map(|k| board.pending.remove(k)).collect()
+    }
+    /// Newer ones that came meanwhile stay.
+    fn put_back(&self, batch: Vec<Report>) {
+        let mut board = self.lock();
+        for report in batch {
+            board.pending.entry(key(&report)).or_insert(report);
+        }
+    }
+    fn note_told(&self, batch: Vec<Report>) {
+        let mut board = self.lock();
+        for report in batch {
+            // A thing that is gone may come back and must then be told from the start.
+            let is_gone = matches!(&report, Report::Server(s) if s.state == assign::GuestState::Gone);
+            if is_gone {
+                board.told.remove(&key(&report));
+            } else {
+                board.told.insert(key(&report), report);
+            }
+        }
     }
     /// Sends for ever.
     pub(crate) async fn send(&self, uplink: &dyn Uplink) {
@@ -79,23 +95,11 @@ impl Blackboard {
             match uplink.report(batch.clone()).await {
                 Ok(()) => {
                     failures = 0;
-                    let mut board = self.lock();
-                    for report in batch {
-                        let is_gone = matches!(&report, Report::Server(s) if s.state == assign::GuestState::Gone);
-                        if is_gone {
-                            board.told.remove(&key(&report));
-                        } else {
-                            board.told.insert(key(&report), report);
-                        }
-                    }
+                    self.note_told(batch);
                 }
                 Err(error) => {
                     tracing::warn!(%error, reports = batch.len(), "reports wait for the controllers");
-                    let mut board = self.lock();
-                    for report in batch {
-                        board.pending.entry(key(&report)).or_insert(report);
-                    }
-                    drop(board);
+                    self.put_back(batch);
                     tokio::time::sleep(BACKOFF.jittered(failures)).await;
                     failures = failures.saturating_add(1);
                 }

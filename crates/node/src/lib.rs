@@ -44,7 +44,7 @@ pub async fn start(
     config.check()?;
     let memory = Arc::new(remember::Memory::open(&config.dir)?);
     let ports = driver::Ports {
-        hypervisor: Arc::new(qemu::Qemu::start(&config, blobs.clone(), memory.clone()).await?),
+        hypervisor: Arc::new(qemu::Qemu::start(&config, blobs.clone(), memory.clone(), switch.carries_offloads()).await?),
         nics: Arc::new(nic::Taps::new(&config, switch.clone())),
         metadata: Arc::new(metadata::Responder::new(&config, switch)),
     };

@@ -32,7 +32,7 @@ fn take(def: &ResourceDef, cx: &Cx, input: &Map, row: &mut Map, creating: bool) 
         if owner_field(def, cx, name, value, row, creating)? {
             continue;
         }
-        if name == "id" && creating && def.id == IdForm::Given {
+        if name == "id" && ((creating && def.id == IdForm::Given) || (!creating && row.get("id") == Some(value))) {
             continue;
         }
         let allowed = |f: &&FieldDef| f.at(cx.version) && if creating { f.create } else { f.update };

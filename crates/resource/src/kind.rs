@@ -6,6 +6,8 @@ use std::{collections::BTreeMap, net::IpAddr};
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Kind {
     Bool,
+    /// Not a text that reads like a boolean (Keystone).
+    StrictBool,
     /// Also accepts a number in a string, as OpenStack does.
     Int { min: i64, max: i64 },
     Number,
@@ -56,7 +58,7 @@ impl Kind {
     /// For messages: `'x' is not a boolean`.
     pub fn wants(&self) -> String {
         match self {
-            Self::Bool => "a boolean".into(),
+            Self::Bool | Self::StrictBool => "a boolean".into(),
             Self::Int { min, max } if *min == i64::MIN && *max == i64::MAX => "an integer".into(),
             Self::Int { min, max } => format!("an integer between {min} and {max}"),
             Self::Number => "a number".into(),
@@ -92,7 +94,7 @@ impl Kind {
             (Self::Any, v) => Ok(v.clone()),
             (Self::Optional(_), Value::Null) => Ok(Value::Null),
             (Self::Optional(k), v) => k.check(v).map_err(|_| no()),
-            (Self::Bool, Value::Bool(_)) => Ok(v.clone()),
+            (Self::Bool | Self::StrictBool, Value::Bool(_)) => Ok(v.clone()),
             (Self::Bool, Value::String(s)) => match s.to_ascii_lowercase().as_str() {
                 "true" | "1" | "on" | "yes" | "t" | "y" => Ok(Value::Bool(true)),
                 "false" | "0" | "off" | "no" | "f" | "n" => Ok(Value::Bool(false)),

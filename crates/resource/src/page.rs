@@ -34,7 +34,7 @@ fn matches(kind: &Kind, value: &Value, wanted: &str) -> bool {
     match (kind, value) {
         (Kind::Optional(k), v) if !v.is_null() => matches(k, v, wanted),
         (_, Value::Null) => matches!(wanted, "" | "None" | "null"),
-        (Kind::Bool, v) => kind.check(&Value::String(wanted.to_owned())).is_ok_and(|w| w == *v),
+        (Kind::Bool | Kind::StrictBool, v) => Kind::Bool.check(&Value::String(wanted.to_owned())).is_ok_and(|w| w == *v),
         (Kind::Ip | Kind::Cidr | Kind::Mac, Value::String(s)) => match kind.check(&Value::String(wanted.to_owned())) {
             Ok(w) => w.as_str() == Some(s),
             Err(_) => s == wanted,

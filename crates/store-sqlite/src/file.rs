@@ -91,9 +91,9 @@ fn keep_others_out(path: &Path) -> Result<File, StoreError> {
     let mut name = path.as_os_str().to_owned();
     name.push(".lock");
     let name = PathBuf::from(name);
-    let at = |e: std::io::Error| StoreError::Unavailable(format!("{} cannot be locked: {e}; check the directory", name.display()));
-    let mut file =
-        OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(&name).map_err(at)?;
+    let at =
+        |e: std::io::Error| StoreError::Unavailable(format!("{} cannot be locked: {e}; check the directory", name.display()));
+    let mut file = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(&name).map_err(at)?;
     match file.try_lock() {
         Ok(()) => {}
         Err(TryLockError::WouldBlock) => {
@@ -184,7 +184,9 @@ fn check(conn: &Connection, path: &Path) -> Result<(), StoreError> {
     let newest: Option<Revision> = conn.query_row("SELECT max(modified) FROM rows", [], |r| r.get(0)).map_err(failed)?;
     let revision = Rows(conn).revision().map_err(failed)?;
     match newest {
-        Some(newest) if newest > revision => Err(damaged(format!("a row of revision {newest} in a store at revision {revision}"))),
+        Some(newest) if newest > revision => {
+            Err(damaged(format!("a row of revision {newest} in a store at revision {revision}")))
+        }
         _ => Ok(()),
     }
 }

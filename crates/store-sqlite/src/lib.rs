@@ -149,8 +149,7 @@ impl Store for Sqlite {
     fn range<'a>(&'a self, range: Range<'a>) -> Pending<'a, Result<Page, StoreError>> {
         Box::pin(async move {
             let (prefix, after, limit) = (range.prefix.to_owned(), range.after.map(str::to_owned), range.limit);
-            let ((entries, more), revision) =
-                self.readers.read(move |rows| rows.page(&prefix, after.as_deref(), limit)).await?;
+            let ((entries, more), revision) = self.readers.read(move |rows| rows.page(&prefix, after.as_deref(), limit)).await?;
             Ok(Page { entries, more, revision })
         })
     }

@@ -29,7 +29,9 @@ impl Rows<'_> {
 
     /// Adds one to a counter and gives the new value.
     pub(crate) fn count_up(&self, counter: &str) -> Result<u64> {
-        self.0.prepare_cached("UPDATE meta SET value = value + 1 WHERE name = ?1 RETURNING value")?.query_row([counter], |r| r.get(0))
+        self.0
+            .prepare_cached("UPDATE meta SET value = value + 1 WHERE name = ?1 RETURNING value")?
+            .query_row([counter], |r| r.get(0))
     }
 
     pub(crate) fn get(&self, key: &str) -> Result<Option<Entry>> {

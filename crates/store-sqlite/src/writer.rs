@@ -150,7 +150,9 @@ impl Writer {
             other => other,
         };
         let round = round.inspect_err(|failed| match failed {
-            Failed::Clean(e) if txns.is_empty() => tracing::warn!(error = %e, "Rows of ended leases could not be deleted; trying again"),
+            Failed::Clean(e) if txns.is_empty() => {
+                tracing::warn!(error = %e, "Rows of ended leases could not be deleted; trying again")
+            }
             Failed::Clean(_) => {}
             Failed::Doubt(e) => {
                 tracing::error!(error = %e, "A commit failed and may have reached the disk; writes wait until one goes through");

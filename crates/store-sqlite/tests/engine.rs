@@ -22,7 +22,8 @@ async fn conforms() {
     let make = || {
         let n = number.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
         let path = inner.path().join(format!("{n}.db"));
-        let made: store::Pending<'static, Arc<dyn Store>> = Box::pin(async move { Sqlite::open(path).unwrap() as Arc<dyn Store> });
+        let made: store::Pending<'static, Arc<dyn Store>> =
+            Box::pin(async move { Sqlite::open(path).unwrap() as Arc<dyn Store> });
         made
     };
     store::conformance::run(&make).await;

@@ -123,7 +123,10 @@ mod tests {
     async fn an_asker_that_leaves_strands_nobody() {
         let store: Arc<dyn Store> = Arc::new(Faulty::new(Memory::new(), 1, 0.0).with_delay(Duration::from_millis(20)));
         let barrier = Barrier::default();
-        let ask = |b: Barrier| { let store = store.clone(); tokio::spawn(async move { b.revision(&store).await }) };
+        let ask = |b: Barrier| {
+            let store = store.clone();
+            tokio::spawn(async move { b.revision(&store).await })
+        };
         let first = ask(barrier.clone());
         tokio::task::yield_now().await;
         let second = ask(barrier.clone());

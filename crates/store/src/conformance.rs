@@ -46,7 +46,9 @@ async fn revisions_have_no_gaps(s: &dyn Store) {
 
 async fn compares_are_atomic(s: &dyn Store) {
     let r = s.txn(txn(vec![Compare::Absent("t/a/x".into())], vec![put("t/a/x", "1")])).await.expect("first");
-    for bad in [Compare::Absent("t/a/x".into()), Compare::Modified("t/a/x".into(), r + 7), Compare::Modified("t/a/none".into(), r)] {
+    for bad in
+        [Compare::Absent("t/a/x".into()), Compare::Modified("t/a/x".into(), r + 7), Compare::Modified("t/a/none".into(), r)]
+    {
         let e = s.txn(txn(vec![bad.clone()], vec![put("t/a/y", "1"), delete("t/a/x")])).await;
         assert!(matches!(e, Err(TxnError::Conflict { at_least }) if at_least >= r), "{bad:?} must conflict");
     }
@@ -191,7 +193,11 @@ async fn the_end_of_a_lease_is_a_transaction(s: &dyn Store) {
     assert_eq!(batch.revision, r + 1, "all rows of a lease end in one revision");
     assert_eq!(*batch.events, [Event::Delete("t/l/1".into()), Event::Delete("t/l/2".into())]);
     assert_eq!(s.revision().await.expect("revision"), r + 1);
-    assert_eq!(s.get("t/l/moved").await.expect("get").expect("row").lease, Some(b), "a row belongs to the lease that wrote it last");
+    assert_eq!(
+        s.get("t/l/moved").await.expect("get").expect("row").lease,
+        Some(b),
+        "a row belongs to the lease that wrote it last"
+    );
     assert_eq!(s.get("t/l/freed").await.expect("get").expect("row").lease, None);
     s.lease_revoke(a).await.expect("to revoke again does no harm");
     s.lease_keep_alive(b).await.expect("another lease lives on");

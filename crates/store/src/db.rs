@@ -302,7 +302,14 @@ mod tests {
     #[tokio::test]
     async fn concurrent_transactions_lose_nothing() {
         let db = db(Memory::new()).await;
-        let all: Vec<_> = (0..500).map(|_| tokio::spawn({ let db = db.clone(); async move { add_one(&db).await } })).collect();
+        let all: Vec<_> = (0..500)
+            .map(|_| {
+                tokio::spawn({
+                    let db = db.clone();
+                    async move { add_one(&db).await }
+                })
+            })
+            .collect();
         let mut seen = std::collections::BTreeSet::new();
         for t in all {
             assert!(seen.insert(t.await.unwrap()), "a number was given twice");
@@ -345,7 +352,12 @@ mod tests {
     #[tokio::test]
     async fn a_refusal_writes_nothing_and_sees_earlier_writes() {
         let db = db(Memory::new()).await;
-        let r = db.transact(|tx| { tx.put(&NAMES, "y", json!({})); Err::<(), _>("no") }).await;
+        let r = db
+            .transact(|tx| {
+                tx.put(&NAMES, "y", json!({}));
+                Err::<(), _>("no")
+            })
+            .await;
         assert!(matches!(r, Err(TransactError::Refused("no"))));
         assert!(db.read().get(&NAMES, "y").is_none());
     }
@@ -357,7 +369,12 @@ mod tests {
         let runs = Arc::new(std::sync::atomic::AtomicU32::new(0));
         let count = runs.clone();
         // The other process's row is committed before this closure commits, whatever the view has seen.
-        b.transact(|tx| { tx.put(&NAMES, "child", json!({"owner": "parent"})); Ok::<_, ()>(()) }).await.unwrap();
+        b.transact(|tx| {
+            tx.put(&NAMES, "child", json!({"owner": "parent"}));
+            Ok::<_, ()>(())
+        })
+        .await
+        .unwrap();
         let found = a
             .transact(move |tx| {
                 count.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
@@ -395,10 +412,22 @@ mod tests {
         let memory = Memory::new();
         let late = Faulty::new(memory.clone(), 1, 0.0).with_watch_delay(Duration::from_millis(50));
         let (slow, quick) = (db(Arc::new(late)).await, db(memory).await);
-        quick.transact(|tx| { tx.put(&NAMES, "x", json!({})); Ok::<_, ()>(()) }).await.unwrap();
+        quick
+            .transact(|tx| {
+                tx.put(&NAMES, "x", json!({}));
+                Ok::<_, ()>(())
+            })
+            .await
+            .unwrap();
         let found = slow.transact(|tx| tx.get(&NAMES, "x").map(|_| ()).ok_or("no such name")).await;
         assert!(found.is_ok(), "the row was committed before this call: {found:?}");
-        quick.transact(|tx| { tx.delete(&NAMES, "x"); Ok::<_, ()>(()) }).await.unwrap();
+        quick
+            .transact(|tx| {
+                tx.delete(&NAMES, "x");
+                Ok::<_, ()>(())
+            })
+            .await
+            .unwrap();
         let count = slow.transact(|tx| Ok::<_, ()>(tx.all(&NAMES).len())).await.unwrap().value;
         assert_eq!(count, 0, "a look without writes is as new as the call, too");
     }
@@ -416,7 +445,12 @@ mod tests {
     async fn finding_sees_earlier_writes_of_the_same_commit_in_key_order() {
         let db = db(Memory::new()).await;
         for (id, owner) in [("a", "p"), ("c", "p"), ("d", "q")] {
-            db.transact(move |tx| { tx.put(&NAMES, id, json!({ "owner": owner })); Ok::<_, ()>(()) }).await.unwrap();
+            db.transact(move |tx| {
+                tx.put(&NAMES, id, json!({ "owner": owner }));
+                Ok::<_, ()>(())
+            })
+            .await
+            .unwrap();
         }
         let found = db
             .transact(|tx| {

@@ -39,7 +39,10 @@ pub enum Compare {
     /// The row exists and was last written by this revision.
     Modified(Arc<str>, Revision),
     /// No row below the prefix was written after this revision. Deletions do not count.
-    Quiet { prefix: Arc<str>, since: Revision },
+    Quiet {
+        prefix: Arc<str>,
+        since: Revision,
+    },
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

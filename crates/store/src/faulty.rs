@@ -1,7 +1,5 @@
 //! A store that loses, refuses and delays commits at a rate, from a seed. Around any engine; for tests.
-use crate::{
-    Entry, LeaseId, Outcome, Page, Pending, Range, Revision, Store, StoreError, Txn, TxnError, TxnId, Watch, WatchEnd,
-};
+use crate::{Entry, LeaseId, Outcome, Page, Pending, Range, Revision, Store, StoreError, Txn, TxnError, TxnId, Watch, WatchEnd};
 use rand::{Rng, SeedableRng, rngs::StdRng};
 use std::{
     sync::{

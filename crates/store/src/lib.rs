@@ -18,8 +18,8 @@ mod view;
 
 pub use db::{Committed, Db, TransactError};
 pub use engine::{
-    Batch, Compare, Entry, Event, LeaseId, Outcome, Page, Pending, Range, Revision, Store, StoreError, Txn, TxnError, TxnId, Watch,
-    WatchEnd, Write,
+    Batch, Compare, Entry, Event, LeaseId, Outcome, Page, Pending, Range, Revision, Store, StoreError, Txn, TxnError, TxnId,
+    Watch, WatchEnd, Write,
 };
 pub use hub::Hub;
 pub use memory::Memory;

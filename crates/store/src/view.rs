@@ -106,11 +106,14 @@ pub(crate) fn index_values(value: &Value, path: &str, out: &mut Vec<String>) {
 struct TableRows {
     rows: BTreeMap<Arc<str>, Arc<Row>>,
     indexes: Vec<(Index, HashMap<String, BTreeSet<Arc<str>>>)>,
+    /// Revision of the last change, deletions too.
+    modified: Revision,
 }
 
 impl TableRows {
     fn new(table: &Table) -> Self {
-        Self { rows: BTreeMap::new(), indexes: table.indexes.iter().map(|i| (*i, HashMap::new())).collect() }
+        let indexes = table.indexes.iter().map(|i| (*i, HashMap::new())).collect();
+        Self { rows: BTreeMap::new(), indexes, modified: 0 }
     }
     fn insert(&mut self, row: Arc<Row>) {
         self.remove(&row.key);
@@ -162,14 +165,12 @@ impl Inner {
     }
     fn apply(&mut self, revision: Revision, changes: &[Change]) {
         for (key, row) in changes {
+            let Some(table) = self.tables.get_mut(table_of(key)) else { continue };
             match row {
-                Some(row) => self.put(row.clone()),
-                None => {
-                    if let Some(t) = self.tables.get_mut(table_of(key)) {
-                        t.remove(key);
-                    }
-                }
+                Some(row) => table.insert(row.clone()),
+                None => table.remove(key),
             }
+            table.modified = revision;
         }
         self.revision = revision;
     }
@@ -258,6 +259,9 @@ impl View {
             let batch = timeout(REACH, watch.next()).await.map_err(late)?.map_err(ended)?;
             fresh.apply(batch.revision, &self.changes_of(&batch));
         }
+        // What was deleted while nobody watched left no row that could tell when.
+        let revision = fresh.revision;
+        fresh.tables.values_mut().for_each(|t| t.modified = revision);
         self.show(fresh);
         Ok(watch)
     }
@@ -351,6 +355,10 @@ impl Reader<'_> {
     pub(crate) fn key(&self, table: &str, key: &str) -> Option<Arc<Row>> {
         self.0.tables.get(table)?.rows.get(key).cloned()
     }
+    /// A revision that is not older than the last change of any of these tables, deletions too: what caches of their rows compare.
+    pub fn modified(&self, tables: &[&Table]) -> Revision {
+        tables.iter().filter_map(|t| self.0.tables.get(t.name)).map(|t| t.modified).max().unwrap_or_default()
+    }
     /// All rows of a table in key order.
     pub fn all(&self, table: &Table) -> impl Iterator<Item = &Arc<Row>> {
         self.0.tables.get(table.name).into_iter().flat_map(|t| t.rows.values())
@@ -363,11 +371,7 @@ impl Reader<'_> {
         let Some(t) = self.0.tables.get(table.name) else { return Vec::new() };
         let map = t.indexes.iter().find(|(i, _)| i.name == index).map(|(_, m)| m);
         debug_assert!(map.is_some(), "index {index} of {} is not declared", table.name);
-        map.and_then(|m| m.get(value))
-            .into_iter()
-            .flatten()
-            .filter_map(|k| t.rows.get(k).cloned())
-            .collect()
+        map.and_then(|m| m.get(value)).into_iter().flatten().filter_map(|k| t.rows.get(k).cloned()).collect()
     }
     pub fn has_index(&self, table: &Table, index: &str) -> bool {
         self.0.tables.get(table.name).is_some_and(|t| t.indexes.iter().any(|(i, _)| i.name == index))
@@ -508,6 +512,22 @@ mod tests {
         let changed = changes.try_recv().expect("the reload is told");
         assert_eq!(*changed.keys, ["a", "b", "d"].map(|k| ITEMS.key(k)));
         assert_eq!(changed.revision, view.read().revision());
+    }
+
+    #[tokio::test]
+    async fn a_table_knows_when_it_was_changed_last() {
+        static OTHERS: Table = Table { name: "test/others", indexes: &[] };
+        let store = Memory::new();
+        let view = View::open(store.clone(), &[&ITEMS, &OTHERS]).await.unwrap();
+        write(&*store, vec![put("a", json!({}))]).await;
+        view.fresh().await.unwrap();
+        let first = view.read().modified(&[&ITEMS]);
+        assert!(view.read().modified(&[&OTHERS]) < first);
+        write(&*store, vec![Write::Delete { key: ITEMS.key("a") }]).await;
+        view.fresh().await.unwrap();
+        assert!(view.read().modified(&[&OTHERS, &ITEMS]) > first, "a deletion is a change");
+        let _watch = view.load().await.unwrap();
+        assert!(view.read().modified(&[&OTHERS]) >= first, "what was missed while the view was blind counts as a change");
     }
 
     #[tokio::test]

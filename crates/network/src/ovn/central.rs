@@ -35,22 +35,27 @@ impl Central {
         Endpoint::Unix(self.run_dir.join("sb.sock"))
     }
 
-    /// Starts what does not run yet and returns the followed northbound database when it answers.
-    pub async fn ensure(&self) -> Result<Nb, Error> {
+    /// Starts the databases if they do not run yet and follows the northbound one. Next: [`Nb::apply`], then
+    /// [`Self::ensure_northd`], so that northd never sees a northbound database that was lost and is not yet filled.
+    pub async fn ensure_databases(&self) -> Result<Nb, Error> {
         std::fs::create_dir_all(&self.run_dir).map_err(|source| Error::File { path: self.run_dir.clone(), source })?;
-        self.ensure_database("nb").await?;
-        self.ensure_database("sb").await?;
-        for daemon in self.daemons() {
-            daemon.ensure().await?;
+        for (name, listen) in [("nb", None), ("sb", self.sb_listen)] {
+            self.ensure_file(name).await?;
+            self.database(name, listen).ensure().await?;
         }
         let nb = Nb::connect(vec![self.nb()]).await?;
         // Gateways move within 0.3 s; the default would be 3 s.
         nb.set_options(&[("bfd-min-rx", "100"), ("bfd-min-tx", "100"), ("bfd-mult", "3")]).await?;
         Ok(nb)
     }
+    /// Starts northd if it does not run yet.
+    pub async fn ensure_northd(&self) -> Result<(), Error> {
+        self.northd().ensure().await?;
+        Ok(())
+    }
     /// Keeps the three processes running as long as the guards live.
-    pub fn watch(&self) -> Vec<Watched> {
-        self.daemons().into_iter().map(Daemon::watch).collect()
+    pub fn watch(&self) -> [Watched; 3] {
+        self.daemons().map(Daemon::watch)
     }
     /// Ends the three processes; the databases stay.
     pub async fn stop(&self) -> Result<(), Error> {
@@ -61,10 +66,12 @@ impl Central {
     }
 
     /// Databases first, northd last.
-    fn daemons(&self) -> Vec<Daemon> {
-        let northd = ["ovn-northd".into(), format!("--ovnnb-db={}", self.nb()), format!("--ovnsb-db={}", self.sb())];
-        let northd = self.daemon("northd", northd.to_vec());
-        vec![self.database("nb", None), self.database("sb", self.sb_listen), northd]
+    fn daemons(&self) -> [Daemon; 3] {
+        [self.database("nb", None), self.database("sb", self.sb_listen), self.northd()]
+    }
+    fn northd(&self) -> Daemon {
+        let argv = ["ovn-northd".into(), format!("--ovnnb-db={}", self.nb()), format!("--ovnsb-db={}", self.sb())];
+        self.daemon("northd", argv.to_vec()).ready(Ready::Socket(self.path("northd", "ctl")))
     }
     fn database(&self, name: &str, listen: Option<SocketAddr>) -> Daemon {
         let mut argv = vec!["ovsdb-server".to_owned(), format!("--remote=punix:{}", self.path(name, "sock").display())];
@@ -84,7 +91,7 @@ impl Central {
     }
 
     /// Creates the database file under another name first: half of one must not look like one.
-    async fn ensure_database(&self, name: &str) -> Result<(), Error> {
+    async fn ensure_file(&self, name: &str) -> Result<(), Error> {
         let path = self.path(name, "db");
         if path.exists() {
             return Ok(());

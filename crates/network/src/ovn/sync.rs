@@ -10,7 +10,7 @@ use super::{
 use ovsdb::{Client, Endpoint, Replica, Tables, value};
 use serde_json::{Map, Value, json};
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    collections::{BTreeSet, HashMap, HashSet},
     time::Duration,
 };
 
@@ -107,7 +107,7 @@ impl Nb {
     pub fn ports_up(&self) -> HashSet<String> {
         self.replica.read(up)
     }
-    /// Is this port bound? `name` is what [`super::names::port`] gives.
+    /// Waits until a port is bound; metadata ports never are. `name` is what [`super::names::port`] gives.
     pub async fn wait_port_up(&self, name: &str, within: Duration) -> Result<(), Error> {
         let is_up = |t: &Tables| {
             let (_, row) = t.find(Table::LogicalSwitchPort.name(), "name", &Value::from(name))?;
@@ -195,15 +195,12 @@ pub fn plan(desired: &Desired, tables: &Tables) -> Plan {
             }
         }
     }
-    let fresh = desired.rows.keys().filter(|k| !there.contains_key(&(k.table, k.name.as_str())));
-    let fresh: BTreeMap<&Key, String> = fresh.enumerate().map(|(i, key)| (key, format!("r{i}"))).collect();
-    let state = State { there: &there, fresh: &fresh, ours: &ours };
+    let state = State { there: &there, desired, ours: &ours };
     let mut out = Plan::default();
     for (key, row) in &desired.rows {
-        match (there.get(&(key.table, key.name.as_str())), fresh.get(key)) {
-            (Some((id, current)), _) => state.update(key.table, id, row, current, &mut out),
-            (None, Some(name)) => state.insert(key, name, row, &mut out),
-            (None, None) => {}
+        match there.get(&(key.table, key.name.as_str())) {
+            Some((id, current)) => state.update(key.table, id, row, current, &mut out),
+            None => state.insert(key, row, &mut out),
         }
     }
     let gone = there.iter().filter(|((table, name), _)| !desired.rows.contains_key(&Key::new(*table, *name)));
@@ -216,21 +213,26 @@ pub fn plan(desired: &Desired, tables: &Tables) -> Plan {
     out
 }
 
+/// The uuid of a row that we insert. It follows from the key, so a database that was lost comes back with the same uuids:
+/// the southbound database, which is keyed by them, stays as it is and no packet is lost.
+fn row_uuid(key: &Key) -> String {
+    base::id::named(&format!("{}/{}", key.table.name(), key.name))
+}
+
 struct State<'a> {
     /// Our rows by key.
     there: &'a HashMap<(Table, &'a str), (&'a str, &'a ovsdb::Row)>,
-    /// The names that rows to be inserted have within the transaction.
-    fresh: &'a BTreeMap<&'a Key, String>,
+    desired: &'a Desired,
     ours: &'a HashSet<&'a str>,
 }
 
 impl State<'_> {
-    fn insert(&self, key: &Key, name: &str, row: &Row, out: &mut Plan) {
+    fn insert(&self, key: &Key, row: &Row, out: &mut Plan) {
         let mut columns: Map<String, Value> =
             row.iter().map(|(column, datum)| ((*column).to_owned(), self.json(datum))).collect();
         columns.insert("external_ids".into(), value::map([(KEY, key.name.as_str())]));
         out.counts.inserted += 1;
-        out.operations.push(json!({"op": "insert", "table": key.table.name(), "uuid-name": name, "row": columns}));
+        out.operations.push(json!({"op": "insert", "table": key.table.name(), "uuid": row_uuid(key), "row": columns}));
     }
 
     fn update(&self, table: Table, id: &str, row: &Row, current: &ovsdb::Row, out: &mut Plan) {
@@ -273,8 +275,10 @@ impl State<'_> {
     fn id(&self, key: &Key) -> Option<&str> {
         self.there.get(&(key.table, key.name.as_str())).map(|(id, _)| *id)
     }
+    /// None for a key that names no row now or after the transaction.
     fn reference(&self, key: &Key) -> Option<Value> {
-        self.id(key).map(value::uuid).or_else(|| self.fresh.get(key).map(|name| value::named(name)))
+        let fresh = || self.desired.rows.contains_key(key).then(|| value::uuid(&row_uuid(key)));
+        self.id(key).map(value::uuid).or_else(fresh)
     }
 
     fn same(&self, datum: &Datum, now: &Value) -> bool {

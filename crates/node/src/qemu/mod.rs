@@ -51,13 +51,15 @@ pub struct Qemu {
     cache: cache::Cache,
     host: probe::Host,
     boot_id: String,
+    /// Does the virtual switch finish checksums and segments that guests leave to it?
+    offloads: bool,
     live: Mutex<HashMap<String, Arc<Live>>>,
     nudge: Arc<OnceLock<Nudge>>,
 }
 
 impl Qemu {
     /// Looks at what the host can do and opens the node's directory.
-    pub async fn start(config: &Config, blobs: Arc<dyn Blobs>, memory: Arc<Memory>) -> Result<Self, Error> {
+    pub async fn start(config: &Config, blobs: Arc<dyn Blobs>, memory: Arc<Memory>, offloads: bool) -> Result<Self, Error> {
         use std::os::unix::fs::PermissionsExt as _;
         for sub in ["", "servers", "snapshots"] {
             let dir = config.dir.join(sub);
@@ -77,6 +79,7 @@ impl Qemu {
             cache,
             host,
             boot_id: host::boot_id(),
+            offloads,
             live: Mutex::default(),
             nudge: Arc::default(),
         })

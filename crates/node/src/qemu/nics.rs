@@ -1,10 +1,11 @@
 //! Attaching interfaces to guests, and detaching them. The tap is opened here and handed over as a file descriptor.
 use crate::{
     Error, nic,
-    qemu::{Live, Qemu, cmdline},
+    qemu::{Live, Qemu, cmdline, qmp::QmpError},
 };
 use assign::PortAssignment;
 use serde_json::json;
+use std::collections::BTreeMap;
 
 impl Qemu {
     /// Attaches a plugged port to the guest.
@@ -17,7 +18,7 @@ impl Qemu {
         let used = |slot: &u8| process.nics.values().any(|s| s == slot);
         let mut free = (0..cmdline::SLOTS).filter(|s| !used(s));
         if !is_attached(&live, &port.id).await? {
-            let fd = nic::tun::open(&plugged.interface, nic::has_offloads(&self.nic_offloads))
+            let fd = nic::tun::open(&plugged.interface, self.offloads)
                 .map_err(|e| plug_error(format!("its interface cannot be opened: {e}")))?;
             let (name, netdev) = (format!("fd-{}", port.id), cmdline::netdev_id(&port.id));
             live.qmp.pass(&name, &fd).await?;
@@ -31,8 +32,8 @@ impl Qemu {
                 };
                 match live.qmp.run("device_add", cmdline::nic(port, slot, &process.machine)).await {
                     Ok(_) => break slot,
-                    Err(crate::qemu::qmp::QmpError::Refused { text, .. }) if is_slot_taken(&text) => {}
-                    Err(crate::qemu::qmp::QmpError::Refused { text, .. }) => return Err(plug_error(text)),
+                    Err(QmpError::Refused { text, .. }) if is_slot_taken(&text) => {}
+                    Err(QmpError::Refused { text, .. }) => return Err(plug_error(text)),
                     Err(e) => return Err(e.into()),
                 }
             };
@@ -43,11 +44,15 @@ impl Qemu {
         self.note(id, |nics| drop(nics.entry(port.id.clone()).or_insert(slot)))
     }
 
-    fn note(&self, id: &str, change: impl FnOnce(&mut std::collections::BTreeMap<String, u8>)) -> Result<(), Error> {
-        self.memory.update(id, |r| r.process.iter_mut().for_each(|p| p.nics = std::mem::take(&mut p.nics)))?;
-        let mut nics = self.memory.get(id).process.map(|p| p.nics).unwrap_or_default();
-        change(&mut nics);
-        self.memory.update(id, |r| r.process.iter_mut().for_each(|p| p.nics.clone_from(&nics))).map(drop)
+    /// Records which slots are taken.
+    fn note(&self, id: &str, change: impl FnOnce(&mut BTreeMap<String, u8>)) -> Result<(), Error> {
+        self.memory
+            .update(id, |r| {
+                if let Some(process) = &mut r.process {
+                    change(&mut process.nics);
+                }
+            })
+            .map(drop)
     }
 
     /// Asks the guest to let go of the interface; without an answer its cable is cut, and the empty device stays until the next start.
@@ -72,7 +77,7 @@ impl Qemu {
         }
         match live.qmp.run("netdev_del", json!({ "id": cmdline::netdev_id(port) })).await {
             // It is not there (any more).
-            Ok(_) | Err(crate::qemu::qmp::QmpError::Refused { .. }) => {}
+            Ok(_) | Err(QmpError::Refused { .. }) => {}
             Err(e) => return Err(e.into()),
         }
         self.note(id, |nics| drop(nics.remove(port)))

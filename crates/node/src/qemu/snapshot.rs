@@ -45,7 +45,7 @@ impl Qemu {
     ) -> Result<(), Error> {
         Tool::limited("qemu-img", 1 << 30, 30).args(["create", "-q", "-f", format]).args([to]).args([size.to_string()]).run().await?;
         disks::give(to, owner)?;
-        let job = Job { live, node: format!("copy-{}", &base::id::hex()[..12]) };
+        let mut job = Job { is_open: true, live, node: format!("copy-{}", &base::id::hex()[..12]) };
         let qmp = &job.live.qmp;
         let target = json!({ "driver": format, "node-name": job.node,
             "file": { "driver": "file", "filename": to, "discard": "unmap" }, "discard": "unmap", "detect-zeroes": "unmap" });
@@ -53,7 +53,10 @@ impl Qemu {
         // The job outlives its end until it is dismissed, so that its result cannot be missed.
         let backup = json!({ "job-id": job.node, "device": device, "target": job.node, "sync": "full", "auto-dismiss": false });
         qmp.run("blockdev-backup", backup).await?;
-        job.finish().await
+        let result = job.finish().await;
+        // Closing the file writes the rest of it: only then is the copy whole.
+        job.close().await;
+        result
     }
 }
 
@@ -61,6 +64,7 @@ impl Qemu {
 struct Job {
     live: Arc<Live>,
     node: String,
+    is_open: bool,
 }
 
 impl Job {
@@ -75,6 +79,22 @@ impl Job {
             }
         }
     }
+    async fn close(&mut self) {
+        self.is_open = false;
+        close(&self.live, &self.node).await;
+    }
+}
+
+async fn close(live: &Live, node: &str) {
+    // Each may be refused, because that much was never done.
+    let _ = live.qmp.run("job-cancel", json!({ "id": node })).await;
+    for _ in 0..100 {
+        let _ = live.qmp.run("job-dismiss", json!({ "id": node })).await;
+        if live.qmp.run("blockdev-del", json!({ "node-name": node })).await.is_ok() || !live.qmp.is_open() {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
 }
 
 fn read_end(job: &Value) -> Result<(), Error> {
@@ -87,17 +107,9 @@ fn read_end(job: &Value) -> Result<(), Error> {
 
 impl Drop for Job {
     fn drop(&mut self) {
-        let (live, node) = (self.live.clone(), self.node.clone());
-        tokio::spawn(async move {
-            // Each may be refused, because that much was never done.
-            let _ = live.qmp.run("job-cancel", json!({ "id": node })).await;
-            for _ in 0..50 {
-                let _ = live.qmp.run("job-dismiss", json!({ "id": node })).await;
-                if live.qmp.run("blockdev-del", json!({ "node-name": node })).await.is_ok() || !live.qmp.is_open() {
-                    return;
-                }
-                tokio::time::sleep(Duration::from_millis(100)).await;
-            }
-        });
+        if self.is_open {
+            let (live, node) = (self.live.clone(), self.node.clone());
+            tokio::spawn(async move { close(&live, &node).await });
+        }
     }
 }

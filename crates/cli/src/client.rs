@@ -1,0 +1,155 @@
+//! A small JSON-over-HTTP client with a Keystone login.
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full, StreamBody, combinators::BoxBody};
+use hyper::{Request, body::Frame};
+use hyper_util::{client::legacy::Client as HyperClient, rt::TokioExecutor};
+use serde_json::{Value, json};
+use std::{path::Path, time::Duration};
+use tokio::io::AsyncReadExt;
+
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("{method} {url} failed: {cause}. Is the cloud running? Try `drover status`, or start it with `drover up`.")]
+    Unreachable { method: &'static str, url: String, cause: String },
+    #[error("{method} {url} was refused with status {status}: {message}")]
+    Refused { method: &'static str, url: String, status: u16, message: String },
+    #[error("{0}")]
+    Local(String),
+}
+
+/// Who to be. The password is read from a file, never from the command line.
+#[derive(Clone, Debug)]
+pub struct Login {
+    pub endpoint: String,
+    pub user: String,
+    pub password: String,
+    pub project: String,
+}
+
+type Body = BoxBody<Bytes, std::io::Error>;
+
+/// See the module. Cheap to clone.
+#[derive(Clone)]
+pub struct Client {
+    http: HyperClient<hyper_util::client::legacy::connect::HttpConnector, Body>,
+    endpoint: String,
+    token: String,
+}
+
+const TIMEOUT: Duration = Duration::from_secs(60);
+
+fn full(bytes: impl Into<Bytes>) -> Body {
+    Full::new(bytes.into()).map_err(|never| match never {}).boxed()
+}
+
+/// The text that a person needs out of any service's error body.
+fn message(text: &str) -> String {
+    let Ok(v) = serde_json::from_str::<Value>(text) else {
+        return text.trim().to_owned();
+    };
+    let inner = v.as_object().and_then(|o| o.values().next()).cloned().unwrap_or(Value::Null);
+    let inner = if inner.is_array() { inner[0].clone() } else { inner };
+    ["message", "detail"].iter().find_map(|k| inner[k].as_str().map(str::to_owned)).unwrap_or_else(|| text.to_owned())
+}
+
+impl Client {
+    /// A client without a token.
+    pub fn anonymous(endpoint: &str) -> Self {
+        let http = HyperClient::builder(TokioExecutor::new()).build_http();
+        Self { http, endpoint: endpoint.trim_end_matches('/').to_owned(), token: String::new() }
+    }
+
+    /// Logs in with a password, scoped to a project of the default domain.
+    pub async fn login(login: &Login) -> Result<Self, Error> {
+        let mut client = Self::anonymous(&login.endpoint);
+        let domain = json!({"id": "default"});
+        let body = json!({"auth": {
+            "identity": {"methods": ["password"], "password": {"user": {"name": login.user, "password": login.password, "domain": domain}}},
+            "scope": {"project": {"name": login.project, "domain": domain}},
+        }});
+        let (_, headers, _) = client.send("POST", "/identity/v3/auth/tokens", full(body.to_string()), "application/json").await?;
+        client.token = headers
+            .iter()
+            .find(|(k, _)| k == "x-subject-token")
+            .map(|(_, v)| v.clone())
+            .ok_or_else(|| Error::Local("The login answered without a token.".into()))?;
+        Ok(client)
+    }
+
+    pub fn token(&self) -> &str {
+        &self.token
+    }
+
+    async fn send(
+        &self,
+        method: &'static str,
+        path: &str,
+        body: Body,
+        media: &str,
+    ) -> Result<(u16, Vec<(String, String)>, Bytes), Error> {
+        let url = format!("{}{path}", self.endpoint);
+        let broken = |cause: String| Error::Unreachable { method, url: url.clone(), cause };
+        let request = Request::builder()
+            .method(method)
+            .uri(&url)
+            .header("x-auth-token", &self.token)
+            .header("content-type", media)
+            .header("openstack-api-version", "compute 2.90")
+            .body(body)
+            .map_err(|e| broken(e.to_string()))?;
+        let answer = tokio::time::timeout(TIMEOUT, self.http.request(request))
+            .await
+            .map_err(|_| broken(format!("no answer in {} s", TIMEOUT.as_secs())))?
+            .map_err(|e| broken(base::chain(&e)))?;
+        let status = answer.status().as_u16();
+        let headers = answer
+            .headers()
+            .iter()
+            .filter_map(|(k, v)| Some((k.as_str().to_owned(), v.to_str().ok()?.to_owned())))
+            .collect();
+        let bytes = answer.into_body().collect().await.map_err(|e| broken(e.to_string()))?.to_bytes();
+        if status >= 400 {
+            return Err(Error::Refused { method, url, status, message: message(&String::from_utf8_lossy(&bytes)) });
+        }
+        Ok((status, headers, bytes))
+    }
+
+    async fn json(&self, method: &'static str, path: &str, body: Body) -> Result<Value, Error> {
+        let (_, _, bytes) = self.send(method, path, body, "application/json").await?;
+        Ok(serde_json::from_slice(&bytes).unwrap_or(Value::Null))
+    }
+    pub async fn get(&self, path: &str) -> Result<Value, Error> {
+        self.json("GET", path, full("")).await
+    }
+    pub async fn post(&self, path: &str, body: Value) -> Result<Value, Error> {
+        self.json("POST", path, full(body.to_string())).await
+    }
+    pub async fn put(&self, path: &str, body: Value) -> Result<Value, Error> {
+        self.json("PUT", path, full(body.to_string())).await
+    }
+    pub async fn delete(&self, path: &str) -> Result<Value, Error> {
+        self.json("DELETE", path, full("")).await
+    }
+
+    /// Uploads a file as a stream.
+    pub async fn upload(&self, path: &str, file: &Path) -> Result<(), Error> {
+        let local = |e: std::io::Error| Error::Local(format!("{} cannot be read: {e}", file.display()));
+        let mut source = tokio::fs::File::open(file).await.map_err(local)?;
+        let (tx, mut rx) = tokio::sync::mpsc::channel::<std::io::Result<Frame<Bytes>>>(4);
+        tokio::spawn(async move {
+            let mut buffer = vec![0; 256 * 1024];
+            loop {
+                let part = match source.read(&mut buffer).await {
+                    Ok(0) => return,
+                    Ok(n) => Ok(Frame::data(Bytes::copy_from_slice(&buffer[..n]))),
+                    Err(e) => Err(e),
+                };
+                if tx.send(part).await.is_err() {
+                    return;
+                }
+            }
+        });
+        let stream = futures_util::stream::poll_fn(move |cx| rx.poll_recv(cx));
+        self.send("PUT", path, StreamBody::new(stream).boxed(), "application/octet-stream").await.map(|_| ())
+    }
+}

@@ -1,0 +1,342 @@
+//! A simulated host behind the same ports: guests are entries in a table, and steps take the time they are told to.
+//!
+//! It is for tests and measurements of everything above the ports with many servers; the agent's loop is the real one.
+use crate::{
+    Agent, Config, Error, SwitchError, VirtualSwitch,
+    driver::{Hypervisor, Metadata, Nics, Nudge, Ports},
+    plan::{Observed, Status, Step},
+    remember::{Disk, Memory, Process, Remembered},
+};
+use assign::{Answer, Blobs, Duplex, HostReport, MetadataNetwork, Pending, PortAssignment, ServerAssignment, Uplink};
+use base::Clock as _;
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    path::PathBuf,
+    sync::{
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::Duration,
+};
+
+/// How long the steps take.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Delays {
+    pub fetch: Duration,
+    pub disk: Duration,
+    pub start: Duration,
+    pub plug: Duration,
+    /// Time a guest takes to obey the power button.
+    pub shutdown: Duration,
+}
+
+/// What the host claims to have.
+#[derive(Clone, Copy, Debug)]
+pub struct Size {
+    pub vcpus: u32,
+    pub memory_mib: u64,
+    pub disk_gib: u64,
+}
+
+struct Guest {
+    pid: u32,
+    status: Status,
+}
+
+/// The hypervisor of a simulated host.
+pub struct Sim {
+    memory: Arc<Memory>,
+    delays: Delays,
+    size: Size,
+    dir: PathBuf,
+    host_ip: String,
+    boot_id: String,
+    guests: Mutex<HashMap<String, Guest>>,
+    pids: AtomicU32,
+    nudge: OnceLock<Nudge>,
+}
+
+/// Starts an agent on a simulated host. Nothing is written to disk but snapshots' files, below `config.dir`.
+pub fn start(config: Config, size: Size, delays: Delays, uplink: Arc<dyn Uplink>, blobs: Arc<dyn Blobs>) -> (Arc<Agent>, Arc<Sim>) {
+    let memory = Arc::new(Memory::volatile());
+    let sim = Arc::new(Sim {
+        memory: memory.clone(),
+        delays,
+        size,
+        dir: config.dir.clone(),
+        host_ip: config.host_ip.clone(),
+        boot_id: base::id::uuid(),
+        guests: Mutex::default(),
+        pids: AtomicU32::new(1),
+        nudge: OnceLock::new(),
+    });
+    let wires = Arc::new(Wires { delay: delays.plug, plugged: Mutex::default(), published: Mutex::default() });
+    let ports = Ports { hypervisor: sim.clone(), nics: wires.clone(), metadata: wires };
+    (Agent::start(config, ports, memory, uplink, blobs), sim)
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// No timer for no time: 10,000 servers must cost what the agent costs.
+async fn pass(time: Duration) {
+    if !time.is_zero() {
+        tokio::time::sleep(time).await;
+    }
+}
+
+impl Sim {
+    /// The guest dies.
+    pub fn crash(&self, id: &str) {
+        lock(&self.guests).remove(id);
+        self.tell(id);
+    }
+    /// The guest powers itself off.
+    pub fn power_off(&self, id: &str) {
+        if let Some(guest) = lock(&self.guests).get_mut(id) {
+            guest.status = Status::PoweredOff;
+        }
+        self.tell(id);
+    }
+    /// Guests that have a process.
+    pub fn guests(&self) -> BTreeMap<String, Status> {
+        lock(&self.guests).iter().map(|(id, g)| (id.clone(), g.status)).collect()
+    }
+    fn tell(&self, id: &str) {
+        if let Some(nudge) = self.nudge.get() {
+            nudge(id);
+        }
+    }
+    fn set(&self, id: &str, status: Status) -> Result<(), Error> {
+        let mut guests = lock(&self.guests);
+        let guest = guests.get_mut(id).ok_or_else(|| Error::NotRunning(id.to_owned()))?;
+        guest.status = status;
+        Ok(())
+    }
+
+    async fn act(&self, step: &Step, a: &ServerAssignment) -> Result<(), Error> {
+        match step {
+            Step::FetchImage(_) => pass(self.delays.fetch).await,
+            Step::CreateRescueDisk(_) | Step::BuildConfigDrive => pass(self.delays.disk).await,
+            Step::CreateDisk | Step::GrowDisk => {
+                pass(self.delays.disk).await;
+                let disk = Disk {
+                    generation: a.root.generation,
+                    size_gib: a.root.size_gib,
+                    blob: a.root.image.blob.clone(),
+                    format: a.root.image.format.clone(),
+                };
+                self.memory.update(&a.id, |r| r.disk = Some(disk))?;
+            }
+            Step::Start => {
+                pass(self.delays.start).await;
+                let pid = self.pids.fetch_add(1, Ordering::Relaxed);
+                lock(&self.guests).insert(a.id.clone(), Guest { pid, status: Status::Held });
+                let record = Process {
+                    pid,
+                    boot_id: self.boot_id.clone(),
+                    vcpus: a.vcpus,
+                    memory_mib: a.memory_mib,
+                    rescue: a.rescue.as_ref().map(|i| i.blob.clone()),
+                    machine: "sim".into(),
+                    launched_at: base::SystemClock.now(),
+                    ..Process::default()
+                };
+                self.memory.update(&a.id, |r| {
+                    r.process = Some(record);
+                    r.reboot_done = r.reboot_done.max(a.reboot.count);
+                    r.halted = None;
+                })?;
+            }
+            Step::AttachNic(port) => {
+                self.note(&a.id, |nics| drop(nics.insert(port.id.clone(), u8::try_from(nics.len()).unwrap_or(0))))?;
+            }
+            Step::DetachNic(port) => self.note(&a.id, |nics| drop(nics.remove(port)))?,
+            Step::Continue => self.set(&a.id, Status::Running)?,
+            Step::Pause => self.set(&a.id, Status::Paused)?,
+            Step::Plug(_)
+            | Step::Unplug(_)
+            | Step::End(_)
+            | Step::NoteEnd
+            | Step::NoteHalt(_)
+            | Step::NoteReboot
+            | Step::Destroy => {}
+        }
+        Ok(())
+    }
+
+    fn note(&self, id: &str, change: impl FnOnce(&mut BTreeMap<String, u8>)) -> Result<(), Error> {
+        self.memory.update(id, |r| r.process.as_mut().map_or((), |p| change(&mut p.nics))).map(drop)
+    }
+}
+
+impl Hypervisor for Sim {
+    fn host(&self) -> Pending<'_, HostReport> {
+        Box::pin(async {
+            HostReport {
+                boot_id: self.boot_id.clone(),
+                hypervisor_type: "sim".into(),
+                hypervisor_version: 1_000_000,
+                accelerator: "tcg".into(),
+                cpu_model: "simulated".into(),
+                vcpus: self.size.vcpus,
+                memory_mib: self.size.memory_mib,
+                disk_gib: self.size.disk_gib,
+                disk_free_gib: self.size.disk_gib,
+                host_ip: self.host_ip.clone(),
+            }
+        })
+    }
+    fn on_change(&self, nudge: Nudge) {
+        // One agent per host.
+        let _ = self.nudge.set(nudge);
+    }
+    fn observe<'a>(&'a self, id: &'a str, known: &'a Remembered) -> Pending<'a, Result<Observed, Error>> {
+        Box::pin(async move {
+            let pid = known.process.as_ref().map(|p| p.pid);
+            let process = lock(&self.guests).get(id).filter(|g| Some(g.pid) == pid).map(|g| g.status);
+            Ok(Observed { process, root_disk: known.disk.is_some(), config_drive: true })
+        })
+    }
+    fn carry_out<'a>(&'a self, step: &'a Step, server: &'a ServerAssignment) -> Pending<'a, Result<(), Error>> {
+        Box::pin(self.act(step, server))
+    }
+    fn end<'a>(&'a self, id: &'a str, grace: Option<Duration>) -> Pending<'a, Result<(), Error>> {
+        Box::pin(async move {
+            if let Some(grace) = grace {
+                pass(grace.min(self.delays.shutdown)).await;
+            }
+            lock(&self.guests).remove(id);
+            self.memory.update(id, |r| r.process = None).map(drop)
+        })
+    }
+    fn destroy<'a>(&'a self, _: &'a str) -> Pending<'a, Result<(), Error>> {
+        Box::pin(async { Ok(()) })
+    }
+    fn snapshot<'a>(&'a self, _: &'a str, image_id: &'a str, _: &'a str) -> Pending<'a, Result<PathBuf, Error>> {
+        Box::pin(async move {
+            pass(self.delays.disk).await;
+            let path = self.dir.join(format!("snapshot-{image_id}"));
+            std::fs::write(&path, [0u8; 512]).map_err(Error::path("write", &path))?;
+            Ok(path)
+        })
+    }
+    fn console<'a>(&'a self, id: &'a str, _: Option<usize>) -> Pending<'a, Result<Answer, Error>> {
+        Box::pin(async move { Ok(Answer::Text(format!("simulated guest {id}\n"))) })
+    }
+    fn diagnostics<'a>(&'a self, id: &'a str) -> Pending<'a, Result<Answer, Error>> {
+        Box::pin(async move {
+            let process = self.memory.get(id).process.ok_or_else(|| Error::NotRunning(id.to_owned()))?;
+            Ok(Answer::Json(serde_json::json!({ "num_cpus": process.vcpus, "num_nics": process.nics.len(), "num_disks": 1 })))
+        })
+    }
+    fn vnc<'a>(&'a self, id: &'a str) -> Pending<'a, Result<Box<dyn Duplex>, Error>> {
+        Box::pin(async move {
+            if !lock(&self.guests).contains_key(id) {
+                return Err(Error::NotRunning(id.to_owned()));
+            }
+            // The greeting of RFB, and then silence.
+            let (ours, theirs) = tokio::io::duplex(1024);
+            tokio::spawn(async move {
+                let mut ours = ours;
+                let _ = tokio::io::AsyncWriteExt::write_all(&mut ours, b"RFB 003.008\n").await;
+                let _ = tokio::io::copy(&mut ours, &mut tokio::io::sink()).await;
+            });
+            Ok(Box::new(theirs) as Box<dyn Duplex>)
+        })
+    }
+    fn sweep<'a>(&'a self, owned: &'a BTreeSet<String>) -> Pending<'a, Vec<String>> {
+        Box::pin(async move {
+            let mut guests = lock(&self.guests);
+            let strangers: Vec<String> = guests.keys().filter(|id| !owned.contains(*id)).cloned().collect();
+            strangers.iter().for_each(|id| drop(guests.remove(id)));
+            strangers
+        })
+    }
+    fn trim(&self) -> Pending<'_, ()> {
+        Box::pin(async {})
+    }
+}
+
+/// Interfaces and metadata of a simulated host.
+struct Wires {
+    delay: Duration,
+    plugged: Mutex<BTreeSet<String>>,
+    published: Mutex<BTreeSet<String>>,
+}
+
+impl Nics for Wires {
+    fn plug<'a>(&'a self, port: &'a PortAssignment) -> Pending<'a, Result<String, Error>> {
+        Box::pin(async move {
+            pass(self.delay).await;
+            lock(&self.plugged).insert(port.id.clone());
+            Ok(format!("sim-{}", port.id))
+        })
+    }
+    fn unplug<'a>(&'a self, port_id: &'a str) -> Pending<'a, Result<(), Error>> {
+        Box::pin(async move {
+            lock(&self.plugged).remove(port_id);
+            Ok(())
+        })
+    }
+    fn present(&self, ports: &mut dyn Iterator<Item = &String>) -> BTreeSet<String> {
+        let plugged = lock(&self.plugged);
+        ports.filter(|p| plugged.contains(*p)).cloned().collect()
+    }
+    fn sweep<'a>(&'a self, owned: &'a BTreeSet<String>) -> Pending<'a, Vec<String>> {
+        Box::pin(async move {
+            let mut plugged = lock(&self.plugged);
+            let strangers: Vec<String> = plugged.difference(owned).cloned().collect();
+            plugged.retain(|p| owned.contains(p));
+            strangers
+        })
+    }
+}
+
+impl Metadata for Wires {
+    fn ensure<'a>(&'a self, _: &'a MetadataNetwork) -> Pending<'a, Result<(), Error>> {
+        Box::pin(async { Ok(()) })
+    }
+    fn remove<'a>(&'a self, _: &'a str) -> Pending<'a, Result<(), Error>> {
+        Box::pin(async { Ok(()) })
+    }
+    fn publish(&self, server: &Arc<ServerAssignment>) {
+        lock(&self.published).insert(server.id.clone());
+    }
+    fn withdraw(&self, server_id: &str) {
+        lock(&self.published).remove(server_id);
+    }
+    fn sweep<'a>(&'a self, _: &'a BTreeSet<String>) -> Pending<'a, Vec<String>> {
+        Box::pin(async { Vec::new() })
+    }
+}
+
+/// A virtual switch without wires: it records what is plugged.
+#[derive(Default)]
+pub struct Switch(Mutex<BTreeMap<String, String>>);
+
+impl Switch {
+    /// Interfaces and their logical ports.
+    pub fn plugged(&self) -> BTreeMap<String, String> {
+        lock(&self.0).clone()
+    }
+}
+
+impl VirtualSwitch for Switch {
+    fn plug<'a>(&'a self, interface: &'a str, port_id: &'a str, _: &'a str) -> Pending<'a, Result<(), SwitchError>> {
+        Box::pin(async move {
+            lock(&self.0).insert(interface.to_owned(), port_id.to_owned());
+            Ok(())
+        })
+    }
+    fn unplug<'a>(&'a self, interface: &'a str) -> Pending<'a, Result<(), SwitchError>> {
+        Box::pin(async move {
+            lock(&self.0).remove(interface);
+            Ok(())
+        })
+    }
+    fn list(&self) -> Pending<'_, Result<BTreeMap<String, String>, SwitchError>> {
+        Box::pin(async { Ok(self.plugged()) })
+    }
+}

@@ -1,0 +1,121 @@
+//! The operator's API: health for the front door, and what `drover status`, `why`, `task list` and `node list` show.
+//!
+//! | path | what |
+//! |---|---|
+//! | `GET /livez` | this process runs |
+//! | `GET /readyz` | this process can serve right now: its view has reached the store |
+//! | `GET /operator/v1/status` | counts of what the cloud holds |
+//! | `GET /operator/v1/tasks` | reconcilers, and keys in trouble with their last error and next run |
+//! | `GET /operator/v1/nodes` | hosts as they last reported |
+//! | `GET /operator/v1/why/{what}/{id}` | the story of one resource, by id or name |
+use api::{Access, Call, Dialect, Error, Map, Reply, Result, Route, Service, dialect};
+use reconcile::TaskList;
+use resource::{ResourceDef, engine};
+use serde_json::{Value, json};
+use std::sync::Arc;
+use store::Row;
+
+const RULE: Access = Access::Rule("operator:read", "admin");
+
+/// Health and index, at the root.
+pub fn health() -> Service {
+    service("health", "", vec![
+        Route::new("GET", "/livez", Access::Public, |_| async { Ok(Reply::text(200, "text/plain", "ok\n")) }),
+        // The pipeline has already waited for a fresh view: an answer is the proof.
+        Route::new("GET", "/readyz", Access::Public, |_| async { Ok(Reply::text(200, "text/plain", "ok\n")) }),
+        Route::new("GET", "/", Access::Public, index),
+    ])
+}
+
+/// The API under `/operator`.
+pub fn service_v1() -> Service {
+    service("operator", "/operator", vec![
+        Route::new("GET", "/v1/status", RULE, status),
+        Route::new("GET", "/v1/tasks", RULE, tasks),
+        Route::new("GET", "/v1/nodes", RULE, nodes),
+        Route::new("GET", "/v1/why/{what}/{id}", RULE, why),
+    ])
+}
+
+fn service(name: &'static str, prefix: &'static str, routes: Vec<Route>) -> Service {
+    static DIALECT: &Dialect = &dialect::IDENTITY;
+    Service {
+        name,
+        prefix,
+        dialect: DIALECT,
+        microversions: None,
+        resources: Vec::new(),
+        routes,
+        tables: Vec::new(),
+        rules: Vec::new(),
+        quotas: Vec::new(),
+    }
+}
+
+async fn index(call: Call) -> Result<Reply> {
+    let names = ["identity", "image", "compute", "network", "placement", "operator"];
+    let links: Map = names.iter().map(|n| ((*n).to_owned(), json!(format!("{}/{n}", call.cx.settings.public_endpoint)))).collect();
+    Ok(Reply::ok(json!({ "services": links })))
+}
+
+async fn status(call: Call) -> Result<Reply> {
+    let reader = call.reader();
+    let counts: Map = call
+        .cloud
+        .registry
+        .iter()
+        .map(|d| (d.table.name.to_owned(), json!(reader.count(&d.table))))
+        .filter(|(_, n)| *n != 0)
+        .collect();
+    let trouble = match call.cx.state.get::<TaskList>() {
+        Some(tasks) => tasks.list().into_iter().filter(|t| t.state == reconcile::TaskState::Waiting).count(),
+        None => 0,
+    };
+    Ok(Reply::ok(json!({ "revision": reader.revision(), "resources": counts, "keys_in_trouble": trouble })))
+}
+
+async fn tasks(call: Call) -> Result<Reply> {
+    let tasks: Arc<TaskList> = call.cx.state()?;
+    Ok(Reply::ok(json!({ "tasks": tasks.list() })))
+}
+
+async fn nodes(call: Call) -> Result<Reply> {
+    let def = call.cloud.registry.get("compute/nodes")?;
+    let reader = call.reader();
+    let nodes: Vec<Value> = reader.all(&def.table).map(|r| r.value().clone()).collect();
+    Ok(Reply::ok(json!({ "nodes": nodes })))
+}
+
+fn named(call: &Call, def: &ResourceDef, id: &str) -> Result<Arc<Row>> {
+    let reader = call.reader();
+    if let Some(row) = reader.get(&def.table, id) {
+        return Ok(row);
+    }
+    let mut same: Vec<Arc<Row>> = reader.all(&def.table).filter(|r| r.text("name") == id).cloned().collect();
+    match (same.pop(), same.is_empty()) {
+        (Some(row), true) => Ok(row),
+        (Some(_), false) => Err(Error::conflict(format!("More than one {} is called {id}; use an id.", def.name))),
+        (None, _) => Err(Error::not_found(format!("There is no {} {id}.", def.name))),
+    }
+}
+
+async fn why(call: Call) -> Result<Reply> {
+    let what = call.param("what");
+    let def = call
+        .cloud
+        .registry
+        .iter()
+        .find(|d| d.name == what || d.plural == what)
+        .ok_or_else(|| Error::not_found(format!("There is no kind of resource called {what}.")))?;
+    let row = named(&call, def, call.param("id"))?;
+    let reader = call.reader();
+    let entries = reader.get(&engine::STORIES, row.id()).map_or(Value::Array(Vec::new()), |s| s.field("entries").clone());
+    let tasks = call.cx.state.get::<TaskList>();
+    let next: Vec<Value> = tasks
+        .iter()
+        .flat_map(|t| t.list())
+        .filter(|t| t.name.ends_with(&*row.key))
+        .map(|t| json!({ "task": t.name, "last_error": t.last_error, "next_run": t.next_run }))
+        .collect();
+    Ok(Reply::ok(json!({ "kind": def.name, "id": row.id(), "row": row.value(), "entries": entries, "next": next })))
+}
