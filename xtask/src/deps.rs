@@ -39,6 +39,7 @@ fn layer(name: &str) -> Option<Layer> {
         "node" => Layer::Only(&["base", "assign", "chassis", "ovsdb", "supervise"]),
         "network" => Layer::Service(&["ovsdb", "supervise"]),
         "identity" | "image" | "compute" | "placement" => Layer::Service(&[]),
+        "bench" => Layer::Only(&["base", "store", "store-sqlite"]),
         "testkit" => Layer::AnythingBut("drover"),
         "drover" => Layer::Anything,
         _ => return None,
