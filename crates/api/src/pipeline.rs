@@ -169,6 +169,9 @@ async fn run(
         },
         Access::Authenticated | Access::Rule(..) => caller(site, &parts.headers).await?,
     };
+    if !caller.may_request(site.dialect.name, parts.method.as_str(), parts.uri.path().strip_prefix(site.prefix).unwrap_or_default()) {
+        return Err(Error::unauthorized("The request you have made requires authentication.").context("no access rule names it"));
+    }
     site.cloud.db.fresh().await?;
     let cx = Cx {
         caller,

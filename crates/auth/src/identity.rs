@@ -66,6 +66,37 @@ pub struct AppCredential {
     pub id: String,
     /// A restricted one may not make or delete application credentials and trusts.
     pub restricted: bool,
+    /// When there are rules, only requests that one of them names are allowed.
+    pub access_rules: Option<Vec<AccessRule>>,
+}
+
+/// A request that an application credential may make.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AccessRule {
+    /// Type of the service, as in the catalog.
+    pub service: String,
+    pub method: String,
+    /// Path below the service's root; `*` and `{name}` stand for one part, `**` for the rest.
+    pub path: String,
+}
+
+impl AccessRule {
+    pub fn allows(&self, service: &str, method: &str, path: &str) -> bool {
+        self.service == service && self.method.eq_ignore_ascii_case(method) && path_matches(&self.path, path)
+    }
+}
+
+fn path_matches(pattern: &str, path: &str) -> bool {
+    let (mut parts, mut wanted) = (path.trim_matches('/').split('/'), pattern.trim_matches('/').split('/'));
+    loop {
+        match (wanted.next(), parts.next()) {
+            (None, None) => return true,
+            (Some("**"), Some(_)) => return true,
+            (Some(w), Some(p)) if w == p => {}
+            (Some(w), Some(p)) if !p.is_empty() && (w == "*" || (w.starts_with('{') && w.ends_with('}'))) => {}
+            _ => return false,
+        }
+    }
 }
 
 /// The service that sent a request on the caller's behalf, by `X-Service-Token`.
@@ -145,6 +176,12 @@ impl Caller {
     /// May it make or delete application credentials and trusts?
     pub fn is_unrestricted(&self) -> bool {
         self.app_credential.as_ref().is_none_or(|a| !a.restricted)
+    }
+    /// Do the access rules of its application credential, if it has any, name this request? A request by a service on its behalf
+    /// is the service's affair.
+    pub fn may_request(&self, service: &str, method: &str, path: &str) -> bool {
+        let rules = self.app_credential.as_ref().and_then(|a| a.access_rules.as_ref());
+        rules.is_none_or(|rules| self.has_service_role("service") || rules.iter().any(|r| r.allows(service, method, path)))
     }
     pub fn is_expired(&self, now: Timestamp) -> bool {
         now >= self.expires_at
@@ -248,8 +285,31 @@ mod tests {
     #[test]
     fn only_a_restricted_application_credential_restricts() {
         let with =
-            |restricted| Caller { app_credential: Some(AppCredential { id: "a".into(), restricted }), ..caller(project(), &[]) };
+            |restricted| {
+            let app = AppCredential { id: "a".into(), restricted, access_rules: None };
+            Caller { app_credential: Some(app), ..caller(project(), &[]) }
+        };
         assert!(caller(project(), &[]).is_unrestricted() && with(false).is_unrestricted() && !with(true).is_unrestricted());
+    }
+
+    #[test]
+    fn access_rules_name_what_is_allowed() {
+        let rule = |path: &str| AccessRule { service: "compute".into(), method: "GET".into(), path: path.into() };
+        assert!(rule("/v2.1/servers/*/ips").allows("compute", "GET", "/v2.1/servers/1/ips"));
+        assert!(rule("/v2.1/servers/{server_id}").allows("compute", "get", "/v2.1/servers/1"));
+        assert!(rule("/v2.1/**").allows("compute", "GET", "/v2.1/servers/1/ips"));
+        for path in ["/v2.1/servers/1", "/v2.1/servers/1/2/ips", "/v2.1/servers//ips", "/v2.1/servers/1/ips/x"] {
+            assert!(!rule("/v2.1/servers/*/ips").allows("compute", "GET", path), "{path}");
+        }
+        assert!(!rule("/v2.1/**").allows("compute", "POST", "/v2.1/servers"));
+        assert!(!rule("/v2.1/**").allows("network", "GET", "/v2.1/servers"));
+
+        let app = AppCredential { id: "a".into(), restricted: true, access_rules: Some(vec![rule("/v2.1/servers")]) };
+        let c = Caller { app_credential: Some(app), ..caller(project(), &[]) };
+        assert!(c.may_request("compute", "GET", "/v2.1/servers") && !c.may_request("compute", "DELETE", "/v2.1/servers"));
+        assert!(caller(project(), &[]).may_request("compute", "DELETE", "/v2.1/servers"));
+        let service = ServiceCaller { roles: Roles::new(vec![role("service")]), ..ServiceCaller::default() };
+        assert!(Caller { service: Some(service), ..c }.may_request("compute", "DELETE", "/v2.1/servers"));
     }
 
     #[test]

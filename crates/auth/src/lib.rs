@@ -18,7 +18,7 @@ pub mod token;
 
 pub use error::{Error, TokenError};
 pub use fernet::{Key, KeyRing};
-pub use identity::{AppCredential, Caller, Role, Roles, ServiceCaller, User};
+pub use identity::{AccessRule, AppCredential, Caller, Role, Roles, ServiceCaller, User};
 pub use keys::{KeyRepository, LiveKeys};
 pub use password::{CredentialCache, MAX_PASSWORD_BYTES, Passwords};
 pub use policy::{PolicyBook, Subject, Target, expand};

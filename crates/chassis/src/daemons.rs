@@ -49,9 +49,8 @@ impl Daemons {
     pub fn database(&self) -> Endpoint {
         Endpoint::Unix(self.path("db.sock"))
     }
-    /// Keeps all three running as long as the guards live. Watch the second one's restarts: call
-    /// [`Chassis::repair`](crate::Chassis::repair) after each.
-    pub fn watch(&self) -> [Watched; 3] {
+    /// Keeps all three running as long as the guards live: database, switch, controller.
+    pub(crate) fn watch(&self) -> [Watched; 3] {
         [self.ovsdb(), self.vswitchd(), self.controller()].map(Daemon::watch)
     }
     /// Ends all three; the database stays. Taps and veths that others made stay as well.
@@ -117,7 +116,12 @@ impl Daemons {
         argv.extend(["--no-chdir".into(), "-vsyslog:off".into(), "-vfile:off".into()]);
         let dir = self.run_dir.display().to_string();
         let daemon = Daemon::new(name, &self.run_dir, argv).netns(self.netns.clone());
-        daemon.env("OVS_RUNDIR", &dir).env("OVN_RUNDIR", &dir).env("OVS_LOGDIR", &dir).env("OVN_LOGDIR", &dir).env("OVS_DBDIR", dir)
+        daemon
+            .env("OVS_RUNDIR", &dir)
+            .env("OVN_RUNDIR", &dir)
+            .env("OVS_LOGDIR", &dir)
+            .env("OVN_LOGDIR", &dir)
+            .env("OVS_DBDIR", dir)
     }
     fn path(&self, name: &str) -> PathBuf {
         self.run_dir.join(name)

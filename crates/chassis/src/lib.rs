@@ -12,10 +12,12 @@ mod ports;
 pub use daemons::{Daemons, Datapath};
 pub use ports::{Attachment, Plugged};
 
+use base::retry::Backoff;
 use bridge::Switch;
 use ipnet::IpNet;
 use ovsdb::Endpoint;
-use std::{net::IpAddr, path::PathBuf};
+use std::{net::IpAddr, path::PathBuf, sync::Arc, time::Duration};
+use supervise::Watched;
 
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -109,6 +111,27 @@ impl Chassis {
         bridge::ensure(&self.switch, &self.config, self.datapath).await
     }
 
+    /// Keeps the processes running and the host's side right for as long as the guard lives; they go on after that.
+    pub fn watch(self: Arc<Self>) -> Watch {
+        let watched = self.daemons.watch();
+        let mut switch = watched[1].state();
+        let task = tokio::spawn(async move {
+            const RETRY: Backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(5));
+            let mut seen = None;
+            while let Ok(now) = switch.wait_for(|s| s.running.is_some() && s.running != seen).await.map(|s| s.running) {
+                let mut attempt = 0;
+                while let Err(e) = self.repair().await {
+                    let cause = base::chain(&e);
+                    tracing::warn!("the host's side of the switch is not right yet, trying again: {cause}");
+                    tokio::time::sleep(RETRY.jittered(attempt)).await;
+                    attempt += 1;
+                }
+                seen = now;
+            }
+        });
+        Watch { watched, task }
+    }
+
     /// Puts an interface of this host on the integration bridge as a port of the cloud.
     pub async fn plug(&self, interface: &str, attachment: &Attachment) -> Result<(), Error> {
         ports::plug(&self.switch, &self.config, self.datapath, interface, attachment).await
@@ -120,6 +143,26 @@ impl Chassis {
     /// The interfaces that were plugged.
     pub fn list_plugged(&self) -> Vec<Plugged> {
         ports::list(&self.switch, &self.config.integration_bridge)
+    }
+}
+
+/// Keeps a chassis watched as long as it lives.
+#[derive(Debug)]
+pub struct Watch {
+    watched: [Watched; 3],
+    task: tokio::task::JoinHandle<()>,
+}
+
+impl Watch {
+    /// What `ovs-vswitchd` does now.
+    pub fn switch(&self) -> tokio::sync::watch::Receiver<supervise::State> {
+        self.watched[1].state()
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        self.task.abort();
     }
 }
 

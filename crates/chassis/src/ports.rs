@@ -36,7 +36,8 @@ pub(crate) async fn plug(
     }
     let mac = attachment.mac.as_ref().map(|mac| ("attached-mac", mac.as_str()));
     let owner = attachment.owner.as_ref().map(|owner| ("vm-id", owner.as_str()));
-    let ids: Vec<_> = [("iface-id", attachment.port_id.as_str()), ("iface-status", "active")].into_iter().chain(mac).chain(owner).collect();
+    let ids: Vec<_> =
+        [("iface-id", attachment.port_id.as_str()), ("iface-status", "active")].into_iter().chain(mac).chain(owner).collect();
     let wanted = value::map(ids.iter().copied());
     let current = switch.replica.read(|t| on_bridge(t, &config.integration_bridge, interface));
     if datapath == Datapath::Netdev {

@@ -1,1 +1,90 @@
-fn main() {}
+//! One executable; roles are sub-commands.
+#![expect(clippy::print_stderr, reason = "progress and errors of a command go to stderr")]
+mod config;
+mod demo;
+mod serve;
+mod up;
+
+use clap::{Parser, Subcommand};
+use config::{Config, Flags, State};
+use std::{path::PathBuf, process::ExitCode};
+
+/// An OpenStack-compatible cloud in one binary.
+#[derive(Parser, Debug)]
+#[command(name = "drover", version, after_help = "Start with: drover up. Then: export OS_CLIENT_CONFIG_FILE=/var/lib/drover/clouds.yaml OS_CLOUD=drover; openstack server list\nExit codes: 0 done, 1 refused or failed, 2 wrong usage.")]
+struct Arguments {
+    /// Where the cloud lives.
+    #[arg(long, env = "DROVER_STATE", default_value = "/var/lib/drover", value_name = "DIR", global = true)]
+    state: PathBuf,
+    /// Print JSON instead of tables.
+    #[arg(long, global = true)]
+    json: bool,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand, Debug)]
+enum Command {
+    /// Start a cloud on this machine, or go on with the one that is there; returns when the server `demo` answers ssh.
+    Up {
+        #[command(flatten)]
+        flags: Flags,
+        /// Start the cloud only: no networks, images, flavors or server are made.
+        #[arg(long)]
+        bare: bool,
+    },
+    /// Stop the cloud and its guests; the data stays.
+    Down {
+        /// Remove the cloud's data, too. It cannot be brought back.
+        #[arg(long)]
+        destroy: bool,
+    },
+    /// Print the options in force.
+    DumpConfig,
+    #[command(flatten)]
+    Ask(cli::Command),
+    /// The process that serves; `up` starts it.
+    #[command(hide = true)]
+    Serve,
+    /// The process that starts `serve` again when it ends; `up` starts it.
+    #[command(hide = true)]
+    Supervise,
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(e) => {
+            eprintln!("The runtime cannot be started: {e}.");
+            return ExitCode::FAILURE;
+        }
+    };
+    match runtime.block_on(run(arguments)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(text) => {
+            eprintln!("{text}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(arguments: Arguments) -> Result<(), String> {
+    let state = State::new(arguments.state);
+    match arguments.command {
+        Command::Up { flags, bare } => up::up(&state, &flags, bare).await,
+        Command::Down { destroy } => up::down(&state, destroy).await,
+        Command::DumpConfig => {
+            let config = Config::load(&state, &Flags::default())?;
+            cli::print_json(&serde_json::to_value(config).map_err(|e| e.to_string())?);
+            Ok(())
+        }
+        Command::Ask(command) => {
+            let config = Config::load(&state, &Flags::default())?;
+            let client = cli::Client::login(&demo::login(&config, &state, true)?).await.map_err(|e| e.to_string())?;
+            cli::run(&command, &client, arguments.json).await.map_err(|e| e.to_string())
+        }
+        Command::Serve => serve::serve(&state).await,
+        Command::Supervise => up::supervise(&state).await,
+    }
+}

@@ -1,6 +1,7 @@
 //! The whole way with real packets: central, one chassis, two guests as namespaces, a router, an outside.
 //! Needs root and OVN; everything lives in namespaces `dvt-…` of this test and is gone afterwards.
-#[allow(unreachable_pub, reason = "shared by two tests")]
+#![expect(clippy::unwrap_used, clippy::print_stdout, reason = "helpers of tests")]
+#[expect(unreachable_pub, reason = "shared by two tests")]
 mod cloud;
 
 use chassis::{Attachment, Chassis};
@@ -8,6 +9,7 @@ use network::ovn::{Applied, Central, Nb, compile, model::*, names};
 use std::{
     path::Path,
     process::Command,
+    sync::Arc,
     time::{Duration, Instant},
 };
 use supervise::{Daemon, Ready, ip, run, run_in};
@@ -206,6 +208,7 @@ async fn guests_reach_what_they_may() {
     eventually("the floating IP serves", &lab.host, &["sh", "-c", &outside]).await;
     web.stop(Duration::from_secs(1)).await.unwrap();
 
+    silent_but_addressed(&mut lab, &b).await;
     metadata(&mut lab, &a).await;
     no_spoofing(&lab, &a, &b).await;
     distributed_floating_ip(&mut lab).await;
@@ -217,6 +220,17 @@ async fn guests_reach_what_they_may() {
     assert_eq!(lab.chassis.list_plugged().len(), 2);
     lab.chassis.daemons().stop().await.unwrap();
     lab.central.stop().await.unwrap();
+}
+
+/// A group without rules lets nothing through, but a guest still gets its address.
+async fn silent_but_addressed(lab: &mut Lab, guest: &str) {
+    let rules = std::mem::take(&mut lab.topology.security_groups[0].rules);
+    lab.apply().await;
+    assert!(lab.dhcp(guest).await.starts_with("10.2.0.12/24 "));
+    assert!(!pings(guest, "10.2.0.1").await, "nothing else leaves");
+    lab.topology.security_groups[0].rules = rules;
+    lab.apply().await;
+    reaches(guest, "10.2.0.1").await;
 }
 
 /// The metadata service sees the guest's own address, on the address that every guest expects.
@@ -276,15 +290,14 @@ async fn rebuilt(lab: &mut Lab, guest: &str) {
 
 /// A second Drover takes over what runs; a switch that died comes back with the host's address.
 async fn readopted_and_repaired(lab: &Lab, guest: &str) {
-    let watched = lab.chassis.daemons().watch();
-    let mut switch = watched[1].state();
+    let again = Arc::new(Chassis::ensure(lab.chassis.config().clone()).await.unwrap());
+    let watch = again.clone().watch();
+    let mut switch = watch.switch();
     let running = tokio::time::timeout(WITHIN, switch.wait_for(|s| s.running.is_some())).await.unwrap().unwrap().running.unwrap();
-    let again = Chassis::ensure(lab.chassis.config().clone()).await.unwrap();
     assert!(running.alive() && again.list_plugged() == lab.chassis.list_plugged(), "nothing was started twice");
     running.open().unwrap().kill().unwrap();
     let back = switch.wait_for(|s| s.running.is_some_and(|now| now != running));
     drop(tokio::time::timeout(WITHIN, back).await.unwrap().unwrap());
-    again.repair().await.unwrap();
     reaches(guest, "10.2.0.12").await;
     reaches(&lab.host, "172.24.4.50").await;
     assert!(Path::new(&lab.dir.path().join("ovs/vswitchd.log")).exists());

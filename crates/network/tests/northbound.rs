@@ -1,5 +1,6 @@
 //! Desired rows against a real northbound database: what is written, what is left alone, and how long it takes.
-#[allow(unreachable_pub, reason = "shared by two tests")]
+#![expect(clippy::unwrap_used, clippy::print_stdout, reason = "helpers of tests")]
+#[expect(unreachable_pub, reason = "shared by two tests")]
 mod cloud;
 
 use network::ovn::{Applied, Central, compile, model::*};
@@ -14,6 +15,19 @@ struct Fixture {
     central: Central,
 }
 
+/// Daemons outlive their parent, so a test that fails must end its own.
+impl Drop for Fixture {
+    fn drop(&mut self) {
+        for name in ["nb", "sb"] {
+            let record = std::fs::read(self.dir.path().join(format!("ovn/{name}.json"))).unwrap_or_default();
+            let id: Option<supervise::Identity> = serde_json::from_slice(&record).ok();
+            if let Some(id) = id.filter(supervise::Identity::alive) {
+                let _ = std::process::Command::new("kill").args(["-9", &id.pid.to_string()]).status();
+            }
+        }
+    }
+}
+
 impl Fixture {
     fn new() -> Option<Self> {
         if !cloud::installed("/usr/share/ovn/ovn-nb.ovsschema") {
@@ -25,7 +39,6 @@ impl Fixture {
     }
     async fn stop(self) {
         self.central.stop().await.unwrap();
-        self.dir.close().unwrap();
     }
 }
 
@@ -59,7 +72,9 @@ async fn changes_are_minimal_and_strangers_stay() {
 
     let gone = nb.apply(&compile(&Topology::default())).await.unwrap();
     assert!(gone.deleted > 20, "{gone:?}");
-    let left = nb.replica().read(|t| t.rows("Logical_Switch").filter_map(|(_, r)| r["name"].as_str().map(str::to_owned)).collect::<Vec<_>>());
+    let left = nb
+        .replica()
+        .read(|t| t.rows("Logical_Switch").filter_map(|(_, r)| r["name"].as_str().map(str::to_owned)).collect::<Vec<_>>());
     assert_eq!(left, ["theirs"], "our switch goes even with a stranger's port on it");
     f.stop().await;
 }

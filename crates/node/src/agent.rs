@@ -14,7 +14,7 @@ use crate::{
 use assign::{Answer, Assignments, Blobs, Duplex, MetadataNetwork, Pending, Query, QueryError, Report, ServerAssignment, Uplink};
 use std::{
     collections::{BTreeMap, HashMap},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
     time::Duration,
 };
 use tokio::{
@@ -34,7 +34,9 @@ pub(crate) struct Shared {
     /// Disks made and processes started at once.
     pub(crate) heavy: Semaphore,
     pub(crate) servers: Mutex<HashMap<String, (Arc<Server>, AbortHandle)>>,
-    pub(crate) started: Instant,
+    /// Have the controllers told what is assigned? Until then nothing is missing, only unknown.
+    pub(crate) informed: watch::Sender<bool>,
+    pub(crate) informed_at: OnceLock<Instant>,
 }
 
 impl Shared {
@@ -60,14 +62,9 @@ impl Drop for Agent {
 }
 
 impl Agent {
-    /// Starts on any set of ports. Servers in `memory` that are not assigned are removed after [`Config::orphan_grace`].
-    pub fn start(
-        config: Config,
-        ports: Ports,
-        memory: Arc<Memory>,
-        uplink: Arc<dyn Uplink>,
-        blobs: Arc<dyn Blobs>,
-    ) -> Arc<Self> {
+    /// Starts on any set of ports. Servers in `memory` that are not in the first set of assignments are
+    /// removed after [`Config::orphan_grace`]. The first set is the one the uplink holds, if it is not empty, else the next that is sent.
+    pub fn start(config: Config, ports: Ports, memory: Arc<Memory>, uplink: Arc<dyn Uplink>, blobs: Arc<dyn Blobs>) -> Arc<Self> {
         let heavy = Semaphore::new(config.heavy_steps.max(1));
         let shared = Arc::new(Shared {
             config,
@@ -78,7 +75,8 @@ impl Agent {
             board: Blackboard::default(),
             heavy,
             servers: Mutex::default(),
-            started: Instant::now(),
+            informed: watch::Sender::new(false),
+            informed_at: OnceLock::new(),
         });
         let weak = Arc::downgrade(&shared);
         shared.ports.hypervisor.on_change(Arc::new(move |id| {
@@ -146,11 +144,11 @@ async fn distribute(shared: Arc<Shared>) {
     let _networks = AbortOnDrop(tokio::spawn(keep_networks(shared.clone(), wanted_networks)).abort_handle());
     let mut snapshots = HashMap::new();
     let mut before = Arc::<Assignments>::default();
-    let first = assignments.borrow_and_update().clone();
-    for id in shared.memory.ids().into_iter().filter(|id| !first.servers.contains_key(id)) {
-        hand_over(&shared, &id, None);
+    let mut now = assignments.borrow_and_update().clone();
+    let is_empty = now.servers.is_empty() && now.networks.is_empty() && now.snapshots.is_empty();
+    if !is_empty {
+        inform(&shared, &now);
     }
-    let mut now = first;
     loop {
         hand_out(&shared, &before, &now, &networks, &mut snapshots);
         before = now;
@@ -159,6 +157,18 @@ async fn distribute(shared: Arc<Shared>) {
             return std::future::pending().await;
         }
         now = assignments.borrow_and_update().clone();
+        inform(&shared, &now);
+    }
+}
+
+/// The first set that came from the controllers: what is known here and not in it is an orphan. An empty set that was there from
+/// the start proves nothing: the uplink may not be connected yet.
+fn inform(shared: &Arc<Shared>, now: &Assignments) {
+    if shared.informed_at.set(Instant::now()).is_ok() {
+        shared.informed.send_replace(true);
+        for id in shared.memory.ids().into_iter().filter(|id| !now.servers.contains_key(id)) {
+            hand_over(shared, &id, None);
+        }
     }
 }
 
@@ -188,9 +198,11 @@ fn hand_out(
         }
         is_new
     });
-    snapshots.retain(|image, _| now.snapshots.contains_key(image) || {
-        shared.board.forget_snapshot(image);
-        false
+    snapshots.retain(|image, _| {
+        now.snapshots.contains_key(image) || {
+            shared.board.forget_snapshot(image);
+            false
+        }
     });
     for (image, assignment) in &now.snapshots {
         snapshots

@@ -10,6 +10,9 @@ use crate::{
 use assign::{Answer, Duplex, HostReport, MetadataNetwork, Pending, PortAssignment, ServerAssignment};
 use std::{collections::BTreeSet, path::PathBuf, sync::Arc, time::Duration};
 
+/// Ids that have an owner. Asked after things were listed: what came meanwhile is then not taken for a leftover.
+pub type Owned<'a> = &'a (dyn Fn() -> BTreeSet<String> + Sync);
+
 /// Called with a server's id when something happened to its guest.
 pub type Nudge = Arc<dyn Fn(&str) + Send + Sync>;
 
@@ -41,7 +44,7 @@ pub trait Hypervisor: Send + Sync {
     fn diagnostics<'a>(&'a self, id: &'a str) -> Pending<'a, Result<Answer, Error>>;
     fn vnc<'a>(&'a self, id: &'a str) -> Pending<'a, Result<Box<dyn Duplex>, Error>>;
     /// Ends processes and removes files that belong to no server; returns what was removed.
-    fn sweep<'a>(&'a self, owned: &'a BTreeSet<String>) -> Pending<'a, Vec<String>>;
+    fn sweep<'a>(&'a self, owned: Owned<'a>) -> Pending<'a, Vec<String>>;
     /// Bounds what grows by itself, such as console logs.
     fn trim(&self) -> Pending<'_, ()>;
 }
@@ -54,7 +57,7 @@ pub trait Nics: Send + Sync {
     /// Of these ports, those whose interface exists. Cheap: asked at each look.
     fn present(&self, ports: &mut dyn Iterator<Item = &String>) -> BTreeSet<String>;
     /// Removes interfaces with our prefix that belong to none of these ports; returns what was removed.
-    fn sweep<'a>(&'a self, owned: &'a BTreeSet<String>) -> Pending<'a, Vec<String>>;
+    fn sweep<'a>(&'a self, owned: Owned<'a>) -> Pending<'a, Vec<String>>;
 }
 
 /// The metadata service of the networks on this node.
@@ -66,5 +69,5 @@ pub trait Metadata: Send + Sync {
     fn publish(&self, server: &Arc<ServerAssignment>);
     fn withdraw(&self, server_id: &str);
     /// Removes namespaces with our prefix that belong to none of these networks; returns what was removed.
-    fn sweep<'a>(&'a self, owned: &'a BTreeSet<String>) -> Pending<'a, Vec<String>>;
+    fn sweep<'a>(&'a self, owned: Owned<'a>) -> Pending<'a, Vec<String>>;
 }

@@ -33,7 +33,10 @@ pub fn report(config: &Config, hypervisor_type: &str, hypervisor_version: u64, a
         accelerator: accelerator.into(),
         cpu_model: fs::read_to_string("/proc/cpuinfo").map(|t| cpu_model(&t)).unwrap_or_default(),
         vcpus: std::thread::available_parallelism().map_or(1, |n| u32::try_from(n.get()).unwrap_or(u32::MAX)),
-        memory_mib: fs::read_to_string("/proc/meminfo").map(|t| memory_mib(&t)).unwrap_or(0).saturating_sub(config.reserved_memory_mib),
+        memory_mib: fs::read_to_string("/proc/meminfo")
+            .map(|t| memory_mib(&t))
+            .unwrap_or(0)
+            .saturating_sub(config.reserved_memory_mib),
         disk_gib: (room.total / GIB).saturating_sub(reserved),
         disk_free_gib: (room.free / GIB).saturating_sub(reserved),
         host_ip: config.host_ip.clone(),
@@ -56,7 +59,10 @@ mod tests {
 
     #[test]
     fn reads_proc() {
-        assert_eq!(cpu_model("processor\t: 0\nmodel name\t: Intel(R) Xeon(R) @ 2.1GHz\nstepping: 3"), "Intel(R) Xeon(R) @ 2.1GHz");
+        assert_eq!(
+            cpu_model("processor\t: 0\nmodel name\t: Intel(R) Xeon(R) @ 2.1GHz\nstepping: 3"),
+            "Intel(R) Xeon(R) @ 2.1GHz"
+        );
         assert_eq!(memory_mib("MemTotal:       24682792 kB\nMemFree: 1 kB"), 24104);
         assert_eq!((cpu_model(""), memory_mib("")), ("unknown".into(), 0));
     }

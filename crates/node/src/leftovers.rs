@@ -6,6 +6,9 @@ use crate::agent::Shared;
 use std::{collections::BTreeSet, sync::Arc};
 
 pub(crate) async fn sweep_for_ever(shared: Arc<Shared>) {
+    let mut informed = shared.informed.subscribe();
+    // Nothing is a leftover before the controllers have spoken. An error means that the agent has ended.
+    let _ = informed.wait_for(|i| *i).await;
     tokio::time::sleep(shared.config.orphan_grace).await;
     loop {
         sweep(&shared).await;
@@ -13,12 +16,11 @@ pub(crate) async fn sweep_for_ever(shared: Arc<Shared>) {
     }
 }
 
-/// One search. The owners are read before each removal, newest last, so that a server which just came is safe.
 async fn sweep(shared: &Shared) {
     let removed = [
-        ("process or file", shared.ports.hypervisor.sweep(&servers(shared)).await),
-        ("interface", shared.ports.nics.sweep(&ports(shared)).await),
-        ("namespace", shared.ports.metadata.sweep(&networks(shared)).await),
+        ("process or file", shared.ports.hypervisor.sweep(&|| servers(shared)).await),
+        ("interface", shared.ports.nics.sweep(&|| ports(shared)).await),
+        ("namespace", shared.ports.metadata.sweep(&|| networks(shared)).await),
     ];
     for (kind, name) in removed.iter().flat_map(|(kind, names)| names.iter().map(move |n| (kind, n))) {
         tracing::warn!(kind, name, "a leftover was removed");

@@ -7,10 +7,15 @@ mod namespace;
 mod serve;
 pub mod tree;
 
-use crate::{Config, Error, agent::AbortOnDrop, driver::Metadata, nic::VirtualSwitch};
+use crate::{
+    Config, Error,
+    agent::AbortOnDrop,
+    driver::{Metadata, Owned},
+    nic::VirtualSwitch,
+};
 use assign::{MetadataNetwork, Pending, ServerAssignment};
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::HashMap,
     net::IpAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock},
 };
@@ -90,9 +95,9 @@ impl Responder {
         place.remove().await
     }
 
-    async fn clean(&self, owned: &BTreeSet<String>) -> Vec<String> {
-        let owned: Vec<namespace::Place> = owned.iter().map(|n| self.place(n)).collect();
+    async fn clean(&self, owned: Owned<'_>) -> Vec<String> {
         let found = namespace::Place::all(&self.config.namespace_prefix, &self.config.interface_prefix);
+        let owned: Vec<namespace::Place> = owned().iter().map(|n| self.place(n)).collect();
         let mut removed = Vec::new();
         for place in found.into_iter().filter(|p| !owned.contains(p)) {
             match self.take_down(&place).await {
@@ -120,7 +125,7 @@ impl Metadata for Responder {
     fn withdraw(&self, server_id: &str) {
         self.directory.withdraw(server_id);
     }
-    fn sweep<'a>(&'a self, owned: &'a BTreeSet<String>) -> Pending<'a, Vec<String>> {
+    fn sweep<'a>(&'a self, owned: Owned<'a>) -> Pending<'a, Vec<String>> {
         Box::pin(self.clean(owned))
     }
 }

@@ -3,7 +3,11 @@
 //! A tap's name follows from its port's id, so that it is found again without a record. It stays over restarts of its guest.
 pub(crate) mod tun;
 
-use crate::{Config, Error, command::Tool, driver::Nics};
+use crate::{
+    Config, Error,
+    command::Tool,
+    driver::{Nics, Owned},
+};
 use assign::{Pending, PortAssignment};
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -94,8 +98,7 @@ impl Taps {
         if exists(name) { delete(name).await } else { Ok(()) }
     }
 
-    async fn clean(&self, owned: &BTreeSet<String>) -> Vec<String> {
-        let owned: BTreeSet<String> = owned.iter().map(|p| self.name(p)).collect();
+    async fn clean(&self, owned: Owned<'_>) -> Vec<String> {
         let plugged = match self.switch.list().await {
             Ok(plugged) => plugged.into_keys().filter(|n| n.starts_with(&self.prefix)).collect(),
             Err(error) => {
@@ -104,6 +107,7 @@ impl Taps {
             }
         };
         let all: BTreeSet<String> = with_prefix(&self.prefix).into_iter().chain(plugged).collect();
+        let owned: BTreeSet<String> = owned().iter().map(|p| self.name(p)).collect();
         let mut removed = Vec::new();
         for name in all.difference(&owned) {
             match self.take_out(name).await {
@@ -125,7 +129,7 @@ impl Nics for Taps {
     fn present(&self, ports: &mut dyn Iterator<Item = &String>) -> BTreeSet<String> {
         ports.filter(|p| exists(&self.name(p))).cloned().collect()
     }
-    fn sweep<'a>(&'a self, owned: &'a BTreeSet<String>) -> Pending<'a, Vec<String>> {
+    fn sweep<'a>(&'a self, owned: Owned<'a>) -> Pending<'a, Vec<String>> {
         Box::pin(self.clean(owned))
     }
 }

@@ -265,8 +265,7 @@ impl Decision<'_> {
     }
 
     fn while_alive(&self, status: Status) -> Plan {
-        let attached: BTreeSet<&str> =
-            self.known.process.iter().flat_map(|p| p.nics.keys()).map(String::as_str).collect();
+        let attached: BTreeSet<&str> = self.known.process.iter().flat_map(|p| p.nics.keys()).map(String::as_str).collect();
         let wanted: BTreeSet<&str> = self.a.ports.iter().map(|p| p.id.as_str()).collect();
         let mut steps = Vec::new();
         for gone in attached.iter().filter(|p| !wanted.contains(*p)) {
@@ -288,7 +287,10 @@ impl Decision<'_> {
             Status::Running => settled(GuestState::Running),
             Status::DiskError => Plan::Settled {
                 state: GuestState::Paused,
-                cause: Some(format!("The disk of server {} cannot be written; it goes on by itself when that is over.", self.a.id)),
+                cause: Some(format!(
+                    "The disk of server {} cannot be written; it goes on by itself when that is over.",
+                    self.a.id
+                )),
                 retry_disk: self.a.power == Power::Running,
             },
             Status::Watchdog if self.a.power == Power::Running => Plan::Settled {

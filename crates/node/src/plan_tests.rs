@@ -166,11 +166,7 @@ fn rebuild_resize_rescue() {
     check(&with(|a| a.root.size_gib = 2), &down(), "GrowDisk > Plug > Start > AttachNic > Continue");
     check(&with(|a| a.root.size_gib = 0), &up(), "Running");
     check(&with(|a| a.rescue = Some(image("r"))), &up(), "End(Stop)");
-    check(
-        &with(|a| a.rescue = Some(image("r"))),
-        &down(),
-        "FetchImage > CreateRescueDisk > Plug > Start > AttachNic > Continue",
-    );
+    check(&with(|a| a.rescue = Some(image("r"))), &down(), "FetchImage > CreateRescueDisk > Plug > Start > AttachNic > Continue");
 }
 
 #[test]

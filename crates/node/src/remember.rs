@@ -162,7 +162,8 @@ impl Memory {
     pub fn forget(&self, id: &str) -> Result<(), Error> {
         let entry = lock(&self.servers).entry(id.to_owned()).or_default().clone();
         let mut held = lock(&entry);
-        let next = Remembered { version: VERSION, epoch: held.epoch, revision: held.revision, gone: true, ..Remembered::default() };
+        let next =
+            Remembered { version: VERSION, epoch: held.epoch, revision: held.revision, gone: true, ..Remembered::default() };
         if let Some(dir) = &self.dir {
             write(&dir.join("gone").join(id), &next)?;
         }

@@ -82,9 +82,7 @@ pub(crate) async fn keep(shared: Arc<Shared>, server: Arc<Server>) {
                 next = round(&shared, &server, Some(a), &mut tries) => next,
                 () = removal(&server) => Next::Again,
             },
-            None if !wish.was_assigned && shared.started.elapsed() < shared.config.orphan_grace => {
-                Next::Wait(shared.config.orphan_grace.saturating_sub(shared.started.elapsed()))
-            }
+            None if !wish.was_assigned && !grace(&shared).is_zero() => Next::Wait(grace(&shared)),
             None => round(&shared, &server, None, &mut tries).await,
         };
         match next {
@@ -103,6 +101,12 @@ pub(crate) async fn keep(shared: Arc<Shared>, server: Arc<Server>) {
             }
         }
     }
+}
+
+/// Time that orphans are still kept.
+fn grace(shared: &Shared) -> Duration {
+    let passed = shared.informed_at.get().map_or(Duration::ZERO, Instant::elapsed);
+    shared.config.orphan_grace.saturating_sub(passed)
 }
 
 /// Returns when the server is not wanted any more.

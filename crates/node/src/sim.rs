@@ -3,7 +3,7 @@
 //! It is for tests and measurements of everything above the ports with many servers; the agent's loop is the real one.
 use crate::{
     Agent, Config, Error, SwitchError, VirtualSwitch,
-    driver::{Hypervisor, Metadata, Nics, Nudge, Ports},
+    driver::{Hypervisor, Metadata, Nics, Nudge, Owned, Ports},
     plan::{Observed, Status, Step},
     remember::{Disk, Memory, Process, Remembered},
 };
@@ -57,7 +57,13 @@ pub struct Sim {
 }
 
 /// Starts an agent on a simulated host. Nothing is written to disk but snapshots' files, below `config.dir`.
-pub fn start(config: Config, size: Size, delays: Delays, uplink: Arc<dyn Uplink>, blobs: Arc<dyn Blobs>) -> (Arc<Agent>, Arc<Sim>) {
+pub fn start(
+    config: Config,
+    size: Size,
+    delays: Delays,
+    uplink: Arc<dyn Uplink>,
+    blobs: Arc<dyn Blobs>,
+) -> (Arc<Agent>, Arc<Sim>) {
     let memory = Arc::new(Memory::volatile());
     let sim = Arc::new(Sim {
         memory: memory.clone(),
@@ -150,9 +156,9 @@ impl Sim {
                 })?;
             }
             Step::AttachNic(port) => {
-                self.note(&a.id, |nics| drop(nics.insert(port.id.clone(), u8::try_from(nics.len()).unwrap_or(0))))?;
+                self.note(&a.id, |nics| nics.insert(port.id.clone(), u8::try_from(nics.len()).unwrap_or(0)))?;
             }
-            Step::DetachNic(port) => self.note(&a.id, |nics| drop(nics.remove(port)))?,
+            Step::DetachNic(port) => self.note(&a.id, |nics| nics.remove(port))?,
             Step::Continue => self.set(&a.id, Status::Running)?,
             Step::Pause => self.set(&a.id, Status::Paused)?,
             Step::Plug(_)
@@ -166,8 +172,14 @@ impl Sim {
         Ok(())
     }
 
-    fn note(&self, id: &str, change: impl FnOnce(&mut BTreeMap<String, u8>)) -> Result<(), Error> {
-        self.memory.update(id, |r| r.process.as_mut().map_or((), |p| change(&mut p.nics))).map(drop)
+    fn note<T>(&self, id: &str, change: impl FnOnce(&mut BTreeMap<String, u8>) -> T) -> Result<(), Error> {
+        self.memory
+            .update(id, |r| {
+                if let Some(process) = &mut r.process {
+                    change(&mut process.nics);
+                }
+            })
+            .map(drop)
     }
 }
 
@@ -246,12 +258,13 @@ impl Hypervisor for Sim {
             Ok(Box::new(theirs) as Box<dyn Duplex>)
         })
     }
-    fn sweep<'a>(&'a self, owned: &'a BTreeSet<String>) -> Pending<'a, Vec<String>> {
+    fn sweep<'a>(&'a self, owned: Owned<'a>) -> Pending<'a, Vec<String>> {
         Box::pin(async move {
-            let mut guests = lock(&self.guests);
-            let strangers: Vec<String> = guests.keys().filter(|id| !owned.contains(*id)).cloned().collect();
-            strangers.iter().for_each(|id| drop(guests.remove(id)));
-            strangers
+            let mut found: Vec<String> = lock(&self.guests).keys().cloned().collect();
+            let owned = owned();
+            found.retain(|id| !owned.contains(id));
+            found.iter().for_each(|id| drop(lock(&self.guests).remove(id)));
+            found
         })
     }
     fn trim(&self) -> Pending<'_, ()> {
@@ -284,12 +297,13 @@ impl Nics for Wires {
         let plugged = lock(&self.plugged);
         ports.filter(|p| plugged.contains(*p)).cloned().collect()
     }
-    fn sweep<'a>(&'a self, owned: &'a BTreeSet<String>) -> Pending<'a, Vec<String>> {
+    fn sweep<'a>(&'a self, owned: Owned<'a>) -> Pending<'a, Vec<String>> {
         Box::pin(async move {
-            let mut plugged = lock(&self.plugged);
-            let strangers: Vec<String> = plugged.difference(owned).cloned().collect();
-            plugged.retain(|p| owned.contains(p));
-            strangers
+            let mut found: Vec<String> = lock(&self.plugged).iter().cloned().collect();
+            let owned = owned();
+            found.retain(|p| !owned.contains(p));
+            found.iter().for_each(|p| drop(lock(&self.plugged).remove(p)));
+            found
         })
     }
 }
@@ -307,7 +321,7 @@ impl Metadata for Wires {
     fn withdraw(&self, server_id: &str) {
         lock(&self.published).remove(server_id);
     }
-    fn sweep<'a>(&'a self, _: &'a BTreeSet<String>) -> Pending<'a, Vec<String>> {
+    fn sweep<'a>(&'a self, _: Owned<'a>) -> Pending<'a, Vec<String>> {
         Box::pin(async { Vec::new() })
     }
 }

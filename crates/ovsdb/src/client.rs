@@ -64,7 +64,12 @@ impl Client {
         let (reply, answer) = oneshot::channel();
         self.ask(what, Command::Call { method: what, params: json!(params), reply }, answer).await
     }
-    async fn ask<T>(&self, what: &'static str, command: Command, answer: oneshot::Receiver<Result<T, String>>) -> Result<T, Error> {
+    async fn ask<T>(
+        &self,
+        what: &'static str,
+        command: Command,
+        answer: oneshot::Receiver<Result<T, String>>,
+    ) -> Result<T, Error> {
         let exchange = async {
             let lost = || Error::Unknown { what, endpoints: self.endpoints.to_string() };
             self.commands.send(command).await.map_err(|_| lost())?;

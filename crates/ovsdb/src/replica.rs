@@ -96,7 +96,12 @@ impl Replica {
         self.shared.version.subscribe()
     }
     /// Waits until `look` finds something.
-    pub async fn wait<R>(&self, within: Duration, what: &'static str, mut look: impl FnMut(&Tables) -> Option<R>) -> Result<R, Error> {
+    pub async fn wait<R>(
+        &self,
+        within: Duration,
+        what: &'static str,
+        mut look: impl FnMut(&Tables) -> Option<R>,
+    ) -> Result<R, Error> {
         let mut changes = self.changes();
         let found = async {
             loop {

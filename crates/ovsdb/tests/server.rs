@@ -1,4 +1,5 @@
 //! Against a real `ovsdb-server` with OVN's northbound schema.
+#![expect(clippy::unwrap_used, clippy::print_stdout, reason = "helpers of tests")]
 use ovsdb::{Client, Endpoint, Error, value};
 use serde_json::{Value, json};
 use std::{

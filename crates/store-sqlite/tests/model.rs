@@ -1,4 +1,5 @@
 //! Random transactions, many at once, must do in SQLite what the memory engine does one after another.
+#![expect(clippy::unwrap_used, reason = "a test fails by it")]
 use futures_util::future::join_all;
 use proptest::prelude::*;
 use std::{sync::Arc, time::Duration};

@@ -102,10 +102,13 @@ pub(crate) fn index_values(value: &Value, path: &str, out: &mut Vec<String>) {
     }
 }
 
+/// Keys of the rows that hold a value.
+type Postings = HashMap<String, BTreeSet<Arc<str>>>;
+
 #[derive(Default)]
 struct TableRows {
     rows: BTreeMap<Arc<str>, Arc<Row>>,
-    indexes: Vec<(Index, HashMap<String, BTreeSet<Arc<str>>>)>,
+    indexes: Vec<(Index, Postings)>,
     /// Revision of the last change, deletions too.
     modified: Revision,
 }

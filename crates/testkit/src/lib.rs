@@ -1,1 +1,10 @@
-//! TestCloud and waits for tests
+//! What tests of several crates share: a whole cloud in one process, its clients, and waits.
+//!
+//! [`TestCloud::start`] serves every service over HTTP on a port of its own, on the memory store, with the identity service
+//! bootstrapped: tests talk to it as any client would. Nothing of it is a mock. It ends when it is dropped.
+mod client;
+mod cloud;
+pub mod matrix;
+
+pub use client::{Answer, Client};
+pub use cloud::{ADMIN_PASSWORD, Setup, TestCloud};

@@ -87,7 +87,12 @@ impl Central {
         argv.push(format!("--unixctl={}", self.path(name, "ctl").display()));
         let dir = self.run_dir.display().to_string();
         let daemon = Daemon::new(name, &self.run_dir, argv).netns(self.netns.clone());
-        daemon.env("OVS_RUNDIR", &dir).env("OVN_RUNDIR", &dir).env("OVS_LOGDIR", &dir).env("OVN_LOGDIR", &dir).env("OVS_DBDIR", dir)
+        daemon
+            .env("OVS_RUNDIR", &dir)
+            .env("OVN_RUNDIR", &dir)
+            .env("OVS_LOGDIR", &dir)
+            .env("OVN_LOGDIR", &dir)
+            .env("OVS_DBDIR", dir)
     }
 
     /// Creates the database file under another name first: half of one must not look like one.

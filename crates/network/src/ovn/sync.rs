@@ -261,8 +261,7 @@ impl State<'_> {
         let wanted: HashSet<&str> = members.iter().filter_map(|k| self.id(k)).collect();
         let added = members.iter().filter(|k| self.id(k).is_none_or(|id| !present.contains(id)));
         let added: Vec<_> = added.filter_map(|k| self.reference(k)).collect();
-        let mut removed: Vec<_> =
-            present.iter().copied().filter(|id| self.ours.contains(id) && !wanted.contains(id)).collect();
+        let mut removed: Vec<_> = present.iter().copied().filter(|id| self.ours.contains(id) && !wanted.contains(id)).collect();
         removed.sort_unstable();
         if !removed.is_empty() {
             out.push(json!([column, "delete", value::set(removed.into_iter().map(value::uuid))]));

@@ -75,10 +75,7 @@ impl Place {
         };
         let (done, opened) = tokio::sync::oneshot::channel();
         let failed = || Error::io(format!("listening in namespace {}", self.namespace));
-        std::thread::Builder::new()
-            .name("metadata-socket".into())
-            .spawn(move || drop(done.send(open())))
-            .map_err(failed())?;
+        std::thread::Builder::new().name("metadata-socket".into()).spawn(move || drop(done.send(open()))).map_err(failed())?;
         let listener = opened.await.map_err(io::Error::other).flatten().map_err(failed())?;
         tokio::net::TcpListener::from_std(listener).map_err(failed())
     }

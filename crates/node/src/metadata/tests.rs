@@ -36,7 +36,12 @@ fn openstack_tree() {
     assert_eq!(read("/openstack/latest/user_data").as_deref(), Some("#!/bin/sh"));
     assert_eq!(read("/openstack/latest/vendor_data2.json").as_deref(), Some("{\"static\":{}}"));
     assert_eq!(read("/openstack/latest/password").as_deref(), Some(""));
-    for nothing in ["/openstack/2012-08-10/network_data.json", "/openstack/1999-01-01", "/openstack/latest/x", "/openstack/latest/user_data/x"] {
+    for nothing in [
+        "/openstack/2012-08-10/network_data.json",
+        "/openstack/1999-01-01",
+        "/openstack/latest/x",
+        "/openstack/latest/user_data/x",
+    ] {
         assert_eq!(read(nothing), None, "{nothing}");
     }
     assert_eq!(tree::answer(&GuestData::default(), "/openstack/latest/user_data"), None);
@@ -116,7 +121,8 @@ async fn ask(namespace: &str, request: &str) -> String {
     let path = format!("/run/netns/{namespace}");
     let socket = std::thread::spawn(move || {
         nix::sched::setns(std::fs::File::open(path).unwrap(), nix::sched::CloneFlags::CLONE_NEWNET).unwrap();
-        let stream = std::net::TcpStream::connect_timeout(&"169.254.169.254:80".parse().unwrap(), Duration::from_secs(5)).unwrap();
+        let stream =
+            std::net::TcpStream::connect_timeout(&"169.254.169.254:80".parse().unwrap(), Duration::from_secs(5)).unwrap();
         stream.set_nonblocking(true).unwrap();
         stream
     });
@@ -134,7 +140,8 @@ async fn answers_in_a_real_namespace_by_source_address_only() {
     }
     let unique = base::id::hex();
     let (network_id, guest_ns) = (unique.clone(), format!("ndtg-{}", &unique[..8]));
-    let config = Config { namespace_prefix: "ndtm-".into(), interface_prefix: "nd1".into(), ..Config::new("/tmp/nd-unused", "h") };
+    let config =
+        Config { namespace_prefix: "ndtm-".into(), interface_prefix: "nd1".into(), ..Config::new("/tmp/nd-unused", "h") };
     let switch = Arc::new(crate::sim::Switch::default());
     let responder = Responder::new(&config, switch.clone());
     let network = MetadataNetwork {

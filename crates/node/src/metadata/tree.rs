@@ -8,12 +8,30 @@ const JSON: &str = "application/json";
 
 /// Versions of the OpenStack tree; each knows the files of those before it.
 const OPENSTACK: [&str; 11] = [
-    "2012-08-10", "2013-04-04", "2013-10-17", "2015-10-15", "2016-06-30", "2016-10-06", "2017-02-22", "2018-08-27", "2020-10-14",
-    "2025-04-04", LATEST,
+    "2012-08-10",
+    "2013-04-04",
+    "2013-10-17",
+    "2015-10-15",
+    "2016-06-30",
+    "2016-10-06",
+    "2017-02-22",
+    "2018-08-27",
+    "2020-10-14",
+    "2025-04-04",
+    LATEST,
 ];
 /// Versions of the EC2 tree. All show what the newest has: no client minds more keys.
 const EC2: [&str; 10] = [
-    "1.0", "2007-01-19", "2007-03-01", "2007-08-29", "2007-10-10", "2007-12-15", "2008-02-01", "2008-09-01", "2009-04-04", LATEST,
+    "1.0",
+    "2007-01-19",
+    "2007-03-01",
+    "2007-08-29",
+    "2007-10-10",
+    "2007-12-15",
+    "2008-02-01",
+    "2008-09-01",
+    "2009-04-04",
+    LATEST,
 ];
 const LATEST: &str = "latest";
 /// Files and the version that brought them.
@@ -125,12 +143,16 @@ fn meta_data(guest: &GuestData, path: &str) -> Option<Reply> {
     if let Some(value) = guest.ec2.get(path) {
         return text(value.as_str());
     }
-    let below = |key: &str| if path.is_empty() { Some(key.to_owned()) } else { key.strip_prefix(path)?.strip_prefix('/').map(str::to_owned) };
+    let below = |key: &str| {
+        if path.is_empty() { Some(key.to_owned()) } else { key.strip_prefix(path)?.strip_prefix('/').map(str::to_owned) }
+    };
     let mut names = BTreeMap::new();
     for key in guest.ec2.keys().filter_map(|k| below(k)) {
         match key.split_once('/') {
             None => drop(names.insert(key.clone(), key)),
-            Some((dir, _)) if path == "public-keys" => drop(names.insert(dir.to_owned(), format!("{dir}={}", key_name(guest, dir)))),
+            Some((dir, _)) if path == "public-keys" => {
+                drop(names.insert(dir.to_owned(), format!("{dir}={}", key_name(guest, dir))))
+            }
             Some((dir, _)) => drop(names.insert(dir.to_owned(), format!("{dir}/"))),
         }
     }

@@ -20,11 +20,7 @@ pub(crate) fn open(interface: &str, offloads: bool) -> io::Result<OwnedFd> {
     if name.is_empty() || name.len() >= libc::IFNAMSIZ {
         return Err(io::ErrorKind::InvalidInput.into());
     }
-    let file = File::options()
-        .read(true)
-        .write(true)
-        .custom_flags_nonblocking()
-        .open("/dev/net/tun")?;
+    let file = File::options().read(true).write(true).custom_flags_nonblocking().open("/dev/net/tun")?;
     // SAFETY: all-zero bytes are a valid `ifreq`.
     let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
     for (to, from) in request.ifr_name.iter_mut().zip(name) {

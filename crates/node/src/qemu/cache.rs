@@ -2,11 +2,12 @@
 //!
 //! A blob is immutable and named by its hash. Formats that QEMU should not run from are converted once. Blobs that no disk
 //! needs are removed, least recently used first, when the disk gets short.
-use crate::{Error, command::Tool, host, remember::Memory};
+use crate::{Error, command::Tool, host, qemu::disks, remember::Memory};
 use assign::{Blobs, ImageRef};
 use std::{
     collections::HashMap,
     fs, io,
+    os::unix::fs::chown,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError, Weak},
     time::SystemTime,
@@ -21,6 +22,8 @@ pub(crate) struct Cache {
     memory: Arc<Memory>,
     /// Bytes to keep free.
     reserve: u64,
+    /// Who reads foreign formats: never the agent's own user, where there is another.
+    converter: Option<u32>,
     /// One lock per blob in use: written while it is brought here, read while a disk is made from it.
     busy: Mutex<HashMap<String, Weak<RwLock<()>>>>,
     /// Downloads and conversions at once.
@@ -36,7 +39,13 @@ pub(crate) struct Base {
 }
 
 impl Cache {
-    pub(crate) fn open(dir: PathBuf, blobs: Arc<dyn Blobs>, memory: Arc<Memory>, reserve_gib: u64) -> Result<Self, Error> {
+    pub(crate) fn open(
+        dir: PathBuf,
+        blobs: Arc<dyn Blobs>,
+        memory: Arc<Memory>,
+        reserve_gib: u64,
+        converter: Option<u32>,
+    ) -> Result<Self, Error> {
         fs::create_dir_all(&dir).map_err(Error::path("create", &dir))?;
         for entry in fs::read_dir(&dir).map_err(Error::path("read", &dir))?.flatten() {
             if entry.file_name().to_string_lossy().ends_with(".part") {
@@ -44,7 +53,7 @@ impl Cache {
             }
         }
         let slots = Semaphore::new(4);
-        Ok(Self { dir, blobs, memory, reserve: reserve_gib * GIB, busy: Mutex::default(), slots })
+        Ok(Self { dir, blobs, memory, reserve: reserve_gib * GIB, converter, busy: Mutex::default(), slots })
     }
 
     /// Where the image is, or will be once fetched.
@@ -93,8 +102,11 @@ impl Cache {
         })?;
         if base.path.extension().is_some() {
             let made = self.dir.join(format!("{}.qcow2.part", image.blob));
-            remove(&made)?;
+            fs::File::create(&made).map_err(Error::path("create", &made))?;
+            disks::give(&part, self.converter)?;
+            disks::give(&made, self.converter)?;
             let convert = Tool::limited("qemu-img", 2 * GIB, 1800)
+                .user(self.converter)
                 .args(["convert", "-f", &image.format, "-O", "qcow2"])
                 .args([&part, &made])
                 .run()
@@ -102,6 +114,9 @@ impl Cache {
             let dropped = remove(&part);
             convert.inspect_err(|_| drop(remove(&made)))?;
             dropped?;
+            if self.converter.is_some() {
+                chown(&made, Some(0), Some(0)).map_err(Error::path("take back", &made))?;
+            }
             return publish(&made, &base.path);
         }
         publish(&part, &base.path)
@@ -209,17 +224,18 @@ mod tests {
     async fn fetched_once_and_evicted_only_when_unused() {
         let dir = tempfile::tempdir().unwrap();
         let (blobs, memory) = (Arc::new(Counting::default()), Arc::new(Memory::volatile()));
-        let mut cache = Cache::open(dir.path().join("images"), blobs.clone(), memory.clone(), 0).unwrap();
+        let mut cache = Cache::open(dir.path().join("images"), blobs.clone(), memory.clone(), 0, None).unwrap();
         let (a, b) = (image("aa", "raw"), image("bb", "qcow2"));
         let (x, again, y) = tokio::join!(cache.hold(&a), cache.hold(&a), cache.hold(&b));
         let ((x, held), (y, _)) = (x.unwrap(), y.unwrap());
         drop((held, again));
         cache.hold(&a).await.unwrap();
         assert_eq!(blobs.0.load(Ordering::SeqCst), 2);
-        memory.update("s", |r| {
-            r.disk = Some(crate::remember::Disk { generation: 0, size_gib: 0, blob: "aa".into(), format: "raw".into() });
-        })
-        .unwrap();
+        memory
+            .update("s", |r| {
+                r.disk = Some(crate::remember::Disk { generation: 0, size_gib: 0, blob: "aa".into(), format: "raw".into() });
+            })
+            .unwrap();
         cache.reserve = u64::MAX;
         cache.make_room();
         assert!(x.path.exists() && !y.path.exists());
@@ -228,7 +244,8 @@ mod tests {
     #[tokio::test]
     async fn refuses_what_it_cannot_boot_or_name() {
         let dir = tempfile::tempdir().unwrap();
-        let cache = Cache::open(dir.path().join("i"), Arc::new(Counting::default()), Arc::new(Memory::volatile()), 0).unwrap();
+        let cache =
+            Cache::open(dir.path().join("i"), Arc::new(Counting::default()), Arc::new(Memory::volatile()), 0, None).unwrap();
         assert!(matches!(cache.base(&image("a", "luks")), Err(Error::Format { .. })));
         assert!(matches!(cache.base(&image("../a", "raw")), Err(Error::Image { transient: false, .. })));
         let missing = cache.hold(&image("missing", "raw")).await.err().unwrap();

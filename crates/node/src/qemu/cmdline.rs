@@ -69,10 +69,13 @@ impl Launch<'_> {
         let mut add = |option: &str, value: String| all.extend([format!("-{option}"), value]);
         add("name", format!("guest=drover-{},debug-threads=on", self.id));
         add("machine", format!("{},usb=off,hpet=off", self.machine));
-        add("accel", match self.accelerator {
-            "tcg" => format!("tcg,thread=multi,tb-size={}", self.tcg_cache_mib),
-            other => other.to_owned(),
-        });
+        add(
+            "accel",
+            match self.accelerator {
+                "tcg" => format!("tcg,thread=multi,tb-size={}", self.tcg_cache_mib),
+                other => other.to_owned(),
+            },
+        );
         // TCG has no use for wide vectors: emulated, they are slower than the code they replace.
         add("cpu", if self.accelerator == "tcg" { "Nehalem" } else { "host" }.into());
         add("m", format!("{}M", self.memory_mib));
@@ -111,10 +114,13 @@ impl Launch<'_> {
             let node = json!({ "driver": "raw", "node-name": "config", "read-only": true,
                 "file": { "driver": "file", "filename": file, "read-only": true } });
             add("blockdev", node.to_string());
-            add("device", match self.cdrom_bus {
-                Some("ide" | "sata") => "ide-cd,id=config-device,drive=config".into(),
-                _ => "virtio-blk-pci,id=config-device,drive=config".into(),
-            });
+            add(
+                "device",
+                match self.cdrom_bus {
+                    Some("ide" | "sata") => "ide-cd,id=config-device,drive=config".into(),
+                    _ => "virtio-blk-pci,id=config-device,drive=config".into(),
+                },
+            );
         }
         if let Some(action) = self.watchdog {
             add("device", "i6300esb,id=watchdog".into());

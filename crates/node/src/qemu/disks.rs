@@ -1,5 +1,9 @@
 //! A server's own disks: qcow2 overlays on cached images. Formats are always said, never guessed.
-use crate::{Error, command::Tool, qemu::cache::{Base, remove}};
+use crate::{
+    Error,
+    command::Tool,
+    qemu::cache::{Base, remove},
+};
 use std::{
     fs,
     io::Read as _,

@@ -18,7 +18,7 @@ mod snapshot;
 
 use crate::{
     Config, Error,
-    driver::{Hypervisor, Nudge},
+    driver::{Hypervisor, Nudge, Owned},
     host,
     plan::{Observed, Status, Step},
     remember::{Memory, Remembered},
@@ -54,6 +54,8 @@ pub struct Qemu {
     /// Does the virtual switch finish checksums and segments that guests leave to it?
     offloads: bool,
     live: Mutex<HashMap<String, Arc<Live>>>,
+    /// Processes that nothing accounted for at the last look: pid, start time, server.
+    suspects: Mutex<BTreeSet<(u32, u64, String)>>,
     nudge: Arc<OnceLock<Nudge>>,
 }
 
@@ -70,8 +72,9 @@ impl Qemu {
         for unfinished in fs::read_dir(config.dir.join("snapshots")).into_iter().flatten().flatten() {
             cache::remove(&unfinished.path())?;
         }
-        let cache = cache::Cache::open(config.dir.join("images"), blobs, memory.clone(), config.reserved_disk_gib)?;
         let host = probe::probe(config).await?;
+        let converter = config.guest_users.filter(|_| host.separate_users).map(|u| u.first);
+        let cache = cache::Cache::open(config.dir.join("images"), blobs, memory.clone(), config.reserved_disk_gib, converter)?;
         tracing::info!(version = host.version, accelerator = host.accelerator, machine = host.pc, "QEMU is ready");
         Ok(Self {
             config: config.clone(),
@@ -81,6 +84,7 @@ impl Qemu {
             boot_id: host::boot_id(),
             offloads,
             live: Mutex::default(),
+            suspects: Mutex::default(),
             nudge: Arc::default(),
         })
     }
@@ -252,20 +256,26 @@ impl Qemu {
         Ok(Box::new(stream))
     }
 
-    async fn end_strangers(&self, owned: &BTreeSet<String>) -> Vec<String> {
+    /// A process is a stranger when it is recorded nowhere at two looks: one that has just been started is about to be recorded.
+    async fn end_strangers(&self, owned: Owned<'_>) -> Vec<String> {
         let mut removed = Vec::new();
+        let mut strangers = BTreeSet::new();
         for (pid, id) in process::running(&self.config.dir) {
             let Some(start) = process::start_time(pid) else { continue };
-            // The same process may be recorded since the list was made: look again, last.
-            if self.memory.get(&id).process.is_some_and(|p| p.pid == pid && p.start_time == start) {
-                continue;
+            if !self.memory.get(&id).process.is_some_and(|p| p.pid == pid && p.start_time == start) {
+                strangers.insert((pid, start, id));
             }
+        }
+        let before = std::mem::replace(&mut *self.suspects.lock().unwrap_or_else(PoisonError::into_inner), strangers.clone());
+        for (pid, start, id) in strangers.intersection(&before).cloned() {
             match process::kill(pid, start).await {
                 Ok(()) => removed.push(format!("process {pid} of server {id}")),
                 Err(error) => tracing::warn!(pid, %error, "a leftover process is not ended"),
             }
         }
-        for entry in fs::read_dir(self.config.dir.join("servers")).into_iter().flatten().flatten() {
+        let directories: Vec<_> = fs::read_dir(self.config.dir.join("servers")).into_iter().flatten().flatten().collect();
+        let owned = owned();
+        for entry in directories {
             let Ok(id) = entry.file_name().into_string() else { continue };
             if owned.contains(&id) || self.memory.is_here(&id) {
                 continue;
@@ -324,7 +334,7 @@ impl Hypervisor for Qemu {
     fn vnc<'a>(&'a self, id: &'a str) -> Pending<'a, Result<Box<dyn Duplex>, Error>> {
         Box::pin(self.open_vnc(id))
     }
-    fn sweep<'a>(&'a self, owned: &'a BTreeSet<String>) -> Pending<'a, Vec<String>> {
+    fn sweep<'a>(&'a self, owned: Owned<'a>) -> Pending<'a, Vec<String>> {
         Box::pin(self.end_strangers(owned))
     }
     fn trim(&self) -> Pending<'_, ()> {

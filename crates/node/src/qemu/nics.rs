@@ -37,15 +37,15 @@ impl Qemu {
                     Err(e) => return Err(e.into()),
                 }
             };
-            return self.note(id, |nics| drop(nics.insert(port.id.clone(), slot)));
+            return self.note(id, |nics| nics.insert(port.id.clone(), slot));
         }
         // An agent that was interrupted here before attached it to the first free slot.
         let slot = free.next().unwrap_or(0);
-        self.note(id, |nics| drop(nics.entry(port.id.clone()).or_insert(slot)))
+        self.note(id, |nics| *nics.entry(port.id.clone()).or_insert(slot))
     }
 
     /// Records which slots are taken.
-    fn note(&self, id: &str, change: impl FnOnce(&mut BTreeMap<String, u8>)) -> Result<(), Error> {
+    fn note<T>(&self, id: &str, change: impl FnOnce(&mut BTreeMap<String, u8>) -> T) -> Result<(), Error> {
         self.memory
             .update(id, |r| {
                 if let Some(process) = &mut r.process {
@@ -80,7 +80,7 @@ impl Qemu {
             Ok(_) | Err(QmpError::Refused { .. }) => {}
             Err(e) => return Err(e.into()),
         }
-        self.note(id, |nics| drop(nics.remove(port)))
+        self.note(id, |nics| nics.remove(port))
     }
 }
 

@@ -1,7 +1,12 @@
 //! Starting and ending a guest's process.
 use crate::{
     Error,
-    qemu::{Live, Qemu, cmdline::{Drive, Launch, is_q35}, config_drive, disks, process, qmp::QmpError},
+    qemu::{
+        Live, Qemu,
+        cmdline::{Drive, Launch, is_q35},
+        config_drive, disks, process,
+        qmp::QmpError,
+    },
     remember::Process,
 };
 use assign::ServerAssignment;
@@ -46,7 +51,13 @@ impl Qemu {
         match self.first_answer(id, pid, start_time).await {
             Ok(live) => {
                 self.live_ones().insert(id.to_owned(), Arc::new(live));
-                tracing::info!(server = id, request = a.request_id, pid, ms = began.elapsed().as_millis(), "a guest's process started");
+                tracing::info!(
+                    server = id,
+                    request = a.request_id,
+                    pid,
+                    ms = began.elapsed().as_millis(),
+                    "a guest's process started"
+                );
                 Ok(())
             }
             Err(error) => {

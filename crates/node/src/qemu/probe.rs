@@ -39,7 +39,8 @@ pub(crate) async fn probe(config: &Config) -> Result<Host, Error> {
     let machines = ask("-machine").await?;
     // Without the tools nothing works, and it is better to say so now.
     Tool::new("qemu-img").args(["--version"]).run().await?;
-    let alias = |of: &str| alias(&machines, of).ok_or_else(|| Error::Config(format!("{} knows no machine type {of}", program.display())));
+    let alias =
+        |of: &str| alias(&machines, of).ok_or_else(|| Error::Config(format!("{} knows no machine type {of}", program.display())));
     let separate_users = config.guest_users.is_some() && nix::unistd::geteuid().is_root() && is_reachable(&config.dir);
     if config.guest_users.is_some() && !separate_users {
         tracing::warn!(dir = %config.dir.display(), "guests run as the agent's own user: it is not root, or others cannot pass its directory");
@@ -95,7 +96,8 @@ async fn try_kvm(config: &Config, user: Option<(u32, u32)>) -> bool {
         }
         let socket = dir.join("qmp.sock");
         super::cache::remove(&socket)?;
-        let arguments = ["-accel", "kvm", "-cpu", "host", "-m", "16M", "-display", "none", "-nodefaults", "-no-user-config", "-qmp"];
+        let arguments =
+            ["-accel", "kvm", "-cpu", "host", "-m", "16M", "-display", "none", "-nodefaults", "-no-user-config", "-qmp"];
         let mut arguments: Vec<String> = arguments.map(str::to_owned).to_vec();
         arguments.push(format!("unix:{},server=on,wait=off", socket.display()));
         let pid = process::spawn(&config.qemu, &arguments, user, &dir.join("log"), || {})?;
@@ -144,7 +146,8 @@ mod tests {
     #[test]
     fn reads_what_qemu_says() {
         assert_eq!(parse_version("QEMU emulator version 7.2.22 (Debian 1:7.2+dfsg-7)\nCopyright"), 7_002_022);
-        let machines = "Supported machines are:\npc   Standard PC (i440FX + PIIX, 1996) (alias of pc-i440fx-7.2)\npc-i440fx-7.2  Standard\n";
+        let machines =
+            "Supported machines are:\npc   Standard PC (i440FX + PIIX, 1996) (alias of pc-i440fx-7.2)\npc-i440fx-7.2  Standard\n";
         assert_eq!(alias(machines, "pc").as_deref(), Some("pc-i440fx-7.2"));
         assert_eq!(alias(machines, "q35"), None);
     }

@@ -24,7 +24,10 @@ impl Qemu {
                 self.copy_live(live, if rescued { "disk1" } else { "disk0" }, &to, (format, size), self.user(id)).await?;
             }
             None => {
+                std::fs::File::create(&to).map_err(Error::path("create", &to))?;
+                disks::give(&to, self.user(id))?;
                 Tool::limited("qemu-img", 2 << 30, 3600)
+                    .user(self.user(id))
                     .args(["convert", "-f", "qcow2", "-O", format])
                     .args([&from, &to])
                     .run()
@@ -43,7 +46,12 @@ impl Qemu {
         (format, size): (&str, u64),
         owner: Option<u32>,
     ) -> Result<(), Error> {
-        Tool::limited("qemu-img", 1 << 30, 30).args(["create", "-q", "-f", format]).args([to]).args([size.to_string()]).run().await?;
+        Tool::limited("qemu-img", 1 << 30, 30)
+            .args(["create", "-q", "-f", format])
+            .args([to])
+            .args([size.to_string()])
+            .run()
+            .await?;
         disks::give(to, owner)?;
         let mut job = Job { is_open: true, live, node: format!("copy-{}", &base::id::hex()[..12]) };
         let qmp = &job.live.qmp;

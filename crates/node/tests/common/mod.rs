@@ -1,5 +1,5 @@
 //! Both ends of an agent for tests: assignments that a test edits, and what the node said about them.
-#![allow(dead_code, reason = "each test file uses its part")]
+#![allow(dead_code, unreachable_pub, reason = "each test file uses its part")]
 use assign::*;
 use std::{
     collections::BTreeMap,
@@ -92,7 +92,9 @@ impl Control {
         };
         match tokio::time::timeout(Duration::from_secs(90), wait).await {
             Ok(found) => found,
-            Err(_) => panic!("{what}; last reports: {:#?}", self.reports.lock().unwrap().values().rev().take(5).collect::<Vec<_>>()),
+            Err(_) => {
+                panic!("{what}; last reports: {:#?}", self.reports.lock().unwrap().values().rev().take(5).collect::<Vec<_>>())
+            }
         }
     }
     pub async fn wait(&self, id: &str, check: impl Fn(&ServerReport) -> bool) -> ServerReport {

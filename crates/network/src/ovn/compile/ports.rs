@@ -16,8 +16,13 @@ enum Kind<'p> {
     /// A guest's, bound where its interface is plugged.
     Guest,
     /// An address that one of several guests carries at a time.
-    Virtual { ip: IpAddr, carriers: &'p BTreeSet<&'p PortId> },
-    Router { gateway: bool },
+    Virtual {
+        ip: IpAddr,
+        carriers: &'p BTreeSet<&'p PortId>,
+    },
+    Router {
+        gateway: bool,
+    },
 }
 
 /// The port's row, or none where OVN has none for it.

@@ -80,12 +80,7 @@ fn acl(direction: Direction, priority: i64, condition: String, action: &str) -> 
         Direction::Ingress => "to-lport",
         Direction::Egress => "from-lport",
     };
-    vec![
-        ("priority", Datum::Int(priority)),
-        ("direction", text(direction)),
-        ("match", text(condition)),
-        ("action", text(action)),
-    ]
+    vec![("priority", Datum::Int(priority)), ("direction", text(direction)), ("match", text(condition)), ("action", text(action))]
 }
 
 /// The rule as an OVN expression; none if it can never match or names what does not exist.

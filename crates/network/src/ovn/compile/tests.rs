@@ -236,7 +236,10 @@ fn ipv6_by_its_modes() {
     t.subnets[2].ipv6_address_mode = Some(Ipv6Mode::Dhcpv6Stateless);
     let d = compile(&t);
     assert_eq!(lookup(&d, Table::DhcpOptions, "six", "options", "dhcpv6_stateless"), Some("true"));
-    assert_eq!(d.column(Table::LogicalSwitchPort, "vm1", "dhcpv6_options"), Some(&Datum::One(Some(Key::new(Table::DhcpOptions, "six")))));
+    assert_eq!(
+        d.column(Table::LogicalSwitchPort, "vm1", "dhcpv6_options"),
+        Some(&Datum::One(Some(Key::new(Table::DhcpOptions, "six"))))
+    );
 }
 
 #[test]

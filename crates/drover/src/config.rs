@@ -1,0 +1,164 @@
+//! Options of a cloud on this machine. Every one has a default that works; `drover dump-config` prints what is in force.
+use clap::Args;
+use serde::{Deserialize, Serialize};
+use std::{
+    io::Write,
+    net::SocketAddr,
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    path::{Path, PathBuf},
+};
+
+/// Flags of `drover up`. What is given is kept in `config.json` of the state directory and used by every later start.
+#[derive(Args, Clone, Debug, Default)]
+pub struct Flags {
+    /// Address and port of all APIs [default: 127.0.0.1:8774]. Since 0.1.
+    #[arg(long, value_name = "ADDR:PORT")]
+    listen: Option<SocketAddr>,
+    /// URL that clients use, when it is not `http://` and the listen address. Since 0.1.
+    #[arg(long, value_name = "URL")]
+    endpoint: Option<String>,
+    /// IPv4 network of floating addresses; this machine takes its first address [default: 172.24.4.0/24]. Since 0.1.
+    #[arg(long, value_name = "CIDR")]
+    external: Option<ipnet::Ipv4Net>,
+    /// Simulate this many hosts instead of running QEMU and OVN here; for benchmarks. Since 0.1.
+    #[arg(long, value_name = "HOSTS")]
+    simulate: Option<u32>,
+    /// qcow2 file that becomes the images `tiny` and `tiny-alt`, and from which the server `demo` boots. Since 0.1.
+    #[arg(long, value_name = "PATH")]
+    guest_image: Option<PathBuf>,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Config {
+    pub listen: SocketAddr,
+    pub endpoint: Option<String>,
+    pub region: String,
+    pub external: ipnet::Ipv4Net,
+    /// 0: real hosts.
+    pub simulate: u32,
+    pub guest_image: Option<PathBuf>,
+    /// Longest time from a server's creation to ACTIVE before it is an error; seconds.
+    pub build_timeout_s: u64,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            listen: ([127, 0, 0, 1], 8774).into(),
+            endpoint: None,
+            region: "RegionOne".into(),
+            external: ipnet::Ipv4Net::new_assert([172, 24, 4, 0].into(), 24),
+            simulate: 0,
+            guest_image: None,
+            build_timeout_s: 300,
+        }
+    }
+}
+
+impl Config {
+    /// The kept options, changed by what was given.
+    pub fn load(state: &State, flags: &Flags) -> Result<Self, String> {
+        let mut c = match std::fs::read(state.config()) {
+            Ok(bytes) => serde_json::from_slice(&bytes)
+                .map_err(|e| format!("{} is not valid: {e}. Mend or remove it.", state.config().display()))?,
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Self::default(),
+            Err(e) => return Err(format!("{} cannot be read: {e}.", state.config().display())),
+        };
+        let f = flags.clone();
+        c.listen = f.listen.unwrap_or(c.listen);
+        c.endpoint = f.endpoint.or(c.endpoint);
+        c.external = f.external.unwrap_or(c.external);
+        c.simulate = f.simulate.unwrap_or(c.simulate);
+        c.guest_image = f.guest_image.or(c.guest_image);
+        if c.external.prefix_len() > 28 {
+            return Err(format!("External network {} is too small; give at least a /28.", c.external));
+        }
+        Ok(c)
+    }
+    pub fn save(&self, state: &State) -> Result<(), String> {
+        let text = serde_json::to_string_pretty(self).map_err(|e| e.to_string())?;
+        state.write(&state.config(), text.as_bytes())
+    }
+    pub fn endpoint(&self) -> String {
+        self.endpoint.clone().unwrap_or_else(|| format!("http://{}", self.listen))
+    }
+}
+
+/// Where everything of a cloud lives: `$DROVER_STATE`.
+#[derive(Clone, Debug)]
+pub struct State(PathBuf);
+
+impl State {
+    pub fn new(dir: PathBuf) -> Self {
+        Self(dir)
+    }
+    pub fn dir(&self) -> &Path {
+        &self.0
+    }
+    pub fn config(&self) -> PathBuf {
+        self.0.join("config.json")
+    }
+    pub fn database(&self) -> PathBuf {
+        self.0.join("drover.db")
+    }
+    pub fn keys(&self, kind: &str) -> PathBuf {
+        self.0.join("keys").join(kind)
+    }
+    pub fn run(&self, what: &str) -> PathBuf {
+        self.0.join("run").join(what)
+    }
+    pub fn images(&self) -> PathBuf {
+        self.0.join("images")
+    }
+    pub fn node(&self) -> PathBuf {
+        self.0.join("node")
+    }
+    pub fn ovn(&self) -> PathBuf {
+        self.0.join("ovn")
+    }
+    pub fn clouds_yaml(&self) -> PathBuf {
+        self.0.join("clouds.yaml")
+    }
+    pub fn ssh_key(&self) -> PathBuf {
+        self.0.join("demo_key")
+    }
+    /// The state directory itself can be entered by all (guests' processes are not root); what is secret is closed by itself.
+    pub fn create(&self) -> Result<(), String> {
+        let make = |dir: &Path, mode: u32| {
+            std::fs::DirBuilder::new()
+                .recursive(true)
+                .mode(mode)
+                .create(dir)
+                .map_err(|e| format!("Directory {} cannot be made: {e}. Run as root, or set DROVER_STATE.", dir.display()))
+        };
+        make(&self.0, 0o711)?;
+        for (dir, mode) in [("keys", 0o700), ("secrets", 0o700), ("run", 0o711)] {
+            make(&self.0.join(dir), mode)?;
+        }
+        Ok(())
+    }
+    /// Writes a file that only root reads, whole or not at all.
+    pub fn write(&self, path: &Path, bytes: &[u8]) -> Result<(), String> {
+        let next = path.with_extension("next");
+        let write = || {
+            let mut f = std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&next)?;
+            f.write_all(bytes)?;
+            f.sync_all()?;
+            std::fs::rename(&next, path)
+        };
+        write().map_err(|e: std::io::Error| format!("{} cannot be written: {e}.", path.display()))
+    }
+    /// A password made at the first use.
+    pub fn password(&self, of: &str) -> Result<String, String> {
+        let path = self.0.join("secrets").join(of);
+        match std::fs::read_to_string(&path) {
+            Ok(text) => Ok(text.trim().to_owned()),
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
+                let password = base::id::hex();
+                self.write(&path, password.as_bytes())?;
+                Ok(password)
+            }
+            Err(e) => Err(format!("{} cannot be read: {e}. Run as the user that started the cloud.", path.display())),
+        }
+    }
+}

@@ -1,0 +1,136 @@
+//! Looks at rows alike in the view and in a transaction, and the tables that no resource owns.
+use crate::resources::{PROJECT, USER};
+use auth::{DomainRef, ProjectRef, User};
+use serde_json::Value;
+use std::sync::Arc;
+use store::{Index, Reader, Row, Table, Tx};
+
+/// Who has which role where: see [`crate::grants`].
+pub(crate) static ASSIGNMENTS: Table = Table {
+    name: "identity/assignments",
+    indexes: &[
+        Index { name: "actor_id", path: "/actor_id" },
+        Index { name: "target_id", path: "/target_id" },
+        Index { name: "role_id", path: "/role_id" },
+    ],
+};
+/// Roles that a role brings with it: `<prior>:<implied>`.
+pub(crate) static IMPLIED: Table = Table {
+    name: "identity/implied_roles",
+    indexes: &[
+        Index { name: "prior_role_id", path: "/prior_role_id" },
+        Index { name: "implied_role_id", path: "/implied_role_id" },
+    ],
+};
+/// Users in groups: `<group>:<user>`.
+pub(crate) static MEMBERSHIPS: Table = Table {
+    name: "identity/memberships",
+    indexes: &[Index { name: "group_id", path: "/group_id" }, Index { name: "user_id", path: "/user_id" }],
+};
+/// Tokens that were taken back before their time, by audit id.
+pub(crate) static REVOCATIONS: Table = Table { name: "identity/revocations", indexes: &[] };
+/// Which endpoints and groups of endpoints a project sees, and which policy an endpoint has: `<kind>:<left>:<right>`.
+pub(crate) static LINKS: Table = Table {
+    name: "identity/links",
+    indexes: &[Index { name: "left", path: "/left" }, Index { name: "right", path: "/right" }],
+};
+/// Options of a domain that differ from the defaults.
+pub(crate) static DOMAIN_CONFIGS: Table = Table { name: "identity/domain_configs", indexes: &[] };
+
+pub(crate) static TABLES: [&Table; 6] = [&ASSIGNMENTS, &IMPLIED, &MEMBERSHIPS, &REVOCATIONS, &LINKS, &DOMAIN_CONFIGS];
+
+/// What both the view and a transaction can do.
+pub(crate) trait Rows {
+    fn row(&mut self, table: &Table, id: &str) -> Option<Arc<Row>>;
+    fn rows(&mut self, table: &Table, index: &str, value: &str) -> Vec<Arc<Row>>;
+    fn every(&mut self, table: &Table) -> Vec<Arc<Row>>;
+}
+
+impl Rows for &Reader<'_> {
+    fn row(&mut self, table: &Table, id: &str) -> Option<Arc<Row>> {
+        self.get(table, id)
+    }
+    fn rows(&mut self, table: &Table, index: &str, value: &str) -> Vec<Arc<Row>> {
+        self.find(table, index, value)
+    }
+    fn every(&mut self, table: &Table) -> Vec<Arc<Row>> {
+        self.all(table).cloned().collect()
+    }
+}
+
+impl Rows for Tx<'_> {
+    fn row(&mut self, table: &Table, id: &str) -> Option<Arc<Row>> {
+        self.get(table, id)
+    }
+    fn rows(&mut self, table: &Table, index: &str, value: &str) -> Vec<Arc<Row>> {
+        self.find(table, index, value)
+    }
+    fn every(&mut self, table: &Table) -> Vec<Arc<Row>> {
+        self.all(table)
+    }
+}
+
+/// Is a flag of the row set?
+pub(crate) fn flag(row: &Row, name: &str) -> bool {
+    row.field(name) == &Value::Bool(true)
+}
+
+/// A text field of the row, unless it is null or missing.
+pub(crate) fn text<'a>(row: &'a Row, name: &str) -> Option<&'a str> {
+    row.field(name).as_str()
+}
+
+/// A domain, enabled or not.
+pub(crate) fn domain_row(rows: &mut dyn Rows, id: &str) -> Option<Arc<Row>> {
+    rows.row(&PROJECT.table, id).filter(|r| flag(r, "is_domain"))
+}
+
+/// A domain that may be used.
+pub(crate) fn domain(rows: &mut dyn Rows, id: &str) -> Option<DomainRef> {
+    let row = domain_row(rows, id).filter(|r| flag(r, "enabled"))?;
+    Some(DomainRef { id: id.into(), name: row.text("name").to_owned() })
+}
+
+/// A project that may be used: it and its domain are enabled.
+pub(crate) fn project(rows: &mut dyn Rows, id: &str) -> Option<ProjectRef> {
+    let row = rows.row(&PROJECT.table, id).filter(|r| flag(r, "enabled") && !flag(r, "is_domain"))?;
+    let domain = domain(rows, row.text("domain_id"))?;
+    Some(ProjectRef { id: id.into(), name: row.text("name").to_owned(), domain })
+}
+
+/// A user that may log in: the user and the domain are enabled.
+pub(crate) fn user(rows: &mut dyn Rows, id: &str) -> Option<(User, Arc<Row>)> {
+    let row = rows.row(&USER.table, id).filter(|r| flag(r, "enabled"))?;
+    let domain = domain(rows, row.text("domain_id"))?;
+    Some((User { id: id.into(), name: row.text("name").to_owned(), domain }, row))
+}
+
+/// The id of the row with that name in a domain (`None`: among what has no domain).
+pub(crate) fn by_name(rows: &mut dyn Rows, table: &Table, domain_id: Option<&str>, name: &str) -> Option<String> {
+    let found = rows.rows(table, "name", name);
+    found.iter().find(|r| text(r, "domain_id") == domain_id).map(|r| r.id().to_owned())
+}
+
+/// A project and all above it up to, not including, its domain.
+pub(crate) fn ancestors(rows: &mut dyn Rows, project_id: &str) -> Vec<String> {
+    let mut out = Vec::new();
+    let mut next = rows.row(&PROJECT.table, project_id).and_then(|r| text(&r, "parent_id").map(str::to_owned));
+    while let Some(id) = next.filter(|id| !out.contains(id)) {
+        let Some(row) = rows.row(&PROJECT.table, &id).filter(|r| !flag(r, "is_domain")) else { break };
+        out.push(id);
+        next = text(&row, "parent_id").map(str::to_owned);
+    }
+    out
+}
+
+/// All projects below one, or below a domain, parents before children.
+pub(crate) fn subtree(rows: &mut dyn Rows, id: &str) -> Vec<Arc<Row>> {
+    let mut out = rows.rows(&PROJECT.table, "parent_id", id);
+    let mut at = 0;
+    while at < out.len() {
+        let below = rows.rows(&PROJECT.table, "parent_id", out[at].id());
+        out.extend(below.into_iter().filter(|r| r.id() != id));
+        at += 1;
+    }
+    out
+}

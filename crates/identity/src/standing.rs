@@ -1,0 +1,160 @@
+//! Whether a token still stands: everything that it rests on is asked of the rows, when it is made and at every use.
+//!
+//! ```text
+//! token -> user and domain enabled -> not taken back -> scope enabled -> roles still held -> trust, application credential
+//! ```
+//! So nothing needs to be told to other API processes when a user is disabled or a role is taken away: their rows say it.
+use crate::{
+    grants::{self, Target},
+    resources::{APP_CREDENTIAL, TRUST},
+    rows::{self, REVOCATIONS, Rows, flag, text},
+};
+use auth::{AccessRule, AppCredential, Role, Scope, Token, TokenScope, User};
+use base::Timestamp;
+use std::sync::Arc;
+use store::Row;
+
+/// What a token stands for.
+#[derive(Clone, Debug)]
+pub(crate) struct Standing {
+    pub(crate) user: User,
+    pub(crate) user_row: Arc<Row>,
+    pub(crate) scope: Scope,
+    /// With all that they imply.
+    pub(crate) roles: Vec<Role>,
+    pub(crate) app_credential: Option<Arc<Row>>,
+    pub(crate) trust: Option<Arc<Row>>,
+}
+
+/// Why a token does not stand. Clients are not told; operators are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Fallen {
+    #[error("the user or its domain is disabled or gone")]
+    User,
+    #[error("the token was revoked")]
+    Revoked,
+    #[error("the project or domain is disabled or gone")]
+    Scope,
+    #[error("the user has no role there")]
+    NoRole,
+    #[error("the application credential is gone, over, or lost its roles")]
+    AppCredential,
+    #[error("the trust is gone, over, or lost its roles")]
+    Trust,
+}
+
+fn taken_back(row: &Row, token: &Token) -> bool {
+    row.field("tokens_after").as_i64().is_some_and(|after| token.issued_at.0 < after)
+}
+
+fn is_over(row: &Row, now: Timestamp) -> bool {
+    row.field("expires_at").as_i64().is_some_and(|at| now.0 >= at)
+}
+
+/// What the token stands for now.
+pub(crate) fn of(rows: &mut dyn Rows, token: &Token, now: Timestamp) -> Result<Standing, Fallen> {
+    let (user, user_row) = rows::user(rows, token.user_id.as_str()).ok_or(Fallen::User)?;
+    if taken_back(&user_row, token) || rows.row(&REVOCATIONS, &token.audit_id.to_string()).is_some() {
+        return Err(Fallen::Revoked);
+    }
+    let (scope, target) = scope(rows, token)?;
+    let mut standing = Standing { user, user_row, scope, roles: Vec::new(), app_credential: None, trust: None };
+    let Some((target, id)) = target else {
+        let plain = token.trust_id.is_none() && token.app_credential_id.is_none();
+        return if plain { Ok(standing) } else { Err(Fallen::Scope) };
+    };
+    match (&token.trust_id, &token.app_credential_id) {
+        (Some(trust), _) => by_trust(rows, token, trust, &id, now, &mut standing)?,
+        (None, Some(app)) => by_app_credential(rows, token, app, &id, now, &mut standing)?,
+        (None, None) => standing.roles = grants::effective(rows, token.user_id.as_str(), target, &id),
+    }
+    if standing.roles.is_empty() {
+        return Err(Fallen::NoRole);
+    }
+    Ok(standing)
+}
+
+fn scope(rows: &mut dyn Rows, token: &Token) -> Result<(Scope, Option<(Target, String)>), Fallen> {
+    let still = |rows: &mut dyn Rows, id: &str| {
+        rows.row(&crate::resources::PROJECT.table, id).filter(|r| !taken_back(r, token)).ok_or(Fallen::Revoked).map(|_| ())
+    };
+    Ok(match &token.scope {
+        TokenScope::Unscoped => (Scope::Unscoped, None),
+        TokenScope::Project(id) => {
+            let project = rows::project(rows, id.as_str()).ok_or(Fallen::Scope)?;
+            still(rows, id.as_str())?;
+            still(rows, project.domain.id.as_str())?;
+            (Scope::Project(project), Some((Target::Project, id.as_str().to_owned())))
+        }
+        TokenScope::Domain(id) => {
+            let domain = rows::domain(rows, id.as_str()).ok_or(Fallen::Scope)?;
+            still(rows, id.as_str())?;
+            (Scope::Domain(domain), Some((Target::Domain, id.as_str().to_owned())))
+        }
+        TokenScope::System => (Scope::System, Some((Target::System, grants::SYSTEM.to_owned()))),
+    })
+}
+
+fn role_ids(row: &Row) -> Vec<String> {
+    row.field("role_ids").as_array().into_iter().flatten().filter_map(|v| v.as_str().map(str::to_owned)).collect()
+}
+
+/// Roles that were delegated count as long as whoever delegated them has them all.
+fn delegated(rows: &mut dyn Rows, by: &str, project: &str, ids: &[String]) -> Option<Vec<Role>> {
+    let given = grants::given(rows, by, Target::Project, project);
+    let held = grants::expand(rows, given);
+    if !ids.iter().all(|id| held.contains(id)) {
+        return None;
+    }
+    let all = grants::expand(rows, ids.to_vec());
+    Some(grants::shown(rows, &all))
+}
+
+fn by_trust(
+    rows: &mut dyn Rows,
+    token: &Token,
+    trust_id: &str,
+    project: &str,
+    now: Timestamp,
+    standing: &mut Standing,
+) -> Result<(), Fallen> {
+    let trust = rows.row(&TRUST.table, trust_id).filter(|t| !is_over(t, now)).ok_or(Fallen::Trust)?;
+    let acts_as = if flag(&trust, "impersonation") { "trustor_user_id" } else { "trustee_user_id" };
+    if trust.text(acts_as) != token.user_id.as_str() || text(&trust, "project_id") != Some(project) {
+        return Err(Fallen::Trust);
+    }
+    for party in ["trustor_user_id", "trustee_user_id"] {
+        rows::user(rows, trust.text(party)).ok_or(Fallen::Trust)?;
+    }
+    standing.roles = delegated(rows, trust.text("trustor_user_id"), project, &role_ids(&trust)).ok_or(Fallen::Trust)?;
+    standing.trust = Some(trust);
+    Ok(())
+}
+
+fn by_app_credential(
+    rows: &mut dyn Rows,
+    token: &Token,
+    id: &str,
+    project: &str,
+    now: Timestamp,
+    standing: &mut Standing,
+) -> Result<(), Fallen> {
+    let row = rows.row(&APP_CREDENTIAL.table, id).filter(|r| !is_over(r, now)).ok_or(Fallen::AppCredential)?;
+    if row.text("user_id") != token.user_id.as_str() || text(&row, "project_id") != Some(project) {
+        return Err(Fallen::AppCredential);
+    }
+    standing.roles = delegated(rows, token.user_id.as_str(), project, &role_ids(&row)).ok_or(Fallen::AppCredential)?;
+    standing.app_credential = Some(row);
+    Ok(())
+}
+
+impl Standing {
+    /// The application credential as policy and the edge know it.
+    pub(crate) fn app(&self) -> Option<AppCredential> {
+        let row = self.app_credential.as_ref()?;
+        let rules = row.field("access_rules").as_array().map(|rules| {
+            rules.iter().filter_map(|r| serde_json::from_value::<AccessRule>(r.clone()).ok()).collect::<Vec<_>>()
+        });
+        Some(AppCredential { id: row.id().to_owned(), restricted: !flag(row, "unrestricted"), access_rules: rules })
+    }
+}

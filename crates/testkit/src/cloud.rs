@@ -1,0 +1,150 @@
+//! [`TestCloud`]: the API of a whole cloud in this process.
+use crate::Client;
+use api::{Cloud, Edge, Service};
+use auth::password::Cost;
+use base::{Clock, SystemClock};
+use resource::{Registry, Settings, StateMap};
+use serde_json::{Value, json};
+use std::{collections::HashMap, net::SocketAddr, sync::Arc};
+use store::{Db, Memory, Store, Table};
+use tokio::{net::TcpListener, sync::oneshot};
+
+/// Password of the user `admin`.
+pub const ADMIN_PASSWORD: &str = "admin-of-the-test-cloud";
+
+/// What a cloud is made of besides the identity service; the defaults are all that tests of identity need.
+///
+/// A test of another service names its service and, in `prepare`, the state that its handlers ask for.
+pub struct Setup {
+    pub services: Vec<Service>,
+    /// Runs when the store is open and before the first request.
+    pub prepare: Box<dyn FnOnce(&Db, &mut StateMap) + Send>,
+    /// Tables besides those of the services and of the engine.
+    pub tables: Vec<&'static Table>,
+    pub store: Arc<dyn Store>,
+    pub clock: Arc<dyn Clock>,
+    /// Port 0 is any that is free.
+    pub address: SocketAddr,
+    pub admin_password: String,
+    /// Policy overrides: name and rule.
+    pub policy: Vec<(String, String)>,
+}
+
+impl Default for Setup {
+    fn default() -> Self {
+        Self {
+            services: Vec::new(),
+            prepare: Box::new(|_, _| {}),
+            tables: Vec::new(),
+            store: Memory::new(),
+            clock: Arc::new(SystemClock),
+            address: SocketAddr::from(([127, 0, 0, 1], 0)),
+            admin_password: ADMIN_PASSWORD.into(),
+            policy: Vec::new(),
+        }
+    }
+}
+
+/// The API of a cloud on a port of its own. It stops when it is dropped.
+pub struct TestCloud {
+    /// `http://127.0.0.1:port`
+    pub url: String,
+    pub cloud: Arc<Cloud>,
+    /// Every route, with its service's name and prefix: what the access matrix walks.
+    pub routes: Vec<crate::matrix::Known>,
+    admin_password: String,
+    _stop: oneshot::Sender<()>,
+    _keys: tempfile::TempDir,
+}
+
+impl TestCloud {
+    /// A cloud with the services that need nothing besides the store.
+    pub async fn start() -> Self {
+        Self::with(Setup::default()).await
+    }
+
+    /// A cloud with these services and the identity service, bootstrapped.
+    pub async fn with(setup: Setup) -> Self {
+        let keys = tempfile::tempdir().expect("a directory for keys");
+        let listener = TcpListener::bind(setup.address).await.expect("a port on the loopback");
+        let url = format!("http://{}", listener.local_addr().expect("a bound port"));
+        let mut services = vec![identity::service()];
+        services.extend(setup.services);
+
+        let mut tables: Vec<&'static Table> = resource::engine::TABLES.into_iter().chain(setup.tables).collect();
+        let mut quotas = HashMap::new();
+        for s in &services {
+            tables.extend(s.resources.iter().map(|d| &d.table).chain(s.tables.iter().copied()));
+            quotas.extend(s.quotas.iter().map(|(name, limit)| (format!("{}:{name}", s.name), *limit)));
+        }
+        let mut seen = std::collections::HashSet::new();
+        tables.retain(|t| seen.insert(t.name));
+        let db = Db::open(setup.store, setup.clock, &tables).await.expect("the store opens");
+
+        let config = identity::AuthConfig {
+            password_cost: Cost { memory_kib: 8, passes: 1, lanes: 1 },
+            ..identity::AuthConfig::new(keys.path())
+        };
+        let auth = identity::Auth::open(db.clone(), config).expect("keys can be made");
+        let mut state = StateMap::default();
+        state.insert(auth.clone());
+        (setup.prepare)(&db, &mut state);
+        let catalog = services.iter().filter_map(|s| catalog_entry(s.name)).collect();
+        let defs = services.iter().flat_map(|s| s.resources.iter().copied()).collect();
+        let book = resource::policy_book(api::rules(&services), setup.policy).expect("the policy book is sound");
+        let cloud = Arc::new(Cloud {
+            db,
+            settings: Arc::new(Settings { region: "RegionOne".into(), quotas, public_endpoint: url.clone() }),
+            policy: Arc::new(book),
+            registry: Arc::new(Registry::new(defs)),
+            state: Arc::new(state),
+            authenticator: auth,
+        });
+        let config = identity::BootstrapConfig { admin_password: setup.admin_password.clone(), services: catalog };
+        identity::bootstrap(&cloud, &config).await.expect("bootstrap of the identity service");
+
+        let routes = crate::matrix::known(&services);
+        let edge = Edge::new(cloud.clone(), services);
+        let (stop, stopped) = oneshot::channel::<()>();
+        tokio::spawn(api::serve(listener, edge.router, async move {
+            stopped.await.ok();
+        }));
+        Self { url, cloud, routes, admin_password: setup.admin_password, _stop: stop, _keys: keys }
+    }
+
+    /// A client without a token.
+    pub fn anonymous(&self) -> Client {
+        Client::new(&self.url)
+    }
+    /// The administrator, scoped to the project `admin`.
+    pub async fn admin(&self) -> Client {
+        self.anonymous().login_to("admin", &self.admin_password, "admin").await
+    }
+    /// A user with the role `member` in a project of that name; both are made when they do not exist.
+    pub async fn member(&self, project: &str) -> Client {
+        self.user(project, "member").await
+    }
+    /// A user `<project>-<role>` with that role in a project of that name; both are made when they do not exist.
+    pub async fn user(&self, project: &str, role: &str) -> Client {
+        let admin = self.admin().await;
+        let (name, password) = (format!("{project}-{role}"), format!("password of {project}-{role}"));
+        let project_id = ensure(&admin, "project", json!({ "name": project })).await;
+        let user_id = ensure(&admin, "user", json!({"name": name, "password": password})).await;
+        let role_id = ensure(&admin, "role", json!({ "name": role })).await;
+        admin.put(&format!("/identity/v3/projects/{project_id}/users/{user_id}/roles/{role_id}"), Value::Null).await.expect(204);
+        self.anonymous().login_to(&name, &password, project).await
+    }
+}
+
+async fn ensure(admin: &Client, kind: &str, body: Value) -> String {
+    let name = body["name"].as_str().unwrap_or_default();
+    let found = admin.get(&format!("/identity/v3/{kind}s?name={name}")).await.expect(200);
+    if let Some(id) = found.at(&format!("/{kind}s/0/id")).as_str() {
+        return id.to_owned();
+    }
+    admin.post(&format!("/identity/v3/{kind}s"), json!({ kind: body })).await.expect(201).text(&format!("/{kind}/id"))
+}
+
+fn catalog_entry(service: &str) -> Option<identity::CatalogService> {
+    identity::CATALOG.iter().find(|c| c.path.split('/').nth(1) == Some(service)).cloned()
+}
