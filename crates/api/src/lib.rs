@@ -8,6 +8,7 @@
 mod call;
 mod crud;
 pub mod dialect;
+mod openapi;
 mod pipeline;
 mod reply;
 mod route;
@@ -16,6 +17,7 @@ mod server;
 pub use call::{Authenticator, Body, Call, Cloud};
 pub use crud::{body_of, links, listing_reply, resource_routes, show_one, view_row};
 pub use dialect::Dialect;
+pub use openapi::openapi;
 pub use pipeline::{Edge, rules};
 pub use reply::{ByteStream, Reply, ReplyBody, WebSocketTask};
 pub use resource::{Cx, Error, ErrorKind, Map, Result};

@@ -120,8 +120,8 @@ impl Memory {
             let age = entry.metadata().and_then(|m| m.modified()).ok().and_then(|t| t.elapsed().ok());
             if age.is_some_and(|a| a > TOMBSTONES_KEPT) {
                 let _ = fs::remove_file(entry.path());
-            } else if !servers.contains_key(&id) {
-                servers.insert(id, Arc::new(Mutex::new(read(&entry.path()))));
+            } else {
+                servers.entry(id).or_insert_with(|| Arc::new(Mutex::new(read(&entry.path()))));
             }
         }
         Ok(Self { dir: Some(dir.to_owned()), servers: Mutex::new(servers) })

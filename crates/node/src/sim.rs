@@ -263,7 +263,7 @@ impl Hypervisor for Sim {
             let mut found: Vec<String> = lock(&self.guests).keys().cloned().collect();
             let owned = owned();
             found.retain(|id| !owned.contains(id));
-            found.iter().for_each(|id| drop(lock(&self.guests).remove(id)));
+            lock(&self.guests).retain(|id, _| !found.contains(id));
             found
         })
     }
@@ -302,7 +302,7 @@ impl Nics for Wires {
             let mut found: Vec<String> = lock(&self.plugged).iter().cloned().collect();
             let owned = owned();
             found.retain(|p| !owned.contains(p));
-            found.iter().for_each(|p| drop(lock(&self.plugged).remove(p)));
+            lock(&self.plugged).retain(|p| !found.contains(p));
             found
         })
     }

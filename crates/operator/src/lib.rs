@@ -7,12 +7,13 @@
 //! | `GET /operator/v1/status` | counts of what the cloud holds |
 //! | `GET /operator/v1/tasks` | reconcilers, and keys in trouble with their last error and next run |
 //! | `GET /operator/v1/nodes` | hosts as they last reported |
+//! | `GET /operator/v1/openapi/{service}` | the OpenAPI document of a service, made from its tables |
 //! | `GET /operator/v1/why/{what}/{id}` | the story of one resource, by id or name |
 use api::{Access, Call, Dialect, Error, Map, Reply, Result, Route, Service, dialect};
 use reconcile::TaskList;
 use resource::{ResourceDef, engine};
 use serde_json::{Value, json};
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 use store::Row;
 
 const RULE: Access = Access::Rule("operator:read", "admin");
@@ -33,8 +34,23 @@ pub fn service_v1() -> Service {
         Route::new("GET", "/v1/status", RULE, status),
         Route::new("GET", "/v1/tasks", RULE, tasks),
         Route::new("GET", "/v1/nodes", RULE, nodes),
+        Route::new("GET", "/v1/openapi/{service}", Access::Authenticated, openapi),
         Route::new("GET", "/v1/why/{what}/{id}", RULE, why),
     ])
+}
+
+/// The documents of all services by name, made at start.
+pub struct Documents(BTreeMap<&'static str, Value>);
+impl Documents {
+    pub fn of(services: &[Service], endpoint: &str) -> Self {
+        Self(services.iter().map(|s| (s.name, api::openapi(s, endpoint))).collect())
+    }
+}
+
+async fn openapi(call: Call) -> Result<Reply> {
+    let documents: Arc<Documents> = call.cx.state()?;
+    let name = call.param("service");
+    documents.0.get(name).map(|d| Reply::ok(d.clone())).ok_or_else(|| Error::not_found(format!("There is no service {name}.")))
 }
 
 fn service(name: &'static str, prefix: &'static str, routes: Vec<Route>) -> Service {

@@ -71,3 +71,27 @@ impl Readers {
         Ok(answer)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Sqlite;
+    use store::{Store, Txn, TxnId, Write};
+
+    #[tokio::test]
+    async fn a_read_waits_until_what_it_saw_is_published() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("store.db");
+        let store = Sqlite::open(&path).unwrap();
+        let write = Write::Put { key: "t/a/x".into(), value: "1".into(), lease: None };
+        store.txn(Txn { id: TxnId::random(), compares: Vec::new(), writes: vec![write] }).await.unwrap();
+        drop(store);
+        let (publish, published) = watch::channel(0);
+        let readers = Arc::new(Readers::new(path, published));
+        let mut read = std::pin::pin!(readers.read(|rows| rows.get("t/a/x")));
+        let early = tokio::time::timeout(Duration::from_millis(100), &mut read).await;
+        assert!(early.is_err(), "nobody may know of revision 1 yet");
+        publish.send_replace(1);
+        assert_eq!(read.await.unwrap().0.unwrap().modified, 1);
+    }
+}

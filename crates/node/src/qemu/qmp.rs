@@ -196,7 +196,6 @@ async fn listen(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::os::fd::AsFd as _;
     use tokio::net::UnixListener;
 
     /// A QEMU of two answers: refuses `bad`, takes anything else, sends an event first, and leaves at `quit`.
@@ -235,7 +234,7 @@ mod tests {
         assert!(q.run("query-status", json!({})).await.unwrap()["n"].is_u64());
         assert_eq!(events.recv().await.unwrap().name, "RESET");
         assert!(matches!(q.run("bad", json!({})).await, Err(QmpError::Refused { .. })));
-        let null = OwnedFd::from(std::fs::File::open("/dev/null").unwrap().as_fd().try_clone_to_owned().unwrap());
+        let null = OwnedFd::from(std::fs::File::open("/dev/null").unwrap());
         q.pass("f", &null).await.unwrap();
         assert!(matches!(q.run("quit", json!({})).await, Err(QmpError::Closed)));
         tokio::time::timeout(Duration::from_secs(5), went).await.unwrap().unwrap();

@@ -1,0 +1,25 @@
+//! OAuth1 consumers (Keystone api-ref, `OS-OAUTH1`): only their records; tokens by OAuth1 are not given.
+use resource::{Kind, Map, Reader, Resource, Rules};
+use serde::{Deserialize, Serialize};
+
+/// A third party that may ask for access.
+#[derive(Resource, Serialize, Deserialize, Clone, Debug)]
+#[resource(service = "identity", path = "/v3/OS-OAUTH1/consumers", id = "hex", extras)]
+#[policy(
+    list = "rule:identity:system_reader",
+    show = "rule:identity:system_reader",
+    create = "admin",
+    update = "admin",
+    delete = "admin"
+)]
+pub(crate) struct Consumer {
+    /// What it is.
+    #[field(create, update, kind = Kind::Optional(&Kind::Text { min: 0, max: 65535 }))]
+    pub(crate) description: Option<String>,
+}
+
+impl Rules for Consumer {
+    fn view(_row: &Map, out: &mut Map, _cx: &resource::Cx, _reader: &Reader<'_>) {
+        out.shift_remove("secret");
+    }
+}

@@ -1,0 +1,130 @@
+//! Unified limits (Keystone api-ref, `v3/registered_limits`, `v3/limits`): defaults per service and resource, and what differs
+//! from them for a project or a domain. Drover's services count against quotas of their own; this is for those who ask Keystone.
+use super::{LIMIT, REGION, REGISTERED_LIMIT, SERVICE};
+use crate::rows::{Rows as _, domain_row};
+use resource::{Cx, Deletion, Error, Kind, Map, Object, Reader, Resource, Result, Rules, Tx, engine};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+/// The default limit of a resource of a service.
+#[derive(Resource, Serialize, Deserialize, Clone, Debug)]
+#[resource(
+    service = "identity",
+    path = "/v3/registered_limits",
+    id = "hex",
+    unique = "service_id,region_id,resource_name"
+)]
+#[policy(list = "any", show = "any", create = "admin", update = "admin", delete = "admin")]
+pub(crate) struct RegisteredLimit {
+    /// The service whose resource it is.
+    #[field(create, update, required, filter, index)]
+    pub(crate) service_id: String,
+    /// The region, if it is for one only.
+    #[field(create, update, filter)]
+    pub(crate) region_id: Option<String>,
+    /// What is counted.
+    #[field(create, update, required, filter, min = 1, max = 255)]
+    pub(crate) resource_name: String,
+    /// -1 is no limit.
+    #[field(create, update, required, kind = Kind::Int { min: -1, max: 2147483647 })]
+    pub(crate) default_limit: i64,
+    /// What it means.
+    #[field(create, update)]
+    pub(crate) description: Option<String>,
+}
+
+/// What differs from the default for a project or a domain.
+#[derive(Resource, Serialize, Deserialize, Clone, Debug)]
+#[resource(
+    service = "identity",
+    path = "/v3/limits",
+    id = "hex",
+    unique = "service_id,region_id,resource_name,project_id,domain_id"
+)]
+#[policy(list = "any", show = "any", create = "admin", update = "admin", delete = "admin")]
+pub(crate) struct Limit {
+    /// The service whose resource it is.
+    #[field(create, required, filter, index)]
+    pub(crate) service_id: String,
+    /// The region, if it is for one only.
+    #[field(create, filter)]
+    pub(crate) region_id: Option<String>,
+    /// What is counted.
+    #[field(create, required, filter, min = 1, max = 255)]
+    pub(crate) resource_name: String,
+    /// -1 is no limit.
+    #[field(create, update, required, kind = Kind::Int { min: -1, max: 2147483647 })]
+    pub(crate) resource_limit: i64,
+    /// What it means.
+    #[field(create, update)]
+    pub(crate) description: Option<String>,
+    /// The project that it is for.
+    #[field(create, filter)]
+    pub(crate) project_id: Option<String>,
+    /// The domain that it is for.
+    #[field(create, filter, index)]
+    pub(crate) domain_id: Option<String>,
+}
+
+impl Rules for RegisteredLimit {
+    fn create(row: &mut Object<Self>, _cx: &Cx, tx: &mut Tx<'_>) -> Result<()> {
+        check(tx, &row.service_id, row.region_id.as_deref())
+    }
+
+    fn update(row: &mut Object<Self>, old: &Object<Self>, _cx: &Cx, tx: &mut Tx<'_>) -> Result<()> {
+        let moved = row.service_id != old.service_id || row.region_id != old.region_id || row.resource_name != old.resource_name;
+        if moved {
+            in_use(old, tx)?;
+        }
+        check(tx, &row.service_id, row.region_id.as_deref())
+    }
+
+    fn delete(row: &mut Object<Self>, _cx: &Cx, tx: &mut Tx<'_>) -> Result<Deletion> {
+        in_use(row, tx)?;
+        Ok(Deletion::Now)
+    }
+}
+
+fn check(tx: &mut Tx<'_>, service: &str, region: Option<&str>) -> Result<()> {
+    if tx.row(&SERVICE.table, service).is_none() {
+        return Err(Error::bad_request(format!("Limit references a service that does not exist: {service}.")));
+    }
+    match region {
+        Some(region) if tx.row(&REGION.table, region).is_none() => {
+            Err(Error::bad_request(format!("Limit references a region that does not exist: {region}.")))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn in_use(row: &Object<RegisteredLimit>, tx: &mut Tx<'_>) -> Result<()> {
+    let limits = tx.children(&LIMIT.table, "service_id", &row.service_id);
+    let same = |l: &store::Row| l.text("resource_name") == row.resource_name && l.field("region_id").as_str() == row.region_id.as_deref();
+    if limits.iter().any(|l| same(l)) {
+        return Err(Error::forbidden(format!("Registered limit {} is in use by limits of projects; delete these first.", row.id)));
+    }
+    Ok(())
+}
+
+impl Rules for Limit {
+    fn create(row: &mut Object<Self>, _cx: &Cx, tx: &mut Tx<'_>) -> Result<()> {
+        match (&row.project_id, &row.domain_id) {
+            (Some(p), None) if tx.row(&super::PROJECT.table, p).is_none() => return Err(engine::not_found(super::PROJECT, p)),
+            (None, Some(d)) if domain_row(tx, d).is_none() => return Err(engine::not_found(super::DOMAIN, d)),
+            (Some(_), None) | (None, Some(_)) => {}
+            _ => return Err(Error::bad_request("A limit is for a project or for a domain; name one of them.")),
+        }
+        let registered = tx.rows(&REGISTERED_LIMIT.table, "service_id", &row.service_id);
+        let same = |l: &store::Row| l.text("resource_name") == row.resource_name && l.field("region_id").as_str() == row.region_id.as_deref();
+        if !registered.iter().any(|l| same(l)) {
+            return Err(Error::forbidden(format!("There is no registered limit of {}; register it first.", row.resource_name)));
+        }
+        check(tx, &row.service_id, row.region_id.as_deref())
+    }
+
+    fn visible(row: &Map, cx: &Cx, _reader: &Reader<'_>) -> bool {
+        let is = |field: &str, id: Option<&str>| id.is_some() && row.get(field).and_then(Value::as_str) == id;
+        let domain = cx.caller.scope.project().map(|p| p.domain.id.as_str()).or(cx.caller.domain_id());
+        is("project_id", cx.caller.project_id()) || is("domain_id", domain) || cx.may("identity:system_reader", None)
+    }
+}
