@@ -79,9 +79,10 @@ fn check_visible(def: &ResourceDef, dialect: &Dialect, action: &str, cx: &Cx, re
     match row.and_then(|row| visible_row(def, cx, reader, &row).cloned()) {
         Some(row) => Ok(row),
         None => {
-            // Keystone says 403 to those who could not do it to any row, so that 404 tells them nothing.
+            // Keystone says 403 to those who may not see any such row, so that 404 tells them nothing.
             if dialect.name == "identity" {
                 let asked: Map = cx.params.iter().map(|(k, v)| (k.clone(), v.as_str().into())).collect();
+                let action = if def.rule("show").is_some() { "show" } else { action };
                 require(def, dialect, action, cx, Some(&asked))?;
             }
             Err(engine::not_found(def, id))

@@ -5,6 +5,7 @@
 //! ```
 //! Services describe resources and handlers; they see no HTTP library. A [`Dialect`] is a service's wire habits. Errors become
 //! HTTP in one place ([`dialect`]).
+mod assembly;
 mod call;
 mod crud;
 pub mod dialect;
@@ -14,6 +15,7 @@ mod reply;
 mod route;
 mod server;
 
+pub use assembly::{quotas, registry, tables};
 pub use call::{Authenticator, Body, Call, Cloud};
 pub use crud::{body_of, links, listing_reply, resource_routes, show_one, view_row};
 pub use dialect::Dialect;

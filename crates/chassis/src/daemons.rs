@@ -61,6 +61,17 @@ impl Daemons {
         Ok(())
     }
 
+    /// As [`Self::stop`], and bridges leave the host: the kernel's datapath would keep them.
+    pub(crate) async fn remove(&self) -> Result<(), Error> {
+        let control = self.path("vswitchd.ctl");
+        if self.vswitchd().running().is_some()
+            && let Err(e) = supervise::run(&["ovs-appctl", &format!("--target={}", control.display()), "exit", "--cleanup"]).await
+        {
+            tracing::warn!("ovs-vswitchd did not clean up by itself and is stopped as it is: {}", base::chain(&e));
+        }
+        self.stop().await
+    }
+
     pub(crate) async fn ensure_database(&self) -> Result<(), Error> {
         let path = self.path("conf.db");
         std::fs::create_dir_all(&self.run_dir).map_err(|source| Error::File { path: self.run_dir.clone(), source })?;

@@ -166,6 +166,11 @@ impl Drop for Watch {
     }
 }
 
+/// Ends the processes of a chassis and takes its bridges off the host; the database stays. No error if nothing runs.
+pub async fn remove(config: &Config) -> Result<(), Error> {
+    Daemons::new(config).remove().await
+}
+
 /// Switches off what the userspace datapath cannot do for a packet that leaves through `interface`: checksums left to the
 /// card would stay empty, and TCP would time out while ping works. Needed on each veth's far end and each bridge device.
 pub async fn no_offload(netns: Option<&str>, interface: &str) -> Result<(), Error> {

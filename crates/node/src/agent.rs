@@ -78,6 +78,7 @@ impl Agent {
             informed: watch::Sender::new(false),
             informed_at: OnceLock::new(),
         });
+        let assignments = shared.uplink.assignments();
         let weak = Arc::downgrade(&shared);
         shared.ports.hypervisor.on_change(Arc::new(move |id| {
             if let Some(server) = weak.upgrade().and_then(|s| s.server(id)) {
@@ -85,7 +86,7 @@ impl Agent {
             }
         }));
         let tasks = vec![
-            tokio::spawn(distribute(shared.clone())).abort_handle(),
+            tokio::spawn(distribute(shared.clone(), assignments)).abort_handle(),
             tokio::spawn({
                 let shared = shared.clone();
                 async move { shared.board.send(&*shared.uplink).await }
@@ -138,15 +139,15 @@ impl assign::Agent for Agent {
 /// The desired metadata networks and the task that makes them so.
 type Networks = watch::Sender<BTreeMap<String, Arc<MetadataNetwork>>>;
 
-async fn distribute(shared: Arc<Shared>) {
-    let mut assignments = shared.uplink.assignments();
+async fn distribute(shared: Arc<Shared>, mut assignments: watch::Receiver<Arc<Assignments>>) {
     let (networks, wanted_networks) = watch::channel(BTreeMap::new());
     let _networks = AbortOnDrop(tokio::spawn(keep_networks(shared.clone(), wanted_networks)).abort_handle());
     let mut snapshots = HashMap::new();
     let mut before = Arc::<Assignments>::default();
+    let was_sent = assignments.has_changed().unwrap_or(false);
     let mut now = assignments.borrow_and_update().clone();
     let is_empty = now.servers.is_empty() && now.networks.is_empty() && now.snapshots.is_empty();
-    if !is_empty {
+    if was_sent || !is_empty {
         inform(&shared, &now);
     }
     loop {
@@ -161,8 +162,9 @@ async fn distribute(shared: Arc<Shared>) {
     }
 }
 
-/// The first set that came from the controllers: what is known here and not in it is an orphan. An empty set that was there from
-/// the start proves nothing: the uplink may not be connected yet.
+/// The first set that came from the controllers: what is known here and not in it is an orphan. An empty set that nobody sent proves
+/// nothing: the uplink may not be connected yet. An uplink shows that it was sent by handing out clones of the receiver that its
+/// channel was made with, in which a value that was sent counts as unseen.
 fn inform(shared: &Arc<Shared>, now: &Assignments) {
     if shared.informed_at.set(Instant::now()).is_ok() {
         shared.informed.send_replace(true);

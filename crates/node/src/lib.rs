@@ -25,11 +25,13 @@ pub mod remember;
 mod server;
 pub mod sim;
 mod snapshot;
+mod switch;
 
 pub use agent::Agent;
 pub use config::{Config, GuestUsers};
 pub use error::Error;
 pub use nic::{SwitchError, VirtualSwitch};
+pub use switch::OvnSwitch;
 
 use assign::{Blobs, Uplink};
 use std::sync::Arc;
@@ -49,6 +51,18 @@ pub async fn start(
         metadata: Arc::new(metadata::Responder::new(&config, switch)),
     };
     Ok(Agent::start(config, ports, memory, uplink, blobs))
+}
+
+/// Ends all guests of this node and takes their interfaces and namespaces away, while no agent runs. Disks stay, and the next agent
+/// starts again what is still wanted.
+pub async fn stop_all(config: &Config) -> Result<(), Error> {
+    config.check()?;
+    if !config.dir.exists() {
+        return Ok(());
+    }
+    qemu::stop_all(config, &remember::Memory::open(&config.dir)?).await?;
+    nic::remove_all(config).await?;
+    metadata::remove_all(config).await
 }
 
 /// Starts the agent and keeps it until the returned future is dropped.

@@ -109,6 +109,14 @@ impl Responder {
     }
 }
 
+/// Removes all namespaces of a node; the switch forgets their ends by itself.
+pub(crate) async fn remove_all(config: &Config) -> Result<(), Error> {
+    for place in namespace::Place::all(&config.namespace_prefix, &config.interface_prefix) {
+        place.remove().await?;
+    }
+    Ok(())
+}
+
 impl Metadata for Responder {
     fn ensure<'a>(&'a self, network: &'a MetadataNetwork) -> Pending<'a, Result<(), Error>> {
         Box::pin(self.bring_up(network))

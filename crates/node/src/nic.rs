@@ -11,7 +11,7 @@ use crate::{
 use assign::{Pending, PortAssignment};
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fs, io,
+    fs,
     path::Path,
     sync::Arc,
 };
@@ -62,6 +62,14 @@ pub(crate) async fn delete(interface: &str) -> Result<(), Error> {
         Err(_) if !exists(interface) => Ok(()),
         result => result.map(drop),
     }
+}
+
+/// Removes all taps of a node; the switch forgets them by itself.
+pub(crate) async fn remove_all(config: &Config) -> Result<(), Error> {
+    for name in with_prefix(&format!("{}t", config.interface_prefix)) {
+        delete(&name).await?;
+    }
+    Ok(())
 }
 
 /// Guests' interfaces.
@@ -131,12 +139,6 @@ impl Nics for Taps {
     }
     fn sweep<'a>(&'a self, owned: Owned<'a>) -> Pending<'a, Vec<String>> {
         Box::pin(self.clean(owned))
-    }
-}
-
-impl From<SwitchError> for io::Error {
-    fn from(e: SwitchError) -> Self {
-        Self::other(e)
     }
 }
 

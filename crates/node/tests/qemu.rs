@@ -285,7 +285,6 @@ async fn leftovers_are_removed_and_strangers_are_not() {
     fs::remove_dir_all(lab.server_dir(&s.id)).unwrap();
     lab.control.remove(&s.id);
     let _agent = lab.start().await;
-    lab.control.edit(|_| {});
     let is_clean = || {
         let dead = !Path::new(&format!("/proc/{pid}")).exists() || is_zombie(pid);
         (lab.taps().is_empty() && dead).then_some(())
@@ -350,4 +349,23 @@ async fn the_host_is_reported() {
     let Report::Host(host) = host else { panic!("{host:?}") };
     assert_eq!((host.hypervisor_type.as_str(), host.accelerator.as_str()), ("QEMU", "tcg"));
     assert!(host.hypervisor_version > 1_000_000 && host.vcpus > 0 && host.memory_mib > 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stopped_node_starts_again_what_is_wanted() {
+    let Some(lab) = Lab::new() else { return };
+    let (agent, c) = (lab.start().await, &lab.control);
+    let mut s = server();
+    s.ports = vec![port()];
+    c.assign(&s);
+    let launched = c.reach(&s.id, GuestState::Running).await.launched_at;
+    drop(agent);
+    node::stop_all(&lab.config()).await.unwrap();
+    assert_eq!((lab.pid(&s.id), lab.taps().len()), (None, 0));
+    assert!(lab.server_dir(&s.id).join("disk-0.qcow2").exists());
+    let _agent = lab.start().await;
+    c.wait(&s.id, |r| r.state == GuestState::Running && r.launched_at != launched).await;
+    assert_eq!(lab.taps().len(), 1);
+    c.remove(&s.id);
+    lab.gone(&s.id).await;
 }

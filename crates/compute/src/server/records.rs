@@ -1,6 +1,6 @@
 //! What is kept of a server beside its row: instance actions, allocations, quota, user data, and what was deleted.
 use crate::{
-    common::{ACTIONS, ALLOCATIONS, DELETED, PROVIDERS, SNAPSHOTS, USER_DATA, by_index_tx, elevated, object, text},
+    common::{ACTIONS, ALLOCATIONS, DELETED, PROVIDERS, SNAPSHOTS, USER_DATA, elevated, object},
     quota,
     resources::{
         Server,
@@ -183,7 +183,7 @@ pub(crate) fn remove(tx: &mut Tx<'_>, cx: &Cx, mut server: Object<Server>) -> Re
     counted[2].1 += held_ram;
     quota::release(tx, server.project_id(), &server.user_id, &counted);
     tx.delete(&USER_DATA, &server.id);
-    for row in by_index_tx(tx, &SNAPSHOTS, "server_id", &server.id) {
+    for row in tx.find(&SNAPSHOTS, "server_id", &server.id) {
         abandon_snapshot(tx, cx, row.id())?;
     }
     if let Some(image) = server.shelved_image.take() {
@@ -229,10 +229,8 @@ pub(crate) fn begin(server: &mut Server, cx: &Cx, name: &str, now: Timestamp) {
     server.deadline = Some(now.plus(super::plan::allowance(name, build_timeout(cx))).0);
 }
 
-/// How long a build may take; seconds in `compute:build_timeout` of the settings' quotas are no option, so it is a constant until the
-/// settings carry it.
-pub(crate) fn build_timeout(_cx: &Cx) -> std::time::Duration {
-    std::time::Duration::from_secs(300)
+fn build_timeout(cx: &Cx) -> std::time::Duration {
+    cx.state.get::<crate::Config>().unwrap_or_default().build_timeout
 }
 
 /// Marks the server as being deleted. The node's end is awaited where it has one; otherwise it goes at once.
@@ -259,11 +257,6 @@ pub(crate) fn save(tx: &mut Tx<'_>, server: Object<Server>, request_id: &str) ->
     crate::common::touch(&mut map, tx.now, request_id);
     tx.put(&Server::DEF.table, &id, Value::Object(map.clone()));
     Ok(map)
-}
-
-/// The name of the user's flavor in a message.
-pub(crate) fn shown_id(map: &Map) -> &str {
-    text(map, "id")
 }
 
 #[cfg(test)]

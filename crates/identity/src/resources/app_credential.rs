@@ -1,5 +1,5 @@
 //! Application credentials (Keystone api-ref, `v3/users/{user_id}/application_credentials`): a part of a user's roles on one
-//! project behind a secret of its own. Made by [`crate::api::app_credentials`].
+//! project behind a secret of its own. Made by [`crate::handlers::app_credentials`].
 use super::{ROLE, own};
 use crate::rows::{Rows as _, text};
 use resource::{Cx, Deletion, Error, Kind, Map, Object, Reader, Resource, Result, Rules, Tx};

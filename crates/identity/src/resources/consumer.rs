@@ -1,5 +1,5 @@
 //! OAuth1 consumers (Keystone api-ref, `OS-OAUTH1`): only their records; tokens by OAuth1 are not given.
-use resource::{Kind, Map, Reader, Resource, Rules};
+use resource::{Kind, Resource, Rules};
 use serde::{Deserialize, Serialize};
 
 /// A third party that may ask for access.
@@ -16,10 +16,9 @@ pub(crate) struct Consumer {
     /// What it is.
     #[field(create, update, kind = Kind::Optional(&Kind::Text { min: 0, max: 65535 }))]
     pub(crate) description: Option<String>,
+    /// The secret, shown once; sealed with keys that are not in the store.
+    #[field(hidden)]
+    pub(crate) sealed: String,
 }
 
-impl Rules for Consumer {
-    fn view(_row: &Map, out: &mut Map, _cx: &resource::Cx, _reader: &Reader<'_>) {
-        out.shift_remove("secret");
-    }
-}
+impl Rules for Consumer {}

@@ -1,4 +1,4 @@
-//! Groups of endpoints by filters (Keystone api-ref, `OS-EP-FILTER`). Who sees them: [`crate::api::endpoint_filter`].
+//! Groups of endpoints by filters (Keystone api-ref, `OS-EP-FILTER`). Who sees them: [`crate::handlers::endpoint_filter`].
 use crate::cascade;
 use resource::{Cx, Deletion, Error, Kind, Map, Object, Resource, Result, Rules, Tx};
 use serde::{Deserialize, Serialize};

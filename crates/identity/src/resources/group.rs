@@ -1,4 +1,4 @@
-//! Groups (Keystone api-ref, `v3/groups`); their members: [`crate::api::groups`].
+//! Groups (Keystone api-ref, `v3/groups`); their members: [`crate::handlers::groups`].
 use super::{check_domain, home_domain, in_sight, inexact};
 use crate::{
     cascade,

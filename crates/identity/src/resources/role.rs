@@ -1,4 +1,4 @@
-//! Roles (Keystone api-ref, `v3/roles`). What they imply: [`crate::api::implied`]; who has them: [`crate::grants`].
+//! Roles (Keystone api-ref, `v3/roles`). What they imply: [`crate::handlers::implied`]; who has them: [`crate::grants`].
 use super::{ROLE, check_domain, check_mutable, inexact, merge_options};
 use crate::cascade;
 use resource::{Cx, Deletion, Error, Kind, Map, Object, Resource, Result, Rules, Tx};

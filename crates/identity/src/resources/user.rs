@@ -1,5 +1,5 @@
 //! Users (Keystone api-ref, `v3/users`). Handlers of their own create and change them, since hashing takes a while:
-//! [`crate::api::users`].
+//! [`crate::handlers::users`].
 use super::{USER, check_domain, in_sight, inexact, merge_options};
 use crate::cascade;
 use resource::{Cx, Deletion, Error, Kind, Map, Object, Reader, Resource, Result, Rules, Tx};

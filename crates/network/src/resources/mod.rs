@@ -1,11 +1,11 @@
 //! The resources of the service, one file each.
 mod address_group;
 mod address_scope;
-mod floatingip;
-mod network;
+pub(crate) mod floatingip;
+pub(crate) mod network;
 mod port;
 mod rbac_policy;
-mod router;
+pub(crate) mod router;
 mod security_group;
 mod security_group_rule;
 mod subnet;
@@ -20,7 +20,7 @@ pub(crate) use rbac_policy::RbacPolicy;
 pub(crate) use router::{ExternalFixedIp, GatewayInfo, Hop, Router};
 pub(crate) use security_group::SecurityGroup;
 pub(crate) use security_group_rule::SecurityGroupRule;
-pub(crate) use subnet::{HostRoute, Pool, Subnet, UNSAID};
+pub(crate) use subnet::{HostRoute, Pool, Subnet, UNSAID, of_network};
 pub(crate) use subnetpool::{SubnetPool, routes as subnetpool_routes};
 
 use resource::{Kind, Resource, ResourceDef};

@@ -4,7 +4,10 @@ use nix::libc;
 use std::{
     fs::File,
     io,
-    os::fd::{AsRawFd as _, OwnedFd},
+    os::{
+        fd::{AsRawFd as _, OwnedFd},
+        unix::fs::OpenOptionsExt as _,
+    },
 };
 
 const TUNSETIFF: libc::c_ulong = 0x4004_54ca;
@@ -20,7 +23,7 @@ pub(crate) fn open(interface: &str, offloads: bool) -> io::Result<OwnedFd> {
     if name.is_empty() || name.len() >= libc::IFNAMSIZ {
         return Err(io::ErrorKind::InvalidInput.into());
     }
-    let file = File::options().read(true).write(true).custom_flags_nonblocking().open("/dev/net/tun")?;
+    let file = File::options().read(true).write(true).custom_flags(libc::O_NONBLOCK).open("/dev/net/tun")?;
     // SAFETY: all-zero bytes are a valid `ifreq`.
     let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
     for (to, from) in request.ifr_name.iter_mut().zip(name) {
@@ -31,14 +34,4 @@ pub(crate) fn open(interface: &str, offloads: bool) -> io::Result<OwnedFd> {
     // SAFETY: the descriptor is open and the pointer is to a whole `ifreq` that outlives the call.
     unsafe { set_interface(file.as_raw_fd(), &raw const request) }?;
     Ok(file.into())
-}
-
-trait Nonblocking {
-    fn custom_flags_nonblocking(&mut self) -> &mut Self;
-}
-impl Nonblocking for std::fs::OpenOptions {
-    fn custom_flags_nonblocking(&mut self) -> &mut Self {
-        use std::os::unix::fs::OpenOptionsExt as _;
-        self.custom_flags(libc::O_NONBLOCK)
-    }
 }

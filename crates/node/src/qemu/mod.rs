@@ -24,6 +24,7 @@ use crate::{
     remember::{Memory, Remembered},
 };
 use assign::{Answer, Blobs, Duplex, HostReport, Pending, ServerAssignment};
+pub(crate) use power::stop_all;
 use qmp::Qmp;
 use serde_json::json;
 use std::{

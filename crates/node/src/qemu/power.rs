@@ -1,19 +1,22 @@
 //! Starting and ending a guest's process.
 use crate::{
-    Error,
+    Config, Error,
     qemu::{
         Live, Qemu,
         cmdline::{Drive, Launch, is_q35},
         config_drive, disks, process,
-        qmp::QmpError,
+        qmp::{Qmp, QmpError},
     },
-    remember::Process,
+    remember::{Memory, Process},
 };
 use assign::ServerAssignment;
 use base::Clock as _;
 use serde_json::json;
 use std::{path::Path, sync::Arc, time::Duration};
 use tokio::time::Instant;
+
+/// Time that guests get when the whole node is stopped.
+const STOP_ALL: Duration = Duration::from_secs(5);
 
 impl Qemu {
     /// Starts the process; the guest is held. Returns when QEMU answered.
@@ -133,7 +136,7 @@ impl Qemu {
             if let Some(grace) = grace
                 && let Ok(Some(live)) = self.live(id, &known).await
             {
-                let obeyed = tokio::time::timeout(grace, press_button(&live)).await.is_ok();
+                let obeyed = tokio::time::timeout(grace, press_button(&live.qmp)).await.is_ok();
                 tracing::info!(server = id, obeyed, "a guest was asked to shut down");
             }
             // From here its exit is our doing; were it recorded later, a restart of the agent would see a crash.
@@ -150,12 +153,39 @@ impl Qemu {
     }
 }
 
+/// Ends all guests at once, known or not, without an agent.
+pub(crate) async fn stop_all(config: &Config, memory: &Memory) -> Result<(), Error> {
+    let boot_id = crate::host::boot_id();
+    let mut presses = tokio::task::JoinSet::new();
+    let recorded: Vec<(String, Process)> =
+        memory.ids().into_iter().filter_map(|id| memory.get(&id).process.map(|p| (id, p))).collect();
+    for (id, _) in recorded.iter().filter(|(_, p)| p.boot_id == boot_id && process::is_alive(p.pid, p.start_time)) {
+        let socket = config.server_dir(id).join("qmp.sock");
+        presses.spawn(tokio::time::timeout(config.stop_timeout.min(STOP_ALL), async move {
+            if let Ok(qmp) = Qmp::connect(&socket, STOP_ALL, |_| {}).await {
+                press_button(&qmp).await;
+            }
+        }));
+    }
+    presses.join_all().await;
+    for (id, record) in recorded {
+        if record.boot_id == boot_id {
+            process::kill(record.pid, record.start_time).await?;
+        }
+        memory.update(&id, |r| r.process = None)?;
+    }
+    for (pid, _) in process::running(&config.dir) {
+        process::kill(pid, process::start_time(pid).unwrap_or(0)).await?;
+    }
+    Ok(())
+}
+
 /// Presses the power button until the guest has powered off, or its process is gone. A guest that was still booting misses the
 /// first press, so it is repeated, as Nova does.
-async fn press_button(live: &Live) {
-    let mut events = live.qmp.events();
+async fn press_button(qmp: &Qmp) {
+    let mut events = qmp.events();
     loop {
-        if live.qmp.run("system_powerdown", json!({})).await.is_err() {
+        if qmp.run("system_powerdown", json!({})).await.is_err() {
             return;
         }
         let again = tokio::time::sleep(Duration::from_secs(10));
@@ -170,7 +200,7 @@ async fn press_button(live: &Live) {
                 },
             }
         }
-        match live.qmp.run("query-status", json!({})).await {
+        match qmp.run("query-status", json!({})).await {
             Ok(s) if s["status"] != "shutdown" => {}
             _ => return,
         }

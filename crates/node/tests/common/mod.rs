@@ -16,6 +16,8 @@ use tokio::sync::{Notify, watch};
 /// Controllers, as an agent sees them.
 pub struct Control {
     assignments: watch::Sender<Arc<Assignments>>,
+    /// Shows each new agent whether anything was ever sent.
+    first: watch::Receiver<Arc<Assignments>>,
     reports: Mutex<BTreeMap<String, Report>>,
     pub count: AtomicU64,
     more: Notify,
@@ -23,13 +25,14 @@ pub struct Control {
 
 impl Default for Control {
     fn default() -> Self {
-        Self { assignments: watch::Sender::default(), reports: Mutex::default(), count: AtomicU64::new(0), more: Notify::new() }
+        let (assignments, first) = watch::channel(Arc::default());
+        Self { assignments, first, reports: Mutex::default(), count: AtomicU64::new(0), more: Notify::new() }
     }
 }
 
 impl Uplink for Control {
     fn assignments(&self) -> watch::Receiver<Arc<Assignments>> {
-        self.assignments.subscribe()
+        self.first.clone()
     }
     fn report(&self, reports: Vec<Report>) -> Pending<'_, Result<(), ReportError>> {
         self.count.fetch_add(reports.len() as u64, Ordering::Relaxed);

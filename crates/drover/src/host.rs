@@ -1,0 +1,93 @@
+//! The real host: OVN central and chassis of one machine, and the node agent over QEMU.
+use crate::config::{Config, State};
+use assign::{Blobs, Uplink};
+use chassis::{Chassis, Provider};
+use ipnet::IpNet;
+use network::ovn::central::Central;
+use std::{net::IpAddr, sync::Arc};
+
+/// Names of interfaces, bridges and namespaces are shared by all that runs on a machine; each cloud has its own.
+pub struct Names {
+    tag: String,
+}
+
+impl Names {
+    pub fn of(state: &State) -> Self {
+        let id = base::id::named(&state.dir().display().to_string());
+        Self { tag: id.chars().filter(char::is_ascii_alphanumeric).take(3).collect() }
+    }
+    fn bridge(&self, kind: &str) -> String {
+        format!("dv{}-{kind}", self.tag)
+    }
+    fn interfaces(&self) -> String {
+        format!("d{}", self.tag)
+    }
+    fn namespaces(&self) -> String {
+        format!("drover-{}-", self.tag)
+    }
+}
+
+fn text(e: &dyn std::error::Error) -> String {
+    base::chain(e)
+}
+
+pub fn central(state: &State) -> Central {
+    Central::new(state.ovn().join("central"))
+}
+
+/// The name by which OVN and the compute service know this host.
+pub fn host_name() -> String {
+    nix::unistd::gethostname().ok().and_then(|n| n.into_string().ok()).filter(|n| !n.is_empty()).unwrap_or_else(|| "localhost".into())
+}
+
+fn chassis_config(state: &State, config: &Config) -> chassis::Config {
+    let names = Names::of(state);
+    let own = config.external.hosts().next().unwrap_or(config.external.addr());
+    let address = ipnet::Ipv4Net::new(own, config.external.prefix_len()).unwrap_or(config.external);
+    chassis::Config {
+        run_dir: state.ovn().join("chassis"),
+        netns: None,
+        system_id: host_name(),
+        southbound: vec![central(state).sb()],
+        // One host has no tunnels; any address of its own will do.
+        encap_ip: IpAddr::from([127, 0, 0, 1]),
+        integration_bridge: names.bridge("int"),
+        provider: Some(Provider {
+            bridge: names.bridge("ex"),
+            physical_network: "public".into(),
+            uplink: None,
+            addresses: vec![IpNet::V4(address)],
+        }),
+        datapath: None,
+    }
+}
+
+fn node_config(state: &State) -> node::Config {
+    let names = Names::of(state);
+    let mut config = node::Config::new(state.node(), host_name());
+    config.interface_prefix = names.interfaces();
+    config.namespace_prefix = names.namespaces();
+    config
+}
+
+/// What keeps the host's part running while it lives. The processes themselves go on without it.
+pub struct Host {
+    pub agent: Arc<node::Agent>,
+    _chassis: chassis::Watch,
+}
+
+/// Starts (or finds again) the switch and the agent.
+pub async fn start(state: &State, config: &Config, uplink: Arc<dyn Uplink>, blobs: Arc<dyn Blobs>) -> Result<Host, String> {
+    let chassis = Arc::new(Chassis::ensure(chassis_config(state, config)).await.map_err(|e| text(&e))?);
+    tracing::info!(datapath = chassis.datapath().name(), "The switch of this host runs");
+    let switch = Arc::new(node::OvnSwitch(chassis.clone()));
+    let agent = node::start(node_config(state), uplink, blobs, switch).await.map_err(|e| text(&e))?;
+    Ok(Host { agent, _chassis: Chassis::watch(chassis) })
+}
+
+/// Ends guests, switch and OVN of this cloud, for `down`.
+pub async fn stop(state: &State, config: &Config) -> Result<(), String> {
+    node::stop_all(&node_config(state)).await.map_err(|e| text(&e))?;
+    chassis::remove(&chassis_config(state, config)).await.map_err(|e| text(&e))?;
+    central(state).stop().await.map_err(|e| text(&e))
+}

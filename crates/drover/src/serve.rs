@@ -1,0 +1,139 @@
+//! `drover serve`: every role of one machine in one process, wired together. Decisions are made elsewhere.
+use crate::{
+    config::{Config, Flags, State},
+    host, sim, up,
+};
+use api::{Cloud, Edge, Service};
+use base::SystemClock;
+use compute::nodes::Nodes;
+use image::blob::LocalStore;
+use reconcile::{Runner, TaskList};
+use resource::{Settings, StateMap};
+use std::{sync::Arc, time::Duration};
+use store::Db;
+use store_sqlite::Sqlite;
+use tokio::{
+    net::TcpListener,
+    signal::unix::{SignalKind, signal},
+    task::JoinSet,
+};
+
+const BACKOFF: base::retry::Backoff = base::retry::Backoff::new(Duration::from_millis(500), Duration::from_secs(30));
+
+fn log() {
+    let filter = tracing_subscriber::EnvFilter::try_from_env("DROVER_LOG").unwrap_or_else(|_| "info".into());
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false).init();
+}
+
+/// Types and names of the catalog, as clients look for them, with the path of each below the endpoint.
+const CATALOG: [(&str, &str, &str); 5] = [
+    ("identity", "keystone", "/identity"),
+    ("image", "glance", "/image"),
+    ("compute", "nova", "/compute/v2.1"),
+    ("network", "neutron", "/network"),
+    ("placement", "placement", "/placement"),
+];
+
+pub async fn serve(state: &State) -> Result<(), String> {
+    log();
+    let config = Config::load(state, &Flags::default())?;
+    let _partner = if up::is_going_down(state) { None } else { Some(up::watch_partner(state, "supervise")?) };
+    let listener = TcpListener::bind(config.listen)
+        .await
+        .map_err(|e| format!("Address {} cannot be used: {e}. Choose another with --listen.", config.listen))?;
+    let (cloud, services) = assemble(state, &config).await?;
+    let mut work = JoinSet::new();
+    start_work(state, &config, &cloud, &mut work)?;
+    let mut stop = signal(SignalKind::terminate()).map_err(|e| e.to_string())?;
+    let edge = Edge::new(cloud, services);
+    tracing::info!(address = %config.listen, "The APIs are served");
+    api::serve(listener, edge.router, async move {
+        stop.recv().await;
+    })
+    .await
+    .map_err(|e| format!("The APIs cannot be served: {e}."))
+}
+
+async fn assemble(state: &State, config: &Config) -> Result<(Arc<Cloud>, Vec<Service>), String> {
+    let blobs = Arc::new(LocalStore::open(state.images()).map_err(|e| base::chain(&e))?);
+    let mut services = vec![
+        operator::health(),
+        operator::service_v1(),
+        identity::service(),
+        image::service(blobs.clone()),
+        compute::service(),
+        network::service(),
+        placement::service(),
+    ];
+    let store = Sqlite::open(state.database()).map_err(|e| base::chain(&e))?;
+    let db = Db::open(store, Arc::new(SystemClock), &api::tables(&services)).await.map_err(|e| base::chain(&e))?;
+    let auth = identity::Auth::open(db.clone(), identity::AuthConfig::new(state.keys("identity"))).map_err(|e| base::chain(&e))?;
+    let mut shared = StateMap::default();
+    shared.insert(auth.clone());
+    shared.insert(blobs);
+    shared.insert(Arc::new(TaskList::default()));
+    shared.insert(Arc::new(operator::Documents::of(&services, &config.endpoint())));
+    shared.insert(Nodes::new(db.clone()));
+    let settings = Settings { region: config.region.clone(), quotas: api::quotas(&services), public_endpoint: config.endpoint() };
+    let policy = resource::policy_book(api::rules(&services), Vec::new()).map_err(|e| base::chain(&e))?;
+    let cloud = Arc::new(Cloud {
+        db,
+        settings: Arc::new(settings),
+        policy: Arc::new(policy),
+        registry: Arc::new(api::registry(&services)),
+        state: Arc::new(shared),
+        authenticator: auth,
+    });
+    let catalog = CATALOG.iter().map(|(kind, name, path)| (kind.to_string(), name.to_string(), path.to_string())).collect();
+    let bootstrap = identity::BootstrapConfig { admin_password: state.password("admin")?, services: catalog };
+    identity::bootstrap(&cloud, &bootstrap).await.map_err(|e| e.to_string())?;
+    identity::ensure_project(&cloud, "demo", "demo", &state.password("demo")?).await.map_err(|e| e.to_string())?;
+    services.shrink_to_fit();
+    Ok((cloud, services))
+}
+
+fn start_work(state: &State, config: &Config, cloud: &Arc<Cloud>, work: &mut JoinSet<()>) -> Result<(), String> {
+    let tasks: Arc<TaskList> = cloud.state.get().ok_or("no task list")?;
+    let nodes: Arc<Nodes> = cloud.state.get().ok_or("no nodes")?;
+    let blobs: Arc<LocalStore> = cloud.state.get().ok_or("no blobs")?;
+    let mut runner = Runner::new(cloud.db.clone(), tasks);
+    for reconciler in image::reconcilers(cloud, &blobs).into_iter().chain(compute::reconcilers(cloud)) {
+        runner.spawn(reconciler);
+    }
+    work.spawn(async move {
+        let _runner = runner;
+        std::future::pending::<()>().await;
+    });
+    work.spawn(nodes.clone().run(cloud.clone()));
+    if config.simulate > 0 {
+        work.spawn(network::reconcile::run_sim(cloud.db.clone()));
+        work.spawn(sim::run(config.simulate, nodes, blobs));
+        return Ok(());
+    }
+    let central = host::central(state);
+    work.spawn(network::reconcile::run(cloud.db.clone(), central, vec![host::host_name()]));
+    let (state, config) = (state.clone(), config.clone());
+    work.spawn(async move {
+        let mut attempt = 0;
+        let name = host::host_name();
+        let host = loop {
+            match host::start(&state, &config, nodes.join(&name).await, blobs.clone()).await {
+                Ok(host) => break host,
+                Err(cause) => {
+                    tracing::error!(cause, "The host cannot run guests yet; trying again");
+                    tokio::time::sleep(BACKOFF.jittered(attempt)).await;
+                    attempt += 1;
+                }
+            }
+        };
+        nodes.attach(&name, host.agent.clone());
+        std::future::pending::<()>().await;
+        drop(host);
+    });
+    Ok(())
+}
+
+/// Ends what outlives this process, for `down`.
+pub async fn stop_host(state: &State, config: &Config) -> Result<(), String> {
+    host::stop(state, config).await
+}

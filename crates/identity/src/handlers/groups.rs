@@ -1,0 +1,115 @@
+//! Who is in which group.
+use super::{allow, create_at_home, get, list, object, view};
+use crate::{
+    grants,
+    resources::{GROUP, USER},
+    rows::{MEMBERSHIPS, Rows as _},
+};
+use api::{Access, Call, Error, Map, Reply, Result, Route};
+use resource::engine;
+use serde_json::{Value, json};
+
+pub(super) fn routes() -> Vec<Route> {
+    let any = Access::Authenticated;
+    vec![
+        Route::new("POST", "/v3/groups", any, |call| create_at_home(GROUP, call)),
+        Route::new("GET", "/v3/groups/{group_id}/users", any, members),
+        Route::new("PUT", "/v3/groups/{group_id}/users/{user_id}", any, add),
+        Route::new("GET", "/v3/groups/{group_id}/users/{user_id}", any, check),
+        Route::new("DELETE", "/v3/groups/{group_id}/users/{user_id}", any, remove),
+        Route::new("GET", "/v3/users/{user_id}/groups", any, groups_of_user),
+    ]
+}
+
+/// Rules of these handlers; their targets are the group, or the user.
+pub(crate) const RULES: [(&str, &str); 5] = [
+    ("identity:list_users_in_group", "rule:identity:domain_reader"),
+    ("identity:add_user_to_group", "rule:identity:domain_manager"),
+    ("identity:check_user_in_group", "rule:identity:domain_reader"),
+    ("identity:remove_user_from_group", "rule:identity:domain_manager"),
+    ("identity:list_groups_for_user", "rule:identity:domain_reader or user_id:%(id)s"),
+];
+
+fn admitted(call: &Call, action: &str) -> Result<Map> {
+    let row = get(&call.reader(), GROUP, call.param("group_id"));
+    allow(call, action, row.as_ref().ok())?;
+    row
+}
+
+async fn members(call: Call) -> Result<Reply> {
+    admitted(&call, "list_users_in_group")?;
+    let reader = call.reader();
+    let ids = grants::members_of(&mut &reader, call.param("group_id"));
+    let rows = ids.iter().filter_map(|id| (&reader).row(&USER.table, id));
+    let shown = rows.map(|r| Ok(view(USER, object(&r)?, &call, &reader))).collect::<Result<Vec<Value>>>()?;
+    Ok(list(&call, "users", shown))
+}
+
+async fn add(call: Call) -> Result<Reply> {
+    let group = admitted(&call, "add_user_to_group")?;
+    let user = get(&call.reader(), USER, call.param("user_id"))?;
+    // A manager of one domain does not bring in users of another.
+    if group.get("domain_id") != user.get("domain_id") && !call.cx.is_admin() {
+        return Err(super::forbidden("add_user_to_group"));
+    }
+    let (group, user) = (call.param("group_id").to_owned(), call.param("user_id").to_owned());
+    call.transact(move |_, tx| {
+        for (def, id) in [(GROUP, &group), (USER, &user)] {
+            tx.row(&def.table, id).ok_or_else(|| engine::not_found(def, id))?;
+        }
+        tx.put(&MEMBERSHIPS, &format!("{group}:{user}"), json!({"group_id": group, "user_id": user, "v": 1}));
+        Ok(())
+    })
+    .await?;
+    Ok(Reply::empty(204))
+}
+
+fn not_a_member(call: &Call) -> Error {
+    Error::not_found(format!("User '{}' not found in group '{}'.", call.param("user_id"), call.param("group_id")))
+}
+
+fn key(call: &Call) -> String {
+    format!("{}:{}", call.param("group_id"), call.param("user_id"))
+}
+
+async fn check(call: Call) -> Result<Reply> {
+    // One may ask about oneself.
+    if call.param("user_id") != call.cx.caller.user_id() {
+        admitted(&call, "check_user_in_group")?;
+    }
+    let found = call.reader().get(&MEMBERSHIPS, &key(&call));
+    found.map(|_| Reply::empty(204)).ok_or_else(|| not_a_member(&call))
+}
+
+async fn remove(call: Call) -> Result<Reply> {
+    admitted(&call, "remove_user_from_group")?;
+    if call.reader().get(&MEMBERSHIPS, &key(&call)).is_none() {
+        return Err(not_a_member(&call));
+    }
+    let key = key(&call);
+    call.transact(move |_, tx| {
+        tx.delete(&MEMBERSHIPS, &key);
+        Ok(())
+    })
+    .await?;
+    Ok(Reply::empty(204))
+}
+
+async fn groups_of_user(call: Call) -> Result<Reply> {
+    let reader = call.reader();
+    let user = get(&reader, USER, call.param("user_id"));
+    let asked = json!({"id": call.param("user_id")});
+    allow(&call, "list_groups_for_user", user.as_ref().ok().or(asked.as_object()))?;
+    user?;
+    let mut shown = Vec::new();
+    for id in grants::groups_of(&mut &reader, call.param("user_id")) {
+        if let Some(row) = (&reader).row(&GROUP.table, &id)
+            && call.cx.query.get("name").is_none_or(|n| n == row.text("name"))
+        {
+            let mut group = view(GROUP, object(&row)?, &call, &reader);
+            group["membership_expires_at"] = Value::Null;
+            shown.push(group);
+        }
+    }
+    Ok(list(&call, "groups", shown))
+}

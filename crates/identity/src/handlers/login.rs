@@ -1,0 +1,322 @@
+//! `POST /v3/auth/tokens`: proves who somebody is and gives a token for a scope.
+//!
+//! ```text
+//! methods (password, token, application credential) -> one user -> scope asked or usual -> token -> does it stand? -> text
+//! ```
+//! Whatever is wrong with who or what is asked for is one 401, and a user that does not exist costs the time of a wrong password.
+use super::{auth, need_object, need_text, password_error};
+use crate::{
+    Auth,
+    auth::{Known, NOT_AUTHENTICATED},
+    resources::{APP_CREDENTIAL, PROJECT, TRUST, USER},
+    rows::{self, Rows as _, flag, text},
+};
+use api::{Access, Call, Error, Map, Reply, ReplyBody, Result, Route};
+use auth::{Method, Methods, Token, TokenScope};
+use base::Timestamp;
+use serde_json::Value;
+use std::sync::Arc;
+use store::{Reader, Row};
+
+pub(super) fn routes() -> Vec<Route> {
+    vec![Route::new("POST", "/v3/auth/tokens", Access::Public, issue)]
+}
+
+pub(super) fn refused(why: impl Into<String>) -> Error {
+    Error::unauthorized(NOT_AUTHENTICATED).context(why)
+}
+
+/// What the body asks the token to be for.
+#[derive(Debug, PartialEq, Eq)]
+enum Wanted {
+    /// Nothing was said: the user's default project, if it can be used.
+    Usual,
+    Unscoped,
+    Project(Named),
+    Domain(Named),
+    System,
+    Trust(String),
+}
+
+/// Something by its id, or by its name in a domain.
+#[derive(Debug, PartialEq, Eq)]
+enum Named {
+    Id(String),
+    Name(String, Option<Box<Named>>),
+}
+
+impl Named {
+    fn domain(map: &Map) -> Result<Self> {
+        if map.contains_key("id") {
+            return Ok(Self::Id(need_text(map, "id")?.to_owned()));
+        }
+        Ok(Self::Name(need_text(map, "name")?.to_owned(), None))
+    }
+    fn inside(map: &Map) -> Result<Self> {
+        if map.contains_key("id") {
+            return Ok(Self::Id(need_text(map, "id")?.to_owned()));
+        }
+        let name = need_text(map, "name")?.to_owned();
+        Ok(Self::Name(name, Some(Box::new(Self::domain(need_object(map, "domain")?)?))))
+    }
+    /// The id; a name that nothing has gives none.
+    fn id(&self, reader: &Reader<'_>, table: &store::Table) -> Option<String> {
+        match self {
+            Self::Id(id) => Some(id.clone()),
+            Self::Name(name, domain) => {
+                let domain = match domain {
+                    Some(domain) => Some(domain.id(reader, &PROJECT.table)?),
+                    None => None,
+                };
+                rows::by_name(&mut &*reader, table, domain.as_deref(), name)
+            }
+        }
+    }
+}
+
+fn wanted(scope: Option<&Value>) -> Result<Wanted> {
+    let map = match scope {
+        None => return Ok(Wanted::Usual),
+        Some(Value::String(s)) if s == "unscoped" => return Ok(Wanted::Unscoped),
+        Some(Value::Object(map)) => map,
+        Some(_) => return Err(Error::bad_request("Invalid input for field 'scope': it is not an object.")),
+    };
+    let known = ["project", "domain", "system", "OS-TRUST:trust", "unscoped"];
+    let asked: Vec<&str> = known.into_iter().filter(|k| map.contains_key(*k)).collect();
+    match asked[..] {
+        [] => Ok(Wanted::Usual),
+        ["unscoped"] => Ok(Wanted::Unscoped),
+        ["project"] => Ok(Wanted::Project(Named::inside(need_object(map, "project")?)?)),
+        ["domain"] => Ok(Wanted::Domain(Named::domain(need_object(map, "domain")?)?)),
+        ["system"] if need_object(map, "system")?.get("all") == Some(&Value::Bool(true)) => Ok(Wanted::System),
+        ["OS-TRUST:trust"] => Ok(Wanted::Trust(need_text(need_object(map, "OS-TRUST:trust")?, "id")?.to_owned())),
+        _ => Err(Error::bad_request("The scope must name one project, domain, trust, or the system ({\"all\": true}).")),
+    }
+}
+
+/// Who it is, and what limits a token of theirs.
+struct Proof {
+    user_id: String,
+    methods: Methods,
+    /// The token that it was proved by.
+    parent: Option<Token>,
+    app_credential: Option<Arc<Row>>,
+}
+
+async fn issue(call: Call) -> Result<Reply> {
+    let auth = auth(&call)?;
+    let body = need_object(call.object()?, "auth")?;
+    let proof = prove(&auth, need_object(body, "identity")?).await?;
+    let wanted = wanted(body.get("scope"))?;
+    let (text, known) = token_for(&call, &auth, proof, wanted).await?;
+    Ok(reply(&call, &auth, text, &known))
+}
+
+/// 201 with the token.
+pub(super) fn reply(call: &Call, auth: &Auth, text: String, known: &Known) -> Reply {
+    let catalog = call.cx.query.get("nocatalog").is_none();
+    let body = ReplyBody::JsonText(auth.body(known, catalog));
+    Reply { body, ..Reply::empty(201) }.header("x-subject-token", text).header("vary", "X-Auth-Token")
+}
+
+async fn prove(auth: &Auth, identity: &Map) -> Result<Proof> {
+    let methods = identity.get("methods").and_then(Value::as_array).ok_or_else(|| Error::bad_request("'methods' is a required property"))?;
+    let mut all: Option<Proof> = None;
+    for method in methods {
+        let name = method.as_str().ok_or_else(|| Error::bad_request("Invalid input for field 'methods': it holds no strings."))?;
+        let proof = match Method::parse(name) {
+            Some(Method::Password) => by_password(auth, need_object(identity, "password")?).await?,
+            Some(Method::Token) => by_token(auth, need_text(need_object(identity, "token")?, "id")?)?,
+            Some(Method::ApplicationCredential) => {
+                by_app_credential(auth, need_object(identity, "application_credential")?).await?
+            }
+            _ => return Err(Error::unauthorized("Attempted to authenticate with an unsupported method.")),
+        };
+        all = Some(match all {
+            None => proof,
+            Some(before) if before.user_id == proof.user_id => Proof {
+                methods: before.methods.iter().chain(proof.methods.iter()).collect(),
+                parent: before.parent.or(proof.parent),
+                app_credential: before.app_credential.or(proof.app_credential),
+                ..proof
+            },
+            Some(_) => return Err(refused("the methods prove different users")),
+        });
+    }
+    all.ok_or_else(|| Error::bad_request("Invalid input for field 'methods': [] is too short"))
+}
+
+/// The id of a user and a field of the row; nothing when there is no such user.
+fn find_user(auth: &Auth, user: &Map, field: &str) -> Result<Option<(String, Option<String>)>> {
+    let named = Named::inside(user)?;
+    let reader = auth.db.read();
+    let id = named.id(&reader, &USER.table);
+    let row = id.and_then(|id| reader.get(&USER.table, &id));
+    Ok(row.map(|r| (r.id().to_owned(), text(&r, field).map(str::to_owned))))
+}
+
+async fn by_password(auth: &Auth, password: &Map) -> Result<Proof> {
+    let user = need_object(password, "user")?;
+    let secret = need_text(user, "password")?;
+    let found = find_user(auth, user, "password_hash")?;
+    let (id, hash) = found.unzip();
+    let id = id.unwrap_or_default();
+    match auth.passwords.verify(&id, secret, hash.flatten().as_deref()).await {
+        Ok(true) => Ok(Proof { user_id: id, methods: Methods::default().with(Method::Password), parent: None, app_credential: None }),
+        Ok(false) => Err(refused("the password is wrong, or there is no such user")),
+        Err(e) => Err(password_error(&e)),
+    }
+}
+
+fn by_token(auth: &Auth, text: &str) -> Result<Proof> {
+    let known = auth.look(text, false).map_err(|why| Error::not_found("Could not find token.").context(why))?;
+    let token = known.token.clone();
+    if token.trust_id.is_some() || token.app_credential_id.is_some() || token.access_token_id.is_some() {
+        return Err(Error::forbidden(
+            "You are not authorized to perform the requested action: rescope a token of a trust or an application credential.",
+        ));
+    }
+    let methods = token.methods.with(Method::Token);
+    Ok(Proof { user_id: token.user_id.0.clone(), methods, parent: Some(token), app_credential: None })
+}
+
+async fn by_app_credential(auth: &Auth, body: &Map) -> Result<Proof> {
+    let secret = need_text(body, "secret")?;
+    let row = if body.contains_key("id") {
+        auth.db.read().get(&APP_CREDENTIAL.table, need_text(body, "id")?)
+    } else {
+        let name = need_text(body, "name")?;
+        let user = find_user(auth, need_object(body, "user")?, "id")?.map(|(id, _)| id);
+        let found = auth.db.read().find(&APP_CREDENTIAL.table, "name", name);
+        found.into_iter().find(|r| user.as_deref() == Some(r.text("user_id")))
+    };
+    let (id, hash) = (row.as_ref().map_or("", |r| r.id()), row.as_ref().and_then(|r| text(r, "secret_hash")));
+    let right = auth.passwords.verify(id, secret, hash).await.map_err(|e| password_error(&e))?;
+    let Some(row) = row.filter(|_| right) else {
+        return Err(refused("the secret is wrong, or there is no such application credential"));
+    };
+    let methods = Methods::default().with(Method::ApplicationCredential);
+    Ok(Proof { user_id: row.text("user_id").to_owned(), methods, parent: None, app_credential: Some(row) })
+}
+
+/// The first token of a row's life: no later than the row's own end.
+pub(super) fn cap(token: &mut Token, row: &Row) {
+    if let Some(end) = row.field("expires_at").as_i64() {
+        token.expires_at = token.expires_at.min(Timestamp(end));
+    }
+}
+
+/// A new token of a user that ends in an hour, or as the configuration says.
+pub(super) fn blank(auth: &Auth, user_id: &str, methods: Methods) -> Token {
+    Token::new(user_id, methods, auth.now(), auth.config.token_lifetime)
+}
+
+/// The text of a token, if the token stands.
+pub(super) fn seal(auth: &Auth, token: &Token) -> Result<(String, Arc<Known>)> {
+    let text = auth.mint(token);
+    let known = auth.look(&text, false).map_err(refused)?;
+    Ok((text, known))
+}
+
+async fn token_for(call: &Call, auth: &Auth, proof: Proof, wanted: Wanted) -> Result<(String, Arc<Known>)> {
+    let mut token = blank(auth, &proof.user_id, proof.methods);
+    if let Some(parent) = &proof.parent {
+        // What is got by a token lives no longer than it.
+        token.expires_at = parent.expires_at;
+        token.parent_audit_id = Some(parent.chain_audit_id());
+    }
+    if let Some(app) = &proof.app_credential {
+        let project = app.text("project_id");
+        let same = matches!(&wanted, Wanted::Project(Named::Id(id)) if id == project);
+        if wanted != Wanted::Usual && !same {
+            return Err(Error::unauthorized("Application credentials cannot request a scope."));
+        }
+        token.app_credential_id = Some(app.id().to_owned());
+        token.scope = TokenScope::Project(project.into());
+        cap(&mut token, app);
+        return seal(auth, &token);
+    }
+    token.scope = match wanted {
+        Wanted::Unscoped => TokenScope::Unscoped,
+        Wanted::System => TokenScope::System,
+        Wanted::Project(named) => TokenScope::Project(look_up(auth, &named)?.into()),
+        Wanted::Domain(named) => TokenScope::Domain(look_up(auth, &named)?.into()),
+        Wanted::Trust(id) => return by_trust(call, auth, token, &id).await,
+        Wanted::Usual => {
+            let row = auth.db.read().get(&USER.table, &proof.user_id);
+            if let Some(project) = row.as_ref().and_then(|r| text(r, "default_project_id")) {
+                token.scope = TokenScope::Project(project.into());
+                if let Ok(done) = seal(auth, &token) {
+                    return Ok(done);
+                }
+            }
+            TokenScope::Unscoped
+        }
+    };
+    seal(auth, &token)
+}
+
+fn look_up(auth: &Auth, named: &Named) -> Result<String> {
+    named.id(&auth.db.read(), &PROJECT.table).ok_or_else(|| refused("there is no such project or domain"))
+}
+
+async fn by_trust(call: &Call, auth: &Auth, mut token: Token, id: &str) -> Result<(String, Arc<Known>)> {
+    let row = auth.db.read().get(&TRUST.table, id).ok_or_else(|| refused("there is no such trust"))?;
+    if row.text("trustee_user_id") != token.user_id.as_str() {
+        return Err(Error::forbidden("User is not a trustee."));
+    }
+    if flag(&row, "impersonation") {
+        token.user_id = row.text("trustor_user_id").into();
+    }
+    token.trust_id = Some(id.to_owned());
+    token.scope = TokenScope::Project(row.text("project_id").into());
+    cap(&mut token, &row);
+    if row.field("remaining_uses").is_null() {
+        return seal(auth, &token);
+    }
+    let text = auth.mint(&token);
+    auth.look(&text, false).map_err(refused)?;
+    let id = id.to_owned();
+    call.transact(move |_, tx| {
+        let row = tx.row(&TRUST.table, &id).ok_or_else(|| refused("there is no such trust"))?;
+        let left = row.field("remaining_uses").as_i64().unwrap_or_default();
+        if left <= 0 {
+            return Err(refused("the trust is used up"));
+        }
+        let mut map = super::object(&row)?.clone();
+        map.insert("remaining_uses".into(), (left - 1).into());
+        tx.put(&TRUST.table, &id, map.into());
+        Ok(())
+    })
+    .await?;
+    seal(auth, &token)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn scopes_are_read() {
+        let read = |v: Value| wanted(Some(&v));
+        assert_eq!(wanted(None).unwrap(), Wanted::Usual);
+        assert_eq!(read(json!("unscoped")).unwrap(), Wanted::Unscoped);
+        assert_eq!(read(json!({"unscoped": {}})).unwrap(), Wanted::Unscoped);
+        assert_eq!(read(json!({"system": {"all": true}})).unwrap(), Wanted::System);
+        assert_eq!(read(json!({"project": {"id": "p"}})).unwrap(), Wanted::Project(Named::Id("p".into())));
+        let domain = Some(Box::new(Named::Name("D".into(), None)));
+        let by_name = read(json!({"project": {"name": "p", "domain": {"name": "D"}}})).unwrap();
+        assert_eq!(by_name, Wanted::Project(Named::Name("p".into(), domain)));
+        for bad in [
+            json!(1),
+            json!({"project": {"name": "p"}}),
+            json!({"project": {"id": 1}}),
+            json!({"project": {"id": "p"}, "domain": {"id": "d"}}),
+            json!({"system": {"all": false}}),
+            json!({"OS-TRUST:trust": {}}),
+        ] {
+            assert!(read(bad.clone()).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,76 @@
+//! Where a user may go: `/v3/auth/projects`, `domains`, `system`, `catalog`, and `/v3/users/{user_id}/projects`.
+use super::{allow, get, list, object, view};
+use crate::{
+    grants::{self, Target},
+    resources::{DOMAIN, PROJECT, USER},
+    rows::{Rows as _, flag},
+    token_body,
+};
+use api::{Access, Call, Reply, Result, Route};
+use auth::Scope;
+use serde_json::{Value, json};
+
+pub(super) fn routes() -> Vec<Route> {
+    let any = Access::Authenticated;
+    vec![
+        Route::new("GET", "/v3/auth/projects", any, |call: Call| async move {
+            let user = call.cx.caller.user_id().to_owned();
+            projects(&call, &user)
+        }),
+        Route::new("GET", "/v3/auth/domains", any, domains),
+        Route::new("GET", "/v3/auth/system", any, system),
+        Route::new("GET", "/v3/auth/catalog", any, catalog),
+        Route::new("GET", "/v3/users/{user_id}/projects", any, user_projects),
+    ]
+}
+
+/// Rules of these handlers.
+pub(crate) const RULES: [(&str, &str); 1] = [("identity:list_user_projects", "rule:identity:domain_reader or user_id:%(id)s")];
+
+fn projects(call: &Call, user: &str) -> Result<Reply> {
+    let reader = call.reader();
+    let mut shown = Vec::new();
+    let name = call.cx.query.get("name");
+    for id in grants::projects_of(&mut &reader, user) {
+        let Some(row) = (&reader).row(&PROJECT.table, &id).filter(|r| flag(r, "enabled")) else { continue };
+        if name.is_none_or(|n| n == row.text("name")) {
+            shown.push(view(PROJECT, object(&row)?, call, &reader));
+        }
+    }
+    Ok(list(call, "projects", shown))
+}
+
+async fn user_projects(call: Call) -> Result<Reply> {
+    let user = call.param("user_id").to_owned();
+    let row = get(&call.reader(), USER, &user);
+    let asked = json!({"id": user});
+    allow(&call, "list_user_projects", row.as_ref().ok().or(asked.as_object()))?;
+    row?;
+    projects(&call, &user)
+}
+
+async fn domains(call: Call) -> Result<Reply> {
+    let reader = call.reader();
+    let mut shown = Vec::new();
+    for id in grants::domains_of(&mut &reader, call.cx.caller.user_id()) {
+        if let Some(row) = (&reader).row(&PROJECT.table, &id).filter(|r| flag(r, "enabled")) {
+            shown.push(view(DOMAIN, object(&row)?, &call, &reader));
+        }
+    }
+    Ok(list(&call, "domains", shown))
+}
+
+async fn system(call: Call) -> Result<Reply> {
+    let roles = grants::effective(&mut &call.reader(), call.cx.caller.user_id(), Target::System, grants::SYSTEM);
+    let shown: Vec<Value> = if roles.is_empty() { Vec::new() } else { vec![json!({"all": true})] };
+    Ok(list(&call, "system", shown))
+}
+
+async fn catalog(call: Call) -> Result<Reply> {
+    if call.cx.caller.scope == Scope::Unscoped {
+        return Err(super::forbidden("get_auth_catalog"));
+    }
+    let project = call.cx.caller.project_id().map(str::to_owned);
+    let entries = token_body::catalog(&mut &call.reader(), project.as_deref(), call.cx.caller.user_id());
+    Ok(list(&call, "catalog", entries))
+}
