@@ -2,7 +2,9 @@
 #![expect(clippy::print_stderr, reason = "progress and errors of a command go to stderr")]
 mod config;
 mod demo;
+mod host;
 mod serve;
+mod sim;
 mod up;
 
 use clap::{Parser, Subcommand};

@@ -107,7 +107,7 @@ fn start_work(state: &State, config: &Config, cloud: &Arc<Cloud>, work: &mut Joi
     work.spawn(nodes.clone().run(cloud.clone()));
     if config.simulate > 0 {
         work.spawn(network::reconcile::run_sim(cloud.db.clone()));
-        work.spawn(sim::run(config.simulate, nodes, blobs));
+        work.spawn(sim::run(state.clone(), config.simulate, nodes, blobs));
         return Ok(());
     }
     let central = host::central(state);

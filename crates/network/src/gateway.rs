@@ -1,7 +1,7 @@
 //! The gateway of a router: a port of nobody on an external network.
 use crate::{
     fail, ports,
-    resources::{ExternalFixedIp, FixedIp, FloatingIp, GatewayInfo, Network, Port, Router},
+    resources::{ExternalFixedIp, FixedIp, FloatingIp, GatewayInfo, Network, Port, Router, Subnet},
     sharing,
 };
 use api::{Cx, Map, Result};
@@ -18,7 +18,7 @@ pub(crate) fn settle(router: &mut Object<Router>, old: Option<&Object<Router>>, 
     let Some(wanted) = wanted else {
         if let Some(port) = held {
             check_unused(tx, &router.id, &port.network_id)?;
-            check_routes_stay(router, &port)?;
+            check_routes_stay(router, &port, tx)?;
             ports::remove(tx, &port)?;
         }
         router.gw_port_id = None;
@@ -136,15 +136,13 @@ fn check_unused(tx: &mut Tx<'_>, router: &str, network: &str) -> Result<()> {
 }
 
 /// Routes that lead through the gateway need it.
-fn check_routes_stay(router: &Object<Router>, port: &Object<Port>) -> Result<()> {
-    let held = port.addresses().filter_map(|(_, ip)| ip.parse::<std::net::IpAddr>().ok()).any(|own| {
-        // Next hops on the gateway's own /24 or /64 are on its subnet.
-        let near = ipnet::IpNet::new(own, if own.is_ipv4() { 24 } else { 64 });
-        near.is_ok_and(|n| router.routes.iter().flatten().any(|r| n.contains(&r.nexthop)))
-    });
-    if held {
-        let text = format!("Gateway cannot be updated for router {}, since a route leads through it; remove the route first.", router.id);
-        return Err(fail::refused("RouterInterfaceInUseByRoute", text));
+fn check_routes_stay(router: &Object<Router>, port: &Object<Port>, tx: &mut Tx<'_>) -> Result<()> {
+    for (subnet, _) in port.addresses() {
+        let Some(net) = load::<Subnet>(tx, subnet)?.and_then(|s| s.cidr) else { continue };
+        if router.routes.iter().flatten().any(|r| net.contains(&r.nexthop)) {
+            let text = format!("Gateway cannot be updated for router {}, since a route leads through it; remove the route first.", router.id);
+            return Err(fail::refused("RouterInterfaceInUseByRoute", text));
+        }
     }
     Ok(())
 }

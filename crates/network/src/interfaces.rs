@@ -1,11 +1,11 @@
 //! Interfaces and extra routes of routers: `add_router_interface` and its relatives.
 use crate::{
-    fail, ports,
+    admit, fail, ports,
     resources::{FixedIp, FloatingIp, Hop, Network, Port, Router, Subnet, router},
     sharing,
 };
 use api::{Access, Call, Cx, Error, Map, Reply, Result, Route};
-use resource::{Object, Resource, Rules, Tx, engine, load};
+use resource::{Object, Resource, Tx, engine, load};
 use serde_json::{Value, json};
 
 pub(crate) fn routes() -> Vec<Route> {
@@ -18,21 +18,12 @@ pub(crate) fn routes() -> Vec<Route> {
     ]
 }
 
-/// The router's id, if the caller may change it.
-fn admitted(call: &Call) -> Result<String> {
-    let (id, reader) = (call.param("id"), call.reader());
-    let row = reader.get(&Router::DEF.table, id).and_then(|r| r.value().as_object().cloned());
-    let row = row.filter(|r| Router::visible(r, &call.cx, &reader)).ok_or_else(|| fail::router_missing(id))?;
-    call.require("network_row_owner", Some(&row))?;
-    Ok(id.to_owned())
-}
-
 fn bad(reason: impl std::fmt::Display) -> Error {
     fail::bad("router", reason)
 }
 
 async fn interface(call: Call, adding: bool) -> Result<Reply> {
-    let id = admitted(&call)?;
+    let id = admit::changeable(Router::DEF, &call)?;
     let body = call.object().map_err(|_| bad("Either subnet_id or port_id must be specified"))?;
     let named = |key: &str| -> Result<Option<String>> {
         match body.get(key) {
@@ -216,7 +207,7 @@ fn check_unneeded(tx: &mut Tx<'_>, router: &Object<Router>, leaving: &[String], 
 }
 
 async fn extra_routes(call: Call, adding: bool) -> Result<Reply> {
-    let id = admitted(&call)?;
+    let id = admit::changeable(Router::DEF, &call)?;
     let wanted = call.inner("router")?.get("routes").cloned().unwrap_or_default();
     let wanted: Vec<Hop> = serde_json::from_value(wanted)
         .map_err(|e| fail::wrong("InvalidRoutes", format!("Invalid format for routes: {e}")))?;

@@ -1,5 +1,5 @@
 //! Tags of everything that has them: one set of routes and one set of filters.
-use crate::{fail, resources::*};
+use crate::{admit, fail, resources::*};
 use api::{Access, Call, Error, Map, Reply, Result, Route};
 use resource::{Resource, ResourceDef, engine};
 use serde_json::{Value, json};
@@ -46,7 +46,7 @@ pub(crate) fn routes() -> Vec<Route> {
     for def in TAGGED {
         let (all, one) = (leak(format!("{}/{{id}}/tags", def.path)), leak(format!("{}/{{id}}/tags/{{tag}}", def.path)));
         let any = Access::Authenticated;
-        routes.push(Route::new("GET", all, any, move |call| async move { Ok(Reply::ok(json!({ "tags": held(def, &call)?.1 }))) }));
+        routes.push(Route::new("GET", all, any, move |call| async move { Ok(Reply::ok(json!({ "tags": texts(admit::seen(def, &call)?.get("tags")) }))) }));
         routes.push(Route::new("PUT", all, any, move |call| replace(def, call)));
         routes.push(Route::new("DELETE", all, any, move |call| async move {
             write(def, &call, |_| Ok(Vec::new())).await?;
@@ -54,7 +54,7 @@ pub(crate) fn routes() -> Vec<Route> {
         }));
         routes.push(Route::new("GET", one, any, move |call| async move {
             let tag = call.param("tag").to_owned();
-            if held(def, &call)?.1.contains(&tag) { Ok(Reply::empty(204)) } else { Err(no_tag(&tag)) }
+            if texts(admit::seen(def, &call)?.get("tags")).contains(&tag) { Ok(Reply::empty(204)) } else { Err(no_tag(&tag)) }
         }));
         routes.push(Route::new("PUT", one, any, move |call| add(def, call)));
         routes.push(Route::new("DELETE", one, any, move |call| remove(def, call)));
@@ -70,15 +70,6 @@ fn texts(value: Option<&Value>) -> Vec<String> {
     value.and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect()
 }
 
-/// The row that the caller sees, and its tags.
-fn held(def: &ResourceDef, call: &Call) -> Result<(Map, Vec<String>)> {
-    let (id, reader) = (call.param("id"), call.reader());
-    let row = reader.get(&def.table, id).and_then(|r| r.value().as_object().cloned());
-    let row = row.filter(|r| (def.hooks.visible)(r, &call.cx, &reader)).ok_or_else(|| engine::not_found(def, id))?;
-    let tags = texts(row.get("tags"));
-    Ok((row, tags))
-}
-
 fn check(tag: &str) -> Result<()> {
     if tag.is_empty() || tag.chars().count() > LONGEST || tag.contains([',', '/', '\0']) {
         return Err(Error::invalid("tags", format!("'{tag}' is not 1 to {LONGEST} characters without comma and slash")));
@@ -90,9 +81,7 @@ async fn write<F>(def: &'static ResourceDef, call: &Call, change: F) -> Result<V
 where
     F: Fn(Vec<String>) -> Result<Vec<String>> + Send + 'static,
 {
-    let (row, _) = held(def, call)?;
-    call.require(leak_rule(def), Some(&row))?;
-    let id = call.param("id").to_owned();
+    let id = admit::changeable(def, call)?;
     call.transact(move |cx, tx| {
         let old = engine::existing(tx, def, &id)?;
         let tags = change(texts(old.get("tags")))?;
@@ -105,10 +94,6 @@ where
         Ok(tags)
     })
     .await
-}
-
-fn leak_rule(def: &ResourceDef) -> &'static str {
-    def.rule("update").or_else(|| def.rule("delete")).unwrap_or("admin")
 }
 
 async fn replace(def: &'static ResourceDef, call: Call) -> Result<Reply> {

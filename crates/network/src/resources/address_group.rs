@@ -1,6 +1,6 @@
 //! Address groups (api-ref `v2/address-groups`): blocks that security group rules name together.
 use super::{CIDRS, SecurityGroupRule};
-use crate::{fail, sharing, tags};
+use crate::{admit, fail, sharing, tags};
 use api::{Access, Call, Cx, Map, Reply, Result, Route};
 use ipnet::IpNet;
 use resource::{Deletion, Object, Reader, Resource, Rules, Tx, engine, load};
@@ -58,13 +58,8 @@ pub(crate) fn routes() -> Vec<Route> {
 }
 
 async fn change(call: Call, adding: bool) -> Result<Reply> {
-    let (id, def) = (call.param("id").to_owned(), AddressGroup::DEF);
-    {
-        let reader = call.reader();
-        let row = reader.get(&def.table, &id).and_then(|r| r.value().as_object().cloned());
-        let row = row.filter(|r| AddressGroup::visible(r, &call.cx, &reader)).ok_or_else(|| engine::not_found(def, &id))?;
-        call.require("network_row_owner", Some(&row))?;
-    }
+    let def = AddressGroup::DEF;
+    let id = admit::changeable(def, &call)?;
     let wanted = call.inner("address_group").or_else(|_| call.object())?.get("addresses").cloned().unwrap_or_default();
     let wanted: Vec<IpNet> = serde_json::from_value::<Vec<IpNet>>(wanted)
         .map_err(|_| api::Error::invalid("addresses", "it is not a list of IP networks in CIDR notation"))?

@@ -20,7 +20,7 @@ pub(crate) use rbac_policy::RbacPolicy;
 pub(crate) use router::{ExternalFixedIp, GatewayInfo, Hop, Router};
 pub(crate) use security_group::SecurityGroup;
 pub(crate) use security_group_rule::SecurityGroupRule;
-pub(crate) use subnet::{HostRoute, Pool, Subnet, UNSAID, of_network};
+pub(crate) use subnet::{Pool, Subnet, UNSAID, of_network};
 pub(crate) use subnetpool::{SubnetPool, routes as subnetpool_routes};
 
 use resource::{Kind, Resource, ResourceDef};

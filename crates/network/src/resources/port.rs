@@ -54,7 +54,8 @@ fn four() -> u8 {
     stamps,
     index = "subnet:/fixed_ips/*/subnet_id"
 )]
-#[policy(list = "reader", show = "reader", create = "member", update = "rule:network_row_owner", delete = "rule:network_port_owner")]
+// Whoever sees a port may delete it: its owner, and the owner of its network.
+#[policy(list = "reader", show = "reader", create = "member", update = "rule:network_row_owner", delete = "member")]
 pub(crate) struct Port {
     #[field(create, update, filter, sort, default = "")]
     pub(crate) name: String,

@@ -1,6 +1,6 @@
 //! Subnet pools (api-ref `v2/subnetpools`): blocks from which projects cut subnets that do not overlap.
 use super::{AddressScope, CIDRS, Subnet};
-use crate::{fail, ipam::range, sharing, tags};
+use crate::{admit, fail, ipam::range, sharing, tags};
 use api::{Access, Call, Cx, Map, Reply, Result, Route};
 use ipnet::IpNet;
 use resource::{Deletion, Object, Reader, Resource, Rules, Tx, engine, load};
@@ -224,11 +224,7 @@ pub(crate) fn routes() -> Vec<Route> {
 }
 
 async fn change(call: Call, adding: bool) -> Result<Reply> {
-    let (id, reader) = (call.param("id").to_owned(), call.reader());
-    let row = reader.get(&SubnetPool::DEF.table, &id).and_then(|r| r.value().as_object().cloned());
-    let row = row.filter(|r| SubnetPool::visible(r, &call.cx, &reader)).ok_or_else(|| engine::not_found(SubnetPool::DEF, &id))?;
-    drop(reader);
-    call.require("network_row_owner", Some(&row))?;
+    let id = admit::changeable(SubnetPool::DEF, &call)?;
     let wanted = call.object()?.get("prefixes").cloned().unwrap_or_default();
     let wanted: Vec<IpNet> = serde_json::from_value(wanted)
         .map_err(|_| api::Error::invalid("prefixes", "it is not a list of IP networks in CIDR notation"))?;

@@ -1,0 +1,24 @@
+//! Simulated hosts, for benchmarks: the real agent over ports in memory.
+use crate::config::State;
+use compute::nodes::Nodes;
+use image::blob::LocalStore;
+use node::sim::{Delays, Size};
+use std::sync::Arc;
+
+/// What each host claims to have: enough for hundreds of small servers.
+const SIZE: Size = Size { vcpus: 64, memory_mib: 512 * 1024, disk_gib: 8 * 1024 };
+
+/// Runs that many hosts until it is dropped.
+pub async fn run(state: State, hosts: u32, nodes: Arc<Nodes>, blobs: Arc<LocalStore>) {
+    let mut running = Vec::new();
+    for i in 0..hosts {
+        let name = format!("sim-{i}");
+        let mut config = node::Config::new(state.node().join(&name), &name);
+        config.heavy_steps = 64;
+        let (agent, sim) = node::sim::start(config, SIZE, Delays::default(), nodes.join(&name).await, blobs.clone());
+        nodes.attach(&name, agent.clone());
+        running.push((agent, sim));
+    }
+    std::future::pending::<()>().await;
+    drop(running);
+}

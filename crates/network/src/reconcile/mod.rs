@@ -1,0 +1,155 @@
+//! Makes OVN match the rows, and rows show what OVN did.
+//!
+//! ```text
+//!   rows ──topology──▶ Topology ──compile──▶ Desired ──apply──▶ NB          on any change of a row of this service
+//!   rows ◀──status─── ports that are up ◀───────────────────── NB          on any change of NB
+//! ```
+//! Every pass looks at everything: NB can be lost at any time and comes back whole. What changes while a pass runs is taken by the
+//! next one.
+mod status;
+mod topology;
+
+use crate::ovn::{self, Central, Nb};
+use base::retry::Backoff;
+use status::Change;
+use std::{collections::HashSet, sync::Arc, time::Duration};
+use store::{Changed, Db, Row};
+use tokio::{
+    sync::broadcast::{Receiver, error::RecvError},
+    time::Instant,
+};
+
+const BACKOFF: Backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(10));
+/// Changes that come together are taken together.
+const GATHER: Duration = Duration::from_millis(5);
+const RESYNC: Duration = Duration::from_secs(60);
+/// Keys of this service's rows.
+const PREFIX: &str = "network/";
+
+/// Runs OVN's central part on this machine and keeps it as the rows say. `gateways` are the chassis for router gateways.
+pub async fn run(db: Db, central: Central, gateways: Vec<String>) {
+    let mut attempt = 0;
+    loop {
+        let Err(e) = follow(&db, &central, &gateways, &mut attempt).await;
+        let wait = BACKOFF.jittered(attempt);
+        tracing::error!(cause = %base::chain(&*e), again_in_ms = wait.as_millis() as u64, "OVN could not be brought up to date; trying again");
+        attempt += 1;
+        tokio::time::sleep(wait).await;
+    }
+}
+
+type Failure = Box<dyn std::error::Error + Send + Sync>;
+
+async fn follow(db: &Db, central: &Central, gateways: &[String], attempt: &mut u32) -> Result<std::convert::Infallible, Failure> {
+    let mut rows = db.view.changes();
+    let nb = central.ensure_databases().await?;
+    apply(db, &nb, gateways).await?;
+    // Only now: northd must not see a northbound database that was lost and is not yet filled.
+    central.ensure_northd().await?;
+    let _processes = central.watch();
+    let mut observed = nb.changes();
+    let mut resync = tokio::time::interval_at(Instant::now() + RESYNC, RESYNC);
+    show(db, &nb).await?;
+    loop {
+        *attempt = 0;
+        let mut compile = false;
+        tokio::select! {
+            change = rows.recv() => compile = concerns(&change)?,
+            seen = observed.changed() => seen?,
+            _ = resync.tick() => compile = true,
+        }
+        tokio::time::sleep(GATHER).await;
+        while let Some(change) = waiting(&mut rows)? {
+            compile |= concerns(&change)?;
+        }
+        observed.mark_unchanged();
+        if compile {
+            apply(db, &nb, gateways).await?;
+        }
+        show(db, &nb).await?;
+    }
+}
+
+/// A change that is there already.
+fn waiting(rows: &mut Receiver<Changed>) -> Result<Option<Result<Changed, RecvError>>, Failure> {
+    use tokio::sync::broadcast::error::TryRecvError;
+    match rows.try_recv() {
+        Ok(change) => Ok(Some(Ok(change))),
+        Err(TryRecvError::Lagged(n)) => Ok(Some(Err(RecvError::Lagged(n)))),
+        Err(TryRecvError::Empty) => Ok(None),
+        Err(TryRecvError::Closed) => Err("the view is closed".into()),
+    }
+}
+
+/// Does a change touch this service? One that was missed may have.
+fn concerns(change: &Result<Changed, RecvError>) -> Result<bool, Failure> {
+    match change {
+        Ok(change) => Ok(change.keys.iter().any(|k| k.starts_with(PREFIX))),
+        Err(RecvError::Lagged(_)) => Ok(true),
+        Err(RecvError::Closed) => Err("the view is closed".into()),
+    }
+}
+
+async fn apply(db: &Db, nb: &Nb, gateways: &[String]) -> Result<(), ovn::Error> {
+    let topology = topology::topology(&db.read(), gateways);
+    let desired = ovn::compile(&topology);
+    for problem in &desired.problems {
+        tracing::warn!(problem, "A part of the network cannot be built");
+    }
+    let applied = nb.apply(&desired).await?;
+    if applied.inserted + applied.updated + applied.deleted > 0 {
+        tracing::debug!(?applied, "OVN was brought up to date");
+    }
+    Ok(())
+}
+
+/// Writes what was observed into the rows.
+async fn show(db: &Db, nb: &Nb) -> Result<(), Failure> {
+    let up: HashSet<String> = nb.ports_up();
+    let is_up = |row: &Row| up.contains(row.id());
+    let changes = all_rows(db).iter().filter_map(|r| Change::of(r, &is_up)).collect();
+    status::write(db, changes).await.map_err(Into::into)
+}
+
+fn all_rows(db: &Db) -> Vec<Arc<Row>> {
+    use crate::resources::{FloatingIp, Port};
+    use resource::Resource;
+    let reader = db.read();
+    reader.all(&Port::DEF.table).chain(reader.all(&FloatingIp::DEF.table)).cloned().collect()
+}
+
+/// Without OVN, for simulated hosts: a port is up as soon as it is bound to a host.
+pub async fn run_sim(db: Db) {
+    let bound = |row: &Row| !row.text("binding:host_id").is_empty();
+    let mut rows = db.view.changes();
+    let mut look_at: Vec<Arc<Row>> = all_rows(&db);
+    let mut attempt = 0;
+    loop {
+        let changes = look_at.iter().filter_map(|r| Change::of(r, &bound)).collect();
+        if let Err(e) = status::write(&db, changes).await {
+            tracing::warn!(error = %e, "Port statuses could not be written; trying again");
+            tokio::time::sleep(BACKOFF.jittered(attempt)).await;
+            attempt += 1;
+            continue;
+        }
+        attempt = 0;
+        look_at = match rows.recv().await {
+            Ok(change) => changed_rows(&db, &change),
+            Err(RecvError::Lagged(_)) => all_rows(&db),
+            Err(RecvError::Closed) => return,
+        };
+    }
+}
+
+fn changed_rows(db: &Db, change: &Changed) -> Vec<Arc<Row>> {
+    use crate::resources::{FloatingIp, Port};
+    use resource::Resource;
+    let reader = db.read();
+    let row = |key: &Arc<str>| {
+        [&Port::DEF.table, &FloatingIp::DEF.table].into_iter().find_map(|t| {
+            let id = key.strip_prefix(t.name)?.strip_prefix('/')?;
+            reader.get(t, id)
+        })
+    };
+    change.keys.iter().filter_map(row).collect()
+}
