@@ -1,1 +1,39 @@
-//! The identity service (Keystone v3)
+//! The identity service (Keystone v3): who there is, who may do what where, and what is served where.
+//!
+//! - [`service`] is the API, to be served below `/identity`; its rows are what every other service is authorised by.
+//! - [`Auth`] turns tokens into callers, for all services. The cloud's state must hold it: handlers ask for it there.
+//! - [`bootstrap`] makes what a cloud needs before anybody can log in.
+//!
+//! What it guarantees: a token is judged by the rows as they are now, in every process, so what was revoked, disabled or taken
+//! away is refused by the next request. Passwords and secrets are kept as hashes, or sealed with keys that are not in the store.
+//!
+//! What it does not do: federation, LDAP, OAuth1 tokens, lockout and expiry of passwords.
+mod authenticator;
+mod bootstrap;
+mod cascade;
+mod grants;
+mod handlers;
+mod resources;
+mod rows;
+mod standing;
+mod token_body;
+
+pub use authenticator::{Auth, AuthConfig};
+pub use bootstrap::{BootstrapConfig, CATALOG, CatalogService, NewUser, bootstrap, ensure_user};
+
+use ::api::{Service, dialect::IDENTITY};
+
+/// The API of Keystone v3.
+pub fn service() -> Service {
+    Service {
+        name: "identity",
+        prefix: "/identity",
+        dialect: &IDENTITY,
+        microversions: None,
+        resources: resources::all(),
+        routes: handlers::routes(),
+        tables: rows::TABLES.to_vec(),
+        rules: handlers::rules(),
+        quotas: Vec::new(),
+    }
+}

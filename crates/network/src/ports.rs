@@ -255,7 +255,12 @@ fn blank(tx: &mut Tx<'_>, cx: Option<&Cx>, spec: &Internal<'_>) -> Result<Object
         description: String::new(),
         network_id: spec.network.id.clone(),
         admin_state_up: true,
-        status: if spec.owner == METADATA_OWNER { "ACTIVE" } else { "DOWN" }.into(),
+        status: match spec.owner {
+            METADATA_OWNER => "ACTIVE",
+            FLOATING_OWNER => "N/A",
+            _ => "DOWN",
+        }
+        .into(),
         mac_address: spec.mac.map(|m| m.to_string()),
         fixed_ips: spec.fixed_ips.clone(),
         device_id: spec.device.clone(),

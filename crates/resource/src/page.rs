@@ -71,12 +71,26 @@ fn passes(def: &ResourceDef, row: &Map, cx: &Cx, key: &str, values: &[String]) -
     wanted.iter().any(|w| matches(&kind, value, w))
 }
 
+/// Does an index find all rows that match? It knows neither null nor the other spellings of booleans and addresses.
+fn indexed(kind: &Kind, wanted: &str) -> bool {
+    match kind {
+        Kind::Optional(k) => indexed(k, wanted) && !matches!(wanted, "" | "None" | "null"),
+        Kind::List(k) => indexed(k, wanted),
+        Kind::Text { .. } | Kind::Choice(_) | Kind::Uuid => true,
+        _ => false,
+    }
+}
+
 /// Rows of the table that the caller may see, as the listing asks. `visible` says which.
 pub fn list(def: &ResourceDef, cx: &Cx, reader: &Reader<'_>, listing: &Listing) -> Result<Found> {
+    let plain = |k: &str, v: &str| def.field(k).map_or(k == "project_id" && !matches!(v, "" | "None" | "null"), |f| indexed(&f.kind, v));
+    let usable = |k: &str, v: &str| {
+        plain(k, v) && reader.has_index(&def.table, k) && (def.hooks.filter)(&Map::new(), k, &[v], cx).is_none()
+    };
     let by_index = listing
         .filters
         .iter()
-        .find(|(k, v)| v.len() == 1 && reader.has_index(&def.table, k) && (def.hooks.filter)(&Map::new(), k, &[&v[0]], cx).is_none())
+        .find(|(k, v)| v.len() == 1 && usable(k, &v[0]))
         .map(|(k, v)| reader.find(&def.table, k, &v[0]));
     let admit = |row: &Arc<Row>| {
         let m = map(row);

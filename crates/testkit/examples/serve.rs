@@ -7,7 +7,7 @@ use testkit::{ADMIN_PASSWORD, Setup, TestCloud};
 
 fn entry(name: &str, url: &str, user: &str, password: &str, project: &str) -> String {
     format!(
-        "  {name}:\n    auth:\n      auth_url: {url}/identity\n      username: {user}\n      password: {password}\n      \
+        "  {name}:\n    auth:\n      auth_url: {url}/identity/v3\n      username: {user}\n      password: {password}\n      \
          project_name: {project}\n      user_domain_name: Default\n      project_domain_name: Default\n    \
          region_name: RegionOne\n    identity_api_version: '3'\n"
     )

@@ -1,4 +1,4 @@
-//! Flavors (Nova api-ref, `flavors`): list and show come from the table, the rest has forms of its own in [`crate::flavors`].
+//! Flavors (Nova api-ref, `flavors`): list and show come from the table, the rest has forms of its own in [`crate::proxies`].
 use crate::common::{at, flag, int, object, text};
 use api::Cx;
 use resource::{Kind, Map, Reader, Resource, Rules};
@@ -51,23 +51,24 @@ impl Rules for Flavor {
         if !cx.may("os_compute_api:os-flavor-extra-specs:index", None) {
             out.remove("extra_specs");
         }
-    }
-    fn visible(row: &Map, cx: &Cx, _reader: &Reader<'_>) -> bool {
-        let listed = |p: &str| row.get("projects").and_then(Value::as_array).is_some_and(|l| l.iter().any(|v| v.as_str() == Some(p)));
-        flag(row, "os-flavor-access:is_public") || cx.caller.project_id().is_some_and(listed) || cx.is_admin()
-    }
-    fn filter(row: &Map, key: &str, values: &[&str], _cx: &Cx) -> Option<bool> {
-        let number = |v: &str| v.parse::<i64>().unwrap_or(0);
-        match key {
-            "minRam" => Some(values.iter().all(|v| int(row, "ram") >= number(v))),
-            "minDisk" => Some(values.iter().all(|v| int(row, "disk") >= number(v))),
-            "is_public" => Some(values.iter().all(|v| match v.to_ascii_lowercase().as_str() {
-                "none" => true,
-                v => flag(row, "os-flavor-access:is_public") == matches!(v, "true" | "t" | "1" | "yes" | "on" | "y"),
-            })),
-            _ => None,
+        if at(cx, 102) {
+            out.remove("rxtx_factor");
+            out.remove("OS-FLV-DISABLED:disabled");
         }
     }
+    fn visible(row: &Map, cx: &Cx, _reader: &Reader<'_>) -> bool {
+        flag(row, "os-flavor-access:is_public") || cx.caller.project_id().is_some_and(|p| is_shared(row, p)) || cx.is_admin()
+    }
+}
+
+/// Is it shared with the project by name?
+pub(crate) fn is_shared(row: &Map, project: &str) -> bool {
+    row.get("projects").and_then(Value::as_array).is_some_and(|l| l.iter().any(|v| v.as_str() == Some(project)))
+}
+
+/// What callers may give as an id.
+pub(crate) fn is_id(text: &str) -> bool {
+    text.trim() == text && text.bytes().all(|b| b.is_ascii_alphanumeric() || b". _-".contains(&b))
 }
 
 /// The flavor as a server keeps it.

@@ -7,7 +7,7 @@
 use super::{auth, need_object, need_text, password_error};
 use crate::{
     Auth,
-    auth::{Known, NOT_AUTHENTICATED},
+    authenticator::{Known, NOT_AUTHENTICATED},
     resources::{APP_CREDENTIAL, PROJECT, TRUST, USER},
     rows::{self, Rows as _, flag, text},
 };

@@ -21,7 +21,7 @@ mod tokens;
 mod trusts;
 pub(crate) mod users;
 
-use crate::{Auth, resources::home_domain};
+use crate::{Auth, resources::{RULES, home_domain}};
 use api::{Call, Error, Map, Reply, Result, Route, dialect::IDENTITY};
 use resource::{Reader, ResourceDef, engine};
 use serde_json::{Value, json};
@@ -55,6 +55,22 @@ pub(crate) fn routes() -> Vec<Route> {
         all.extend(part);
     }
     all
+}
+
+/// Named rules of the service besides those of tables and routes.
+pub(crate) fn rules() -> Vec<(&'static str, &'static str)> {
+    let parts: [&[(&str, &str)]; 9] = [
+        &RULES,
+        &tokens::RULES,
+        &scopes::RULES,
+        &groups::RULES,
+        &projects::RULES,
+        &grants::RULES,
+        &role_assignments::RULES,
+        &credentials::RULES,
+        &trusts::RULES,
+    ];
+    parts.concat()
 }
 
 fn auth(call: &Call) -> Result<Arc<Auth>> {

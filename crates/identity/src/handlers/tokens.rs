@@ -1,6 +1,6 @@
 //! `GET`, `HEAD` and `DELETE /v3/auth/tokens`, and what is known of revoked ones.
 use super::{auth, forbidden};
-use crate::{auth::Known, rows::REVOCATIONS};
+use crate::{authenticator::Known, rows::REVOCATIONS};
 use api::{Access, Call, Error, Reply, ReplyBody, Result, Route};
 use serde_json::json;
 use std::sync::Arc;

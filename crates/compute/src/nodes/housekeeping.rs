@@ -1,0 +1,151 @@
+//! What no report brings to an end: servers that leave a node which says nothing of them, nodes that nobody joined, and slow steps.
+use super::{Nodes, effects, host, levels::Leaving, lock, sink::Work};
+use crate::{
+    resources::{Node, Server},
+    server::{plan, state::task},
+};
+use api::Result;
+use assign::{GuestState, Query, QueryError, ServerReport};
+use resource::Resource;
+use std::{
+    collections::{BTreeMap, HashMap},
+    time::Duration,
+};
+use tokio::{
+    task::JoinSet,
+    time::{Instant, timeout},
+};
+
+const PERIOD: Duration = Duration::from_millis(250);
+/// An agent has looked at newer assignments long before this.
+const SETTLED: Duration = Duration::from_millis(250);
+/// Between two questions about one server, at most.
+const LONGEST_WAIT: Duration = Duration::from_secs(5);
+const ANSWER: Duration = Duration::from_secs(2);
+/// A node that is down for so long keeps no server from being deleted.
+const DOWN: Duration = Duration::from_secs(60);
+/// Agents that were here before this process have so long to come back.
+const RETURN: Duration = Duration::from_secs(30);
+
+/// When each leaving server is asked about next, and how often it was.
+type Asked = HashMap<String, (Instant, u32)>;
+
+impl Nodes {
+    pub(super) async fn keep_house(&self) {
+        self.ready.subscribe().wait_for(|ready| *ready).await.ok();
+        let start = Instant::now();
+        let mut asked = Asked::new();
+        let mut unjoined_checked = false;
+        let mut ticks = tokio::time::interval(PERIOD);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            ticks.tick().await;
+            self.tell_slow_steps().await;
+            self.let_go(&mut asked).await;
+            if !unjoined_checked && start.elapsed() > RETURN {
+                unjoined_checked = self.mark_unjoined().await;
+            }
+        }
+    }
+
+    async fn tell_slow_steps(&self) {
+        let mut by_host: BTreeMap<String, Vec<Work>> = BTreeMap::new();
+        {
+            let slow = lock(&self.steps).slow(Instant::now());
+            for told in slow {
+                by_host.entry(told.host.clone()).or_default().push(Work::Tell(told));
+            }
+        }
+        for (host, work) in by_host {
+            if let Err(e) = self.carry_out(&host, work).await {
+                tracing::debug!(node = host, error = %e, "Steps of servers were not written to their stories");
+            }
+        }
+    }
+
+    /// Ends servers that are to leave a node which does not have them, or which is down.
+    async fn let_go(&self, asked: &mut Asked) {
+        let leaving = self.levels().leaving();
+        asked.retain(|id, _| leaving.contains_key(id));
+        let now = Instant::now();
+        let mut checks = JoinSet::new();
+        for (id, Leaving { host, since }) in leaving {
+            let (next, times) = asked.entry(id.clone()).or_insert((since + SETTLED, 0));
+            if *next > now {
+                continue;
+            }
+            *next = now + (PERIOD * 2u32.saturating_pow((*times).min(8))).min(LONGEST_WAIT);
+            *times += 1;
+            if host::is_down_for(&self.db.read(), &host, DOWN, self.db.now()) {
+                checks.spawn(async move { Some((id, host, "Its node is down")) });
+            } else if let Some(agent) = self.agent(&host) {
+                checks.spawn(async move {
+                    let question = agent.query(Query::ConsoleLog { server_id: id.clone(), lines: Some(1) });
+                    let answer = timeout(ANSWER, question).await;
+                    matches!(answer, Ok(Err(QueryError::NotHere(_)))).then_some((id, host, "Its node does not have it"))
+                });
+            }
+        }
+        while let Some(found) = checks.join_next().await {
+            let Ok(Some((id, host, why))) = found else { continue };
+            if let Err(e) = self.end(&id, &host, why).await {
+                tracing::warn!(server = id, node = host, error = %e, "A server could not be taken away; it is tried again");
+            }
+        }
+    }
+
+    /// As if the node had reported that the server is gone.
+    async fn end(&self, id: &str, host: &str, why: &'static str) -> Result<()> {
+        let (cx, id, host) = (self.cx()?, id.to_owned(), host.to_owned());
+        let ended = move |tx: &mut store::Tx<'_>| {
+            let Some(mut server) = resource::load_any::<Server>(tx, &id)?.filter(|s| s.host.as_deref() == Some(host.as_str())) else {
+                return Ok(());
+            };
+            let deleting = server.deleting();
+            if !deleting && server.task_state.as_deref() != Some(task::OFFLOADING) {
+                return Ok(());
+            }
+            let before = server.clone().into_map()?;
+            let gone = gone(&id, &server);
+            let done = plan::on_report(&mut server.body, deleting, &gone, tx.now);
+            effects::carry_out(tx, &cx, server, &before, done, &format!("{why}: {host}"))
+        };
+        self.db.transact(ended).await?;
+        Ok(())
+    }
+
+    /// Nodes that were up before this process and have not come back are down. True when this is settled.
+    async fn mark_unjoined(&self) -> bool {
+        let hosts: Vec<String> = {
+            let reader = self.db.read();
+            let up = reader.all(&Node::DEF.table).filter(|r| r.text("state") == "up");
+            up.map(|r| r.text("host").to_owned()).collect()
+        };
+        let mut settled = true;
+        for host in hosts {
+            if !self.levels().has_joined(&host)
+                && let Err(e) = self.lost(&host).await
+            {
+                tracing::warn!(node = host, error = %e, "A node without an agent could not be marked as down; it is tried again");
+                settled = false;
+            }
+        }
+        settled
+    }
+}
+
+fn gone(id: &str, server: &Server) -> ServerReport {
+    ServerReport {
+        id: id.to_owned(),
+        epoch: server.epoch,
+        revision: server.intent,
+        state: GuestState::Gone,
+        cause: None,
+        step: None,
+        reboot_count: 0,
+        disk_generation: 0,
+        rescued: false,
+        plugged: Vec::new(),
+        launched_at: None,
+    }
+}

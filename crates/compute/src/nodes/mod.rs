@@ -1,0 +1,213 @@
+//! Nodes as the compute service sees them: what each has to do, and what each has seen.
+//!
+//! ```text
+//!   rows ──changes──▶ levels (what each host has to do) ──watch──▶ agent of the host
+//!    ▲                                                                │
+//!    └───── one transaction per batch ◀── sink ◀── reports ◀──────────┘
+//! ```
+//! [`Nodes`] follows the view. A change of a row rebuilds only the assignments that were made from it; an assignment that comes out
+//! equal keeps its `Arc`, and a batch of changes gives each host one new set. The first set that an agent gets is complete: an agent
+//! destroys what it knows and is not assigned.
+//!
+//! A server that is being deleted is not assigned any more. Its node destroys it and reports `Gone`; then its row goes with all that
+//! it holds, in one transaction. Two cases have no such report and are settled by [`housekeeping`]: the agent says that it never had
+//! the server, or the node is down for a minute.
+//!
+//! All of this is a cache and may be lost at any instant: rows and agents make it anew.
+pub(crate) mod build;
+pub(crate) mod effects;
+pub(crate) mod guest;
+pub(crate) mod host;
+mod housekeeping;
+mod levels;
+mod sink;
+pub(crate) mod snapshot;
+mod steps;
+#[cfg(test)]
+mod testbed;
+#[cfg(test)]
+mod tests;
+
+use api::{Cloud, Cx, Error, Result};
+use assign::{Agent, Assignments, Pending, Report, ReportError, Uplink};
+use base::retry::Backoff;
+use levels::{Item, Levels};
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak},
+    time::Duration,
+};
+use store::{Changed, Db};
+use tokio::sync::{broadcast, watch};
+
+/// Assignments built under one look at the rows, so that writers need not wait for all.
+const AT_ONCE: usize = 256;
+const BACKOFF: Backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(5));
+
+/// The nodes of this process: their assignments, their reports, and the agents to ask.
+pub struct Nodes {
+    db: Db,
+    cloud: OnceLock<Weak<Cloud>>,
+    levels: Mutex<Levels>,
+    agents: Mutex<HashMap<String, Arc<dyn Agent>>>,
+    steps: Mutex<steps::Steps>,
+    /// Do the levels hold all rows?
+    ready: watch::Sender<bool>,
+}
+
+impl Nodes {
+    pub fn new(db: Db) -> Arc<Self> {
+        Arc::new(Self {
+            db,
+            cloud: OnceLock::new(),
+            levels: Mutex::default(),
+            agents: Mutex::default(),
+            steps: Mutex::default(),
+            ready: watch::Sender::new(false),
+        })
+    }
+
+    /// The line of the agent on that host. Waits until the assignments of all hosts are known, so it needs [`Nodes::run`].
+    pub async fn join(self: &Arc<Self>, host: &str) -> Arc<dyn Uplink> {
+        // The sender is in `self`: it cannot be closed.
+        self.ready.subscribe().wait_for(|ready| *ready).await.ok();
+        let assignments = self.levels().join(host);
+        Arc::new(Line { nodes: Arc::downgrade(self), host: host.to_owned(), assignments })
+    }
+
+    /// Names the agent that answers questions about the host's servers.
+    pub fn attach(&self, host: &str, agent: Arc<dyn Agent>) {
+        lock(&self.agents).insert(host.to_owned(), agent);
+    }
+
+    pub fn agent(&self, host: &str) -> Option<Arc<dyn Agent>> {
+        lock(&self.agents).get(host).cloned()
+    }
+
+    /// The host's agent is gone: its node is down until it reports again.
+    pub async fn lost(&self, host: &str) -> Result<()> {
+        lock(&self.agents).remove(host);
+        self.levels().leave(host);
+        let name = host.to_owned();
+        self.db.transact(move |tx| host::mark_down(tx, &name)).await?;
+        Ok(())
+    }
+
+    /// Keeps the assignments as the rows are, for ever.
+    pub async fn run(self: Arc<Self>, cloud: Arc<Cloud>) {
+        // The cloud holds these nodes among its state: a strong reference would keep both for ever.
+        self.cloud.set(Arc::downgrade(&cloud)).ok();
+        drop(cloud);
+        tokio::join!(self.follow(), self.keep_house());
+    }
+
+    async fn follow(&self) {
+        let mut changes = self.db.view.changes();
+        let mut attempt = 0;
+        while let Err(e) = self.db.fresh().await {
+            tracing::warn!(error = %e, "The assignments of nodes wait for the store");
+            tokio::time::sleep(BACKOFF.jittered(attempt)).await;
+            attempt = attempt.saturating_add(1);
+        }
+        self.rebuild().await;
+        self.ready.send_replace(true);
+        loop {
+            match next_batch(&mut changes).await {
+                Batch::Keys(keys) => {
+                    let dirty = {
+                        let (reader, levels) = (self.db.read(), self.levels());
+                        let mut dirty = BTreeSet::new();
+                        keys.iter().for_each(|key| levels.touched_by(&reader, key, &mut dirty));
+                        dirty
+                    };
+                    self.apply(dirty).await;
+                }
+                Batch::Lagged => self.rebuild().await,
+                Batch::Closed => return,
+            }
+        }
+    }
+
+    /// Looks at every row.
+    async fn rebuild(&self) {
+        let all = {
+            let reader = self.db.read();
+            self.levels().everything(&reader)
+        };
+        self.apply(all).await;
+    }
+
+    /// Builds anew what may have changed, then tells each host once.
+    async fn apply(&self, dirty: BTreeSet<Item>) {
+        let dirty: Vec<Item> = dirty.into_iter().collect();
+        for some in dirty.chunks(AT_ONCE) {
+            {
+                let reader = self.db.read();
+                self.levels().apply(&reader, some);
+            }
+            tokio::task::yield_now().await;
+        }
+        self.levels().publish();
+    }
+
+    fn levels(&self) -> MutexGuard<'_, Levels> {
+        lock(&self.levels)
+    }
+
+    /// A context for what reports cause: nobody asks, the administrator's rules apply.
+    fn cx(&self) -> Result<Cx> {
+        let cloud = self.cloud.get().and_then(Weak::upgrade);
+        let cloud = cloud.ok_or_else(|| Error::unavailable("The controller starts or ends; try again."))?;
+        let admin = auth::Role { id: "admin".into(), name: "admin".to_owned() };
+        Ok(cloud.cx(Arc::new(auth::Caller::internal(vec![admin], "")), ""))
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+enum Batch {
+    Keys(BTreeSet<Arc<str>>),
+    Lagged,
+    Closed,
+}
+
+/// What changed since, all of it at once.
+async fn next_batch(changes: &mut broadcast::Receiver<Changed>) -> Batch {
+    use broadcast::error::{RecvError, TryRecvError};
+    let mut keys: BTreeSet<Arc<str>> = match changes.recv().await {
+        Ok(changed) => changed.keys.iter().cloned().collect(),
+        Err(RecvError::Lagged(_)) => return Batch::Lagged,
+        Err(RecvError::Closed) => return Batch::Closed,
+    };
+    loop {
+        match changes.try_recv() {
+            Ok(changed) => keys.extend(changed.keys.iter().cloned()),
+            Err(TryRecvError::Empty | TryRecvError::Closed) => return Batch::Keys(keys),
+            Err(TryRecvError::Lagged(_)) => return Batch::Lagged,
+        }
+    }
+}
+
+/// What an agent in this process holds of its controllers.
+struct Line {
+    nodes: Weak<Nodes>,
+    host: String,
+    assignments: watch::Receiver<Arc<Assignments>>,
+}
+
+impl Uplink for Line {
+    fn assignments(&self) -> watch::Receiver<Arc<Assignments>> {
+        self.assignments.clone()
+    }
+    fn report(&self, reports: Vec<Report>) -> Pending<'_, Result<(), ReportError>> {
+        Box::pin(async move {
+            let nodes = self.nodes.upgrade().ok_or_else(|| ReportError("the controller is shutting down".to_owned()))?;
+            nodes.take(&self.host, reports).await.map_err(|e| match e.context {
+                Some(context) => ReportError(format!("{} ({context})", e.message)),
+                None => ReportError(e.message),
+            })
+        })
+    }
+}
