@@ -82,8 +82,10 @@ fn check_visible(def: &ResourceDef, dialect: &Dialect, action: &str, cx: &Cx, re
             // Keystone says 403 to those who may not see any such row, so that 404 tells them nothing.
             if dialect.name == "identity" {
                 let asked: Map = cx.params.iter().map(|(k, v)| (k.clone(), v.as_str().into())).collect();
-                let action = if def.rule("show").is_some() { "show" } else { action };
-                require(def, dialect, action, cx, Some(&asked))?;
+                let sees = if def.rule("show").is_some() { "show" } else { action };
+                if !cx.may(&(dialect.rule)(def, sees), Some(&asked)) {
+                    return Err(refused(dialect, &(dialect.rule)(def, action)));
+                }
             }
             Err(engine::not_found(def, id))
         }
@@ -95,11 +97,15 @@ fn require(def: &ResourceDef, dialect: &Dialect, action: &str, cx: &Cx, row: Opt
     if cx.may(&rule, row) {
         return Ok(());
     }
-    Err(Error::forbidden(match dialect.name {
+    Err(refused(dialect, &rule))
+}
+
+fn refused(dialect: &Dialect, rule: &str) -> Error {
+    Error::forbidden(match dialect.name {
         "identity" => format!("You are not authorized to perform the requested action: {rule}."),
         "network" => format!("(rule:{rule}) is disallowed by policy"),
         _ => format!("Policy doesn't allow {rule} to be performed."),
-    }))
+    })
 }
 
 /// A page of rows as an answer.

@@ -116,6 +116,9 @@ async fn handle(State(site): State<Arc<Site>>, params: RawPathParams, request: R
         Ok(Err(e)) => (error_reply(site.dialect, &e, &request_id, &site.identity), None),
         Err(_) => (error_reply(site.dialect, &Error::internal("a handler panicked"), &request_id, &site.identity), None),
     };
+    if reply.status == 405 {
+        reply.headers.push(("allow", allowed(&site.routes)));
+    }
     reply.headers.push(("x-openstack-request-id", request_id.to_string()));
     if site.dialect.name == "compute" {
         reply.headers.push(("x-compute-request-id", request_id.to_string()));
@@ -134,6 +137,17 @@ async fn handle(State(site): State<Arc<Site>>, params: RawPathParams, request: R
     let ms = started.elapsed().as_micros() as f64 / 1000.0;
     tracing::debug!(%request_id, %method, path, status, ms, "Request");
     response
+}
+
+/// Methods of a path, for `Allow`.
+fn allowed(routes: &[Route]) -> String {
+    let mut methods: Vec<&str> = Vec::new();
+    for route in routes {
+        if !methods.contains(&route.method) {
+            methods.push(route.method);
+        }
+    }
+    methods.join(", ")
 }
 
 type Done = (Reply, Option<WebSocketUpgrade>);

@@ -1,2 +1,173 @@
-//! The compute service (Nova v2.1)
-// NOTE FROM THE LEAD: src/nodes/ and src/proxies/ are being written by other helpers right now; see AAA_TAKEN.md in each. Wire them here.
+//! The compute service (Nova v2.1): servers and all that belongs to them.
+//!
+//! A create is one transaction: quota, host, allocation, ports and row, or nothing. Nodes make rows true and report; a pure state
+//! machine ([`server::plan`]) turns reports into rows. What other services own (images, networks, ports) is reached through the
+//! registry of tables, never by calls.
+//!
+//! ```text
+//!  POST /servers ─▶ request ─▶ create ─(scheduler)─▶ rows ─▶ nodes ─▶ agent
+//!  GET  /servers ◀─ view ◀──────────────────────────  rows ◀─ plan ◀── reports
+//! ```
+mod actions;
+mod aggregates;
+mod common;
+mod flavors;
+mod hypervisors;
+mod keypairs;
+mod misc;
+pub mod nodes;
+mod proxies;
+mod quota;
+mod resources;
+mod scheduler;
+mod server;
+mod server_groups;
+mod services;
+mod shape;
+mod usage;
+mod zones;
+
+use api::{Access, Microversions, Route, Service, dialect::COMPUTE};
+use base::Version;
+use resource::Resource;
+use std::time::Duration;
+
+pub use nodes::Nodes;
+
+/// The versions that are served, and no more.
+pub(crate) const MIN_VERSION: &str = "2.1";
+pub(crate) const MAX_VERSION: &str = "2.96";
+
+/// What operators may set. Shared through the state map; without one the defaults hold.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// A server that is not up after this is in error. Since 0.1.
+    pub build_timeout: Duration,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self { build_timeout: Duration::from_secs(300) }
+    }
+}
+
+/// The service as the HTTP edge sees it.
+pub fn service() -> Service {
+    let resources = vec![
+        resources::Server::DEF,
+        resources::Flavor::DEF,
+        resources::Keypair::DEF,
+        resources::ServerGroup::DEF,
+        resources::Aggregate::DEF,
+        resources::Node::DEF,
+    ];
+    let mut routes = [
+        servers(),
+        server::parts::routes(),
+        aggregates::routes(),
+        flavors::routes(),
+        hypervisors::routes(),
+        keypairs::routes(),
+        misc::routes(),
+        proxies::routes(),
+        quota::routes(),
+        server_groups::routes(),
+        services::routes(),
+        usage::routes(),
+        zones::routes(),
+    ]
+    .concat();
+    routes.extend(old_paths(&routes));
+    let mut rules = actions::rules();
+    rules.extend([
+        ("os_compute_api:limits:other_project", "admin"),
+        ("os_compute_api:os-attach-interfaces:create", "member"),
+        ("os_compute_api:os-attach-interfaces:delete", "member"),
+        ("os_compute_api:os-extended-server-attributes", "admin"),
+        ("os_compute_api:os-flavor-access:add_tenant_access", "admin"),
+        ("os_compute_api:os-flavor-access:remove_tenant_access", "admin"),
+        ("os_compute_api:os-instance-actions:events", "admin"),
+        ("os_compute_api:os-lock-server:unlock:unlock_override", "admin"),
+        ("os_compute_api:os-migrate-server:migrate:host", "admin"),
+        ("os_compute_api:os-remote-consoles", "member"),
+        ("os_compute_api:os-server-diagnostics", "admin"),
+        ("os_compute_api:os-server-password:clear", "member"),
+        ("os_compute_api:os-server-tags:update", "member"),
+        ("os_compute_api:os-shelve:unshelve_to_host", "admin"),
+        ("os_compute_api:server-metadata:update", "member"),
+        ("os_compute_api:servers:allow_all_filters", "admin"),
+        ("os_compute_api:servers:create", "member"),
+        ("os_compute_api:servers:create:forced_host", "admin"),
+        ("os_compute_api:servers:delete", "member"),
+        ("os_compute_api:servers:detail:get_all_tenants", "admin"),
+        ("os_compute_api:servers:index:get_all_tenants", "admin"),
+        ("os_compute_api:servers:show", "reader"),
+        ("os_compute_api:servers:show:flavor-extra-specs", "reader"),
+        ("os_compute_api:servers:show:host_status", "admin"),
+        ("os_compute_api:servers:update", "member"),
+        ("compute:server:topology:index", "reader"),
+        ("compute:servers:create:requested_destination", "admin"),
+        ("network:attach_external_network", "admin"),
+    ]);
+    Service {
+        name: "compute",
+        prefix: "/compute",
+        dialect: &COMPUTE,
+        microversions: Some(Microversions {
+            name: "compute",
+            legacy_header: Some("x-openstack-nova-api-version"),
+            min: Version::of(MIN_VERSION),
+            max: Version::of(MAX_VERSION),
+        }),
+        resources,
+        routes,
+        tables: vec![
+            &common::COUNTERS,
+            &common::USER_DATA,
+            &common::SNAPSHOTS,
+            &common::ACTIONS,
+            &common::DELETED,
+            &common::CONSOLES,
+        ],
+        rules,
+        quotas: quota::QUOTAS.to_vec(),
+    }
+}
+
+fn servers() -> Vec<Route> {
+    let any = Access::Authenticated;
+    let rule = |name, text| Access::Rule(name, text);
+    vec![
+        Route::new("GET", "/v2.1/servers", rule("os_compute_api:servers:index", "reader"), server::list::brief),
+        Route::new("GET", "/v2.1/servers/detail", rule("os_compute_api:servers:detail", "reader"), server::list::detailed),
+        Route::new("POST", "/v2.1/servers", any, server::create::create),
+        Route::new("GET", "/v2.1/servers/{id}", any, server::update::show),
+        Route::new("PUT", "/v2.1/servers/{id}", any, server::update::update),
+        Route::new("DELETE", "/v2.1/servers/{id}", any, server::delete::delete),
+        Route::new("POST", "/v2.1/servers/{id}/action", any, actions::act),
+        Route::new("POST", "/v2.1/servers/{id}/remote-consoles", any, actions::remote_console).since("2.6"),
+        Route::new("GET", "/v2.1/os-console-auth-tokens/{id}", rule("os_compute_api:os-console-auth-tokens", "admin"), actions::token),
+        Route::new("GET", "/vnc/{token}", Access::Public, actions::vnc),
+        Route::new("GET", "/v2.1/servers/{id}/ips", rule("os_compute_api:ips:index", "reader"), server::update::addresses),
+        Route::new("GET", "/v2.1/servers/{id}/ips/{network}", rule("os_compute_api:ips:show", "reader"), server::update::addresses),
+        Route::new("GET", "/v2.1/servers/{id}/os-security-groups", rule("os_compute_api:os-security-groups:list", "reader"), server::update::security_groups),
+        Route::new("GET", "/v2.1/servers/{id}/os-server-password", rule("os_compute_api:os-server-password:show", "reader"), server::update::password),
+        Route::new("DELETE", "/v2.1/servers/{id}/os-server-password", any, server::update::clear_password),
+        Route::new("GET", "/v2.1/servers/{id}/diagnostics", any, server::update::diagnostics),
+        Route::new("GET", "/v2.1/servers/{id}/topology", any, server::update::topology).since("2.78"),
+        Route::new("GET", "/v2.1/servers/{id}/migrations", rule("os_compute_api:servers:migrations:index", "admin"), server::update::migrations).since("2.23"),
+        Route::new("GET", "/v2.1/servers/{id}/migrations/{migration}", rule("os_compute_api:servers:migrations:show", "admin"), server::update::migration).since("2.23"),
+        Route::new("DELETE", "/v2.1/servers/{id}/migrations/{migration}", rule("os_compute_api:servers:migrations:delete", "admin"), server::update::migration).since("2.24"),
+        Route::new("POST", "/v2.1/servers/{id}/migrations/{migration}/action", rule("os_compute_api:servers:migrations:force_complete", "admin"), server::update::migration).since("2.22"),
+    ]
+}
+
+/// Nova's v2.0 is v2.1 at its first version, below another path.
+fn old_paths(routes: &[Route]) -> Vec<Route> {
+    let old = |r: &Route| {
+        let rest = r.path.strip_prefix("/v2.1/")?;
+        let path: &'static str = Box::leak(format!("/v2/{rest}").into_boxed_str());
+        (r.since <= Version::of(MIN_VERSION)).then(|| Route { path, ..r.clone() })
+    };
+    routes.iter().filter_map(old).collect()
+}

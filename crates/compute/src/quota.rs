@@ -95,7 +95,7 @@ fn class_limit(row: Option<&resource::Row>, name: &str) -> Option<i64> {
 }
 
 /// Limits as readers see them.
-pub(crate) fn limits_of(reader: &Reader<'_>, cx: &Cx, project: &str, user: Option<&str>) -> impl Fn(&str) -> i64 {
+pub(crate) fn limits_of(reader: &Reader<'_>, cx: &Cx, project: &str, user: Option<&str>) -> impl Fn(&str) -> i64 + use<> {
     let limits = |id: String| reader.get(&engine::LIMITS, &id).and_then(|r| r.field("limits").as_object().cloned()).unwrap_or_default();
     let class = limits(CLASS_ROW.to_owned());
     let own = limits(format!("{project}:compute"));

@@ -25,15 +25,6 @@ fn log() {
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false).init();
 }
 
-/// Types and names of the catalog, as clients look for them, with the path of each below the endpoint.
-const CATALOG: [(&str, &str, &str); 5] = [
-    ("identity", "keystone", "/identity"),
-    ("image", "glance", "/image"),
-    ("compute", "nova", "/compute/v2.1"),
-    ("network", "neutron", "/network"),
-    ("placement", "placement", "/placement"),
-];
-
 pub async fn serve(state: &State) -> Result<(), String> {
     log();
     let config = Config::load(state, &Flags::default())?;
@@ -56,7 +47,7 @@ pub async fn serve(state: &State) -> Result<(), String> {
 
 async fn assemble(state: &State, config: &Config) -> Result<(Arc<Cloud>, Vec<Service>), String> {
     let blobs = Arc::new(LocalStore::open(state.images()).map_err(|e| base::chain(&e))?);
-    let mut services = vec![
+    let services = vec![
         operator::health(),
         operator::service_v1(),
         identity::service(),
@@ -84,11 +75,16 @@ async fn assemble(state: &State, config: &Config) -> Result<(Arc<Cloud>, Vec<Ser
         state: Arc::new(shared),
         authenticator: auth,
     });
-    let catalog = CATALOG.iter().map(|(kind, name, path)| (kind.to_string(), name.to_string(), path.to_string())).collect();
+    let catalog = identity::CATALOG.to_vec();
     let bootstrap = identity::BootstrapConfig { admin_password: state.password("admin")?, services: catalog };
     identity::bootstrap(&cloud, &bootstrap).await.map_err(|e| e.to_string())?;
-    identity::ensure_project(&cloud, "demo", "demo", &state.password("demo")?).await.map_err(|e| e.to_string())?;
-    services.shrink_to_fit();
+    let demo = identity::NewUser {
+        name: "demo".into(),
+        password: state.password("demo")?,
+        project: "demo".into(),
+        role: "member".into(),
+    };
+    identity::ensure_user(&cloud, &demo).await.map_err(|e| e.to_string())?;
     Ok((cloud, services))
 }
 

@@ -154,7 +154,8 @@ pub async fn bootstrap(cloud: &Cloud, config: &BootstrapConfig) -> Result<()> {
         }
         let admin_role = roles(tx, &cx)?;
         let domain = Some(DEFAULT_DOMAIN);
-        let project = ensure(tx, &cx, PROJECT, domain, "admin", json!({"description": "Bootstrap project for initializing the cloud."}))?;
+        let project =
+            ensure(tx, &cx, PROJECT, domain, "admin", json!({"description": "Bootstrap project for initializing the cloud."}))?;
         ensure(tx, &cx, PROJECT, domain, "service", json!({"description": "Service users' project"}))?;
         let new = rows::by_name(tx, &USER.table, domain, "admin").is_none();
         let admin = ensure(tx, &cx, USER, domain, "admin", json!({"password_hash": hash}))?;

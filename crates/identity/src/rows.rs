@@ -30,10 +30,8 @@ pub(crate) static MEMBERSHIPS: Table = Table {
 /// Tokens that were taken back before their time, by audit id.
 pub(crate) static REVOCATIONS: Table = Table { name: "identity/revocations", indexes: &[] };
 /// Which endpoints and groups of endpoints a project sees, and which policy an endpoint has: `<kind>:<left>:<right>`.
-pub(crate) static LINKS: Table = Table {
-    name: "identity/links",
-    indexes: &[Index { name: "left", path: "/left" }, Index { name: "right", path: "/right" }],
-};
+pub(crate) static LINKS: Table =
+    Table { name: "identity/links", indexes: &[Index { name: "left", path: "/left" }, Index { name: "right", path: "/right" }] };
 /// Options of a domain that differ from the defaults.
 pub(crate) static DOMAIN_CONFIGS: Table = Table { name: "identity/domain_configs", indexes: &[] };
 

@@ -152,9 +152,10 @@ impl Standing {
     /// The application credential as policy and the edge know it.
     pub(crate) fn app(&self) -> Option<AppCredential> {
         let row = self.app_credential.as_ref()?;
-        let rules = row.field("access_rules").as_array().map(|rules| {
-            rules.iter().filter_map(|r| serde_json::from_value::<AccessRule>(r.clone()).ok()).collect::<Vec<_>>()
-        });
+        let rules = row
+            .field("access_rules")
+            .as_array()
+            .map(|rules| rules.iter().filter_map(|r| serde_json::from_value::<AccessRule>(r.clone()).ok()).collect::<Vec<_>>());
         Some(AppCredential { id: row.id().to_owned(), restricted: !flag(row, "unrestricted"), access_rules: rules })
     }
 }

@@ -6,8 +6,12 @@ use resource::{Error, Result};
 pub(crate) fn routes() -> Vec<Route> {
     const LOCATIONS: &str = "/v2/images/{id}/locations";
     vec![
-        Route::new("POST", "/v2/images/{id}/actions/deactivate", Access::Authenticated, |call| turn(call, "deactivate", "deactivated")),
-        Route::new("POST", "/v2/images/{id}/actions/reactivate", Access::Authenticated, |call| turn(call, "reactivate", "active")),
+        Route::new("POST", "/v2/images/{id}/actions/deactivate", Access::Authenticated, |call| {
+            turn(call, "deactivate", "deactivated")
+        }),
+        Route::new("POST", "/v2/images/{id}/actions/reactivate", Access::Authenticated, |call| {
+            turn(call, "reactivate", "active")
+        }),
         Route::new("POST", LOCATIONS, Access::Authenticated, add_location),
         Route::new("GET", LOCATIONS, Access::Authenticated, locations),
     ]

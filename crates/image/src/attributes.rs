@@ -5,8 +5,20 @@ use serde_json::Value;
 
 /// Set by the service only.
 const READ_ONLY: [&str; 14] = [
-    "created_at", "updated_at", "status", "checksum", "size", "virtual_size", "direct_url", "self", "file", "schema", "id",
-    "os_hash_algo", "os_hash_value", "stores",
+    "created_at",
+    "updated_at",
+    "status",
+    "checksum",
+    "size",
+    "virtual_size",
+    "direct_url",
+    "self",
+    "file",
+    "schema",
+    "id",
+    "os_hash_algo",
+    "os_hash_value",
+    "stores",
 ];
 /// Names that mean something inside.
 const RESERVED: [&str; 6] = ["location", "deleted", "deleted_at", "properties", "members", "project_id"];
@@ -64,7 +76,9 @@ fn tags(list: &Value) -> Result<Value> {
 /// Refuses more tags than an image may have.
 pub(crate) fn tag_count(count: usize) -> Result<()> {
     if count > MAX_TAGS {
-        return Err(Error::too_large(format!("The limit has been exceeded on the number of allowed image tags. Attempted: {count}, Maximum: {MAX_TAGS}")));
+        return Err(Error::too_large(format!(
+            "The limit has been exceeded on the number of allowed image tags. Attempted: {count}, Maximum: {MAX_TAGS}"
+        )));
     }
     Ok(())
 }
@@ -72,11 +86,16 @@ pub(crate) fn tag_count(count: usize) -> Result<()> {
 /// Refuses what is no property.
 pub(crate) fn property(name: &str, value: &Value) -> Result<()> {
     if name.is_empty() || name.chars().count() > 255 || name.chars().any(char::is_control) {
-        return Err(Error::bad_request(format!("The name of a property must have 1 to 255 characters, and '{}' has not.", clip(name))));
+        return Err(Error::bad_request(format!(
+            "The name of a property must have 1 to 255 characters, and '{}' has not.",
+            clip(name)
+        )));
     }
     match value {
         Value::String(s) if s.len() <= MAX_VALUE => Ok(()),
-        Value::String(_) => Err(Error::bad_request(format!("The value of property '{name}' must have at most {MAX_VALUE} bytes."))),
+        Value::String(_) => {
+            Err(Error::bad_request(format!("The value of property '{name}' must have at most {MAX_VALUE} bytes.")))
+        }
         Value::Null if NULLABLE.contains(&name) => Ok(()),
         _ => Err(Error::bad_request(format!("Invalid value of property '{name}': it must be a string."))),
     }
@@ -103,7 +122,11 @@ pub(crate) fn of_create(body: &Map) -> Result<(Map, Option<String>)> {
     for (name, value) in body {
         if name == "id" {
             let given = value.as_str().filter(|s| s.len() == 36 && base::id::is_uuid(s));
-            id = Some(given.ok_or_else(|| Error::bad_request("Invalid value of 'id': it must be a UUID with dashes."))?.to_ascii_lowercase());
+            id = Some(
+                given
+                    .ok_or_else(|| Error::bad_request("Invalid value of 'id': it must be a UUID with dashes."))?
+                    .to_ascii_lowercase(),
+            );
             continue;
         }
         match settable(name)? {

@@ -41,7 +41,10 @@ impl Claim {
             .transact(move |cx, tx| {
                 let mut image = admitted(tx, cx, &id, "upload_image")?;
                 if image.status != "queued" {
-                    return Err(Error::conflict(format!("Image status transition from {} to {status} is not allowed", image.status)));
+                    return Err(Error::conflict(format!(
+                        "Image status transition from {} to {status} is not allowed",
+                        image.status
+                    )));
                 }
                 if image.disk_format.is_none() || image.container_format.is_none() {
                     return Err(Error::bad_request("Properties disk_format, container_format must be set prior to saving data."));

@@ -33,7 +33,8 @@ async fn download(app: Arc<App>, call: Call) -> Result<Reply> {
     };
     let bytes = range.clone().unwrap_or(0..size);
     let length = bytes.end - bytes.start;
-    let stream = try_unfold(opened.chunks(bytes), |mut chunks| async move { Ok(chunks.next().await?.map(|bytes| (bytes, chunks))) });
+    let stream =
+        try_unfold(opened.chunks(bytes), |mut chunks| async move { Ok(chunks.next().await?.map(|bytes| (bytes, chunks))) });
     let reply = Reply::stream(if range.is_some() { 206 } else { 200 }, "application/octet-stream", Box::pin(stream))
         .header("accept-ranges", "bytes")
         .header("content-length", length.to_string());

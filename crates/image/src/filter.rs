@@ -14,10 +14,10 @@ const LISTS: [&str; 5] = ["name", "id", "status", "disk_format", "container_form
 pub(crate) fn check(cx: &Cx) -> Result<()> {
     for (key, value) in &cx.query.0 {
         match key.as_str() {
-            "size_min" | "size_max" | "size" | "min_ram" | "min_disk" => {
-                if value.parse::<u64>().is_err() {
-                    return Err(Error::bad_request(format!("Unable to filter on {key}: '{value}' must be an integer that is not negative.")));
-                }
+            "size_min" | "size_max" | "size" | "min_ram" | "min_disk" if value.parse::<u64>().is_err() => {
+                return Err(Error::bad_request(format!(
+                    "Unable to filter on {key}: '{value}' must be an integer that is not negative."
+                )));
             }
             "created_at" | "updated_at" if comparison(value).is_none() => {
                 return Err(Error::bad_request(format!(
@@ -110,7 +110,8 @@ fn comparison(text: &str) -> Option<(&str, Timestamp)> {
 
 fn at_time(row: &Map, key: &str, wanted: &str) -> bool {
     let Some((op, wanted)) = comparison(wanted) else { return false };
-    let stamp = row.get(key).and_then(Value::as_i64).or_else(|| row.get("created_at").and_then(Value::as_i64)).unwrap_or_default();
+    let stamp =
+        row.get(key).and_then(Value::as_i64).or_else(|| row.get("created_at").and_then(Value::as_i64)).unwrap_or_default();
     // What is shown has whole seconds, so those are compared.
     let (is, wanted) = (Timestamp(stamp).unix(), wanted.unix());
     match op {

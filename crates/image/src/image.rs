@@ -143,7 +143,10 @@ pub(crate) fn is_owner(row: &Map, cx: &Cx) -> bool {
 
 /// May the caller know that the image exists?
 pub(crate) fn may_see(row: &Map, cx: &Cx) -> bool {
-    matches!(text(row, "visibility"), "public" | "community") || is_owner(row, cx) || membership(row, cx).is_some() || cx.is_admin()
+    matches!(text(row, "visibility"), "public" | "community")
+        || is_owner(row, cx)
+        || membership(row, cx).is_some()
+        || cx.is_admin()
 }
 
 impl Rules for Image {

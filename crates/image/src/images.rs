@@ -1,7 +1,8 @@
 //! Create, list, show and delete.
 use crate::{
-    attributes, filter, import,
+    attributes, filter,
     image::Image,
+    import,
     info::STORE,
     rest::{admitted, look, require, shown},
 };

@@ -1,11 +1,5 @@
 //! Import of staged data. It was hashed and inspected while it came in, so the import is one transaction.
-use crate::{
-    App,
-    image::Image,
-    info::STORE,
-    rest::admitted,
-    tasks,
-};
+use crate::{App, image::Image, info::STORE, rest::admitted, tasks};
 use api::{Access, Call, Reply, Route};
 use resource::{Error, Object, Result};
 use serde_json::Value;
@@ -41,14 +35,19 @@ async fn import(app: Arc<App>, call: Call) -> Result<Reply> {
 
 fn check(request: &Value) -> Result<()> {
     let method = request.pointer("/method/name").and_then(Value::as_str);
-    let method = method.ok_or_else(|| Error::bad_request("The body must name the import method as {\"method\": {\"name\": …}}."))?;
+    let method =
+        method.ok_or_else(|| Error::bad_request("The body must name the import method as {\"method\": {\"name\": …}}."))?;
     if !METHODS.contains(&method) {
-        return Err(Error::bad_request(format!("Unknown import method name '{method}'; see info/import for those that there are.")));
+        return Err(Error::bad_request(format!(
+            "Unknown import method name '{method}'; see info/import for those that there are."
+        )));
     }
     let all = request.get("all_stores") == Some(&Value::Bool(true));
     match request.get("stores") {
         None => Ok(()),
-        Some(_) if all => Err(Error::bad_request("all_stores parameter can't be used with x-image-meta-store header or stores parameter")),
+        Some(_) if all => {
+            Err(Error::bad_request("all_stores parameter can't be used with x-image-meta-store header or stores parameter"))
+        }
         Some(Value::Array(stores)) if stores.iter().all(|s| s == STORE) => Ok(()),
         Some(stores) => Err(Error::conflict(format!("There is no such store: {stores}. The only one is '{STORE}'."))),
     }
@@ -60,7 +59,8 @@ fn finish(image: &mut Object<Image>) -> Result<Option<String>> {
         return Err(Error::conflict(format!("Image {} needs to be staged before 'glance-direct' method can be used", image.id)));
     }
     let staged = image.staged.take();
-    let staged = staged.ok_or_else(|| Error::conflict(format!("The data of image {} is still being staged; wait for its end.", image.id)))?;
+    let staged = staged
+        .ok_or_else(|| Error::conflict(format!("The data of image {} is still being staged; wait for its end.", image.id)))?;
     if let Some(refusal) = staged.refusal {
         image.status = "queued".into();
         image.import_failed = true;

@@ -62,7 +62,13 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { max_size: 1 << 40, max_virtual_size: 16 << 40, max_growth: 1000, require_format: true, idle: Duration::from_secs(60) }
+        Self {
+            max_size: 1 << 40,
+            max_virtual_size: 16 << 40,
+            max_growth: 1000,
+            require_format: true,
+            idle: Duration::from_secs(60),
+        }
     }
 }
 
@@ -107,6 +113,11 @@ pub fn service_with(blobs: Arc<LocalStore>, options: Options) -> Service {
         routes,
         tables: vec![&tasks::TASKS, &metadefs::NAMESPACES, &metadefs::ITEMS],
         rules: rest::RULES.to_vec(),
-        quotas: vec![("image_count_total", -1), ("image_size_total", -1), ("image_stage_total", -1), ("image_count_uploading", -1)],
+        quotas: vec![
+            ("image_count_total", -1),
+            ("image_size_total", -1),
+            ("image_stage_total", -1),
+            ("image_count_uploading", -1),
+        ],
     }
 }

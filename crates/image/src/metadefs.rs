@@ -16,7 +16,8 @@ use serde_json::{Value, json};
 use store::{Index, Row, Table};
 
 pub(crate) static NAMESPACES: Table = Table { name: "image/metadef_namespaces", indexes: &[] };
-pub(crate) static ITEMS: Table = Table { name: "image/metadef_items", indexes: &[Index { name: "namespace", path: "/namespace" }] };
+pub(crate) static ITEMS: Table =
+    Table { name: "image/metadef_items", indexes: &[Index { name: "namespace", path: "/namespace" }] };
 
 pub(crate) fn routes() -> Vec<Route> {
     [namespaces::routes(), items::routes(), tags::routes(), resource_types::routes()].into_iter().flatten().collect()
@@ -44,8 +45,24 @@ impl Kind {
     fn attributes(self) -> &'static [&'static str] {
         match self {
             Self::Property => &[
-                "title", "description", "operators", "type", "minimum", "maximum", "minLength", "maxLength", "pattern", "enum",
-                "readonly", "default", "items", "uniqueItems", "minItems", "maxItems", "additionalItems", "required",
+                "title",
+                "description",
+                "operators",
+                "type",
+                "minimum",
+                "maximum",
+                "minLength",
+                "maxLength",
+                "pattern",
+                "enum",
+                "readonly",
+                "default",
+                "items",
+                "uniqueItems",
+                "minItems",
+                "maxItems",
+                "additionalItems",
+                "required",
             ],
             Self::Object => &["description", "required", "properties"],
             Self::Tag => &[],
@@ -97,7 +114,8 @@ fn no_item(namespace: &str, kind: Kind, name: &str) -> Error {
 fn checked_name(value: &Value, max: usize) -> Result<String> {
     let fits = |s: &&str| (1..=max).contains(&s.chars().count()) && !s.contains('/') && !s.chars().any(char::is_control);
     let name = value.as_str().filter(fits);
-    name.map(str::to_owned).ok_or_else(|| Error::bad_request(format!("A name is a string of 1 to {max} characters without a slash.")))
+    name.map(str::to_owned)
+        .ok_or_else(|| Error::bad_request(format!("A name is a string of 1 to {max} characters without a slash.")))
 }
 
 /// The stored form of an item from a body.
@@ -159,7 +177,9 @@ fn add(tx: &mut Tx<'_>, namespace: &str, kind: Kind, name: &str, body: &Map) -> 
     let id = key(namespace, kind, name);
     if tx.get(&ITEMS, &id).is_some() {
         let what = kind.name();
-        return Err(Error::conflict(format!("A metadata definition {what} with name={name} already exists in namespace={namespace}.")));
+        return Err(Error::conflict(format!(
+            "A metadata definition {what} with name={name} already exists in namespace={namespace}."
+        )));
     }
     let row = item(namespace, kind, name, body, tx, None)?;
     tx.put(&ITEMS, &id, row.clone());

@@ -73,8 +73,16 @@ fn change(raw: &Value, spelling: Spelling) -> Result<Change> {
             let mut named = raw.iter().filter(|(k, _)| matches!(k.as_str(), "add" | "replace" | "remove"));
             match (named.next(), named.next()) {
                 (Some((op, path)), None) => (op.as_str(), Some(path)),
-                (Some(_), Some(_)) => return Err(Error::bad_request("Operation objects must contain only one member named \"add\", \"remove\", or \"replace\".")),
-                (None, _) => return Err(Error::bad_request("Operation objects must contain exactly one member named \"add\", \"remove\", or \"replace\".")),
+                (Some(_), Some(_)) => {
+                    return Err(Error::bad_request(
+                        "Operation objects must contain only one member named \"add\", \"remove\", or \"replace\".",
+                    ));
+                }
+                (None, _) => {
+                    return Err(Error::bad_request(
+                        "Operation objects must contain exactly one member named \"add\", \"remove\", or \"replace\".",
+                    ));
+                }
             }
         }
     };
@@ -82,17 +90,29 @@ fn change(raw: &Value, spelling: Spelling) -> Result<Change> {
         "add" => Op::Add,
         "replace" => Op::Replace,
         "remove" => Op::Remove,
-        "" => return Err(Error::bad_request("Unable to find 'op' in JSON Schema change. It must be one of the following: add, remove, replace.")),
-        other => return Err(Error::bad_request(format!("Invalid operation: `{other}`. It must be one of the following: add, remove, replace."))),
+        "" => {
+            return Err(Error::bad_request(
+                "Unable to find 'op' in JSON Schema change. It must be one of the following: add, remove, replace.",
+            ));
+        }
+        other => {
+            return Err(Error::bad_request(format!(
+                "Invalid operation: `{other}`. It must be one of the following: add, remove, replace."
+            )));
+        }
     };
-    let pointer = path.and_then(Value::as_str).ok_or_else(|| Error::bad_request("Unable to find 'path' in JSON Schema change."))?;
+    let pointer =
+        path.and_then(Value::as_str).ok_or_else(|| Error::bad_request("Unable to find 'path' in JSON Schema change."))?;
     let name = attribute_name(pointer)?;
     attributes::settable(&name)?;
     let value = match op {
         Op::Remove => Value::Null,
-        Op::Add | Op::Replace => {
-            raw.get("value").cloned().ok_or_else(|| Error::bad_request(format!("Operation \"{}\" requires a member named \"value\".", if op == Op::Add { "add" } else { "replace" })))?
-        }
+        Op::Add | Op::Replace => raw.get("value").cloned().ok_or_else(|| {
+            Error::bad_request(format!(
+                "Operation \"{}\" requires a member named \"value\".",
+                if op == Op::Add { "add" } else { "replace" }
+            ))
+        })?,
     };
     Ok(Change { op, name, value })
 }
@@ -170,7 +190,8 @@ fn settle(tx: &mut Tx<'_>, cx: &Cx, old: &Object<Image>, changed: Map) -> Result
     }
     let owner = text(&changed, "project_id").to_owned();
     if old.project_id() != owner {
-        require(cx, "admin", None).map_err(|_| Error::forbidden("Only an administrator may give an image to another project."))?;
+        require(cx, "admin", None)
+            .map_err(|_| Error::forbidden("Only an administrator may give an image to another project."))?;
         engine::release(tx, old.project_id(), "image", &[("image_count_total", 1)]);
         engine::reserve(tx, cx, &owner, "image", &[("image_count_total", 1)])?;
     }
@@ -195,9 +216,15 @@ mod tests {
     #[test]
     fn both_spellings_change_fields_and_properties() {
         let row = json!({"status": "queued", "name": "a", "properties": {"x": "1"}});
-        let new = patched(&row, &json!([{"op": "replace", "path": "/name", "value": "b"}, {"op": "add", "path": "/x", "value": "2"}]), Spelling::Standard).unwrap();
+        let new = patched(
+            &row,
+            &json!([{"op": "replace", "path": "/name", "value": "b"}, {"op": "add", "path": "/x", "value": "2"}]),
+            Spelling::Standard,
+        )
+        .unwrap();
         assert_eq!((new["name"].clone(), new["properties"].clone()), (json!("b"), json!({"x": "2"})));
-        let new = patched(&row, &json!([{"replace": "/tags", "value": ["b", "a", "b"]}, {"remove": "/x"}]), Spelling::Old).unwrap();
+        let new =
+            patched(&row, &json!([{"replace": "/tags", "value": ["b", "a", "b"]}, {"remove": "/x"}]), Spelling::Old).unwrap();
         assert_eq!((new["tags"].clone(), new["properties"].clone()), (json!(["a", "b"]), json!({})));
     }
 
@@ -205,7 +232,8 @@ mod tests {
     fn refusals_have_their_kinds() {
         let row = json!({"status": "active", "disk_format": "raw", "properties": {"x": "1"}});
         let kind = |body: Value, spelling| patched(&row, &body, spelling).unwrap_err().kind;
-        let std = |op: &str, path: &str, value: Value| kind(json!([{"op": op, "path": path, "value": value}]), Spelling::Standard);
+        let std =
+            |op: &str, path: &str, value: Value| kind(json!([{"op": op, "path": path, "value": value}]), Spelling::Standard);
         assert_eq!(std("replace", "/status", json!("active")), ErrorKind::Forbidden);
         assert_eq!(std("add", "/os_glance_x", json!("y")), ErrorKind::Forbidden);
         assert_eq!(std("add", "/locations/-", json!({})), ErrorKind::Forbidden);

@@ -1,7 +1,6 @@
 //! JSON schemas of what this service shows; python-glanceclient builds its models from them.
 use crate::image::{CONTAINERS, DISKS, STATUSES, VISIBILITIES};
 use api::{Access, Call, Reply, Route};
-use resource::Result;
 use serde_json::{Value, json};
 
 /// Attributes: name, JSON type (`?` allows null), whether only the service sets it, and what it is.
@@ -35,8 +34,18 @@ const IMAGE: Attributes = &[
     ("os_distro", "string", false, "Common name of operating system distribution"),
     ("os_version", "string", false, "Operating system version as specified by the distributor."),
     ("instance_uuid", "string", false, "The server that the image is a snapshot of"),
-    ("kernel_id", "string?", false, "ID of image stored in Glance that should be used as the kernel when booting an AMI-style image."),
-    ("ramdisk_id", "string?", false, "ID of image stored in Glance that should be used as the ramdisk when booting an AMI-style image."),
+    (
+        "kernel_id",
+        "string?",
+        false,
+        "ID of image stored in Glance that should be used as the kernel when booting an AMI-style image.",
+    ),
+    (
+        "ramdisk_id",
+        "string?",
+        false,
+        "ID of image stored in Glance that should be used as the ramdisk when booting an AMI-style image.",
+    ),
 ];
 const MEMBER: Attributes = &[
     ("member_id", "string", false, "An identifier for the image member (tenantId)"),
@@ -122,7 +131,8 @@ const RESOURCE_TYPE: Attributes = &[
     ("updated_at", "string", true, "Date and time of the last resource type association modification"),
 ];
 
-/// Path below `/v2/schemas`, singular and plural name, attributes, required ones, may it have others?
+/// Path below `/v2/schemas`, singular and plural name, attributes, required ones, may it have others? A resource type is shown as
+/// its association with a namespace.
 type Schema = (&'static str, &'static str, &'static str, Attributes, &'static [&'static str], bool);
 const SCHEMAS: [Schema; 8] = [
     ("", "image", "images", IMAGE, &[], true),
@@ -138,13 +148,12 @@ const SCHEMAS: [Schema; 8] = [
 pub(crate) fn routes() -> Vec<Route> {
     let each = |kind: &'static str, at: &'static Schema, plural: bool| -> Route {
         let path: &'static str = Box::leak(format!("/v2/schemas/{}{kind}", at.0).into_boxed_str());
-        Route::new("GET", path, Access::Authenticated, move |_: Call| async move { Ok::<_, resource::Error>(Reply::ok(schema(at, plural))) })
+        Route::new("GET", path, Access::Authenticated, move |_: Call| async move {
+            Ok::<_, resource::Error>(Reply::ok(schema(at, plural)))
+        })
     };
     static ALL: [Schema; 8] = SCHEMAS;
-    let mut routes: Vec<Route> = ALL.iter().flat_map(|s| [each(s.1, s, false), each(s.2, s, true)]).collect();
-    // What clients call the association of a resource type.
-    routes.push(each("resource_type_association", &ALL[7], false));
-    routes
+    ALL.iter().flat_map(|s| [each(s.1, s, false), each(s.2, s, true)]).collect()
 }
 
 fn schema(at: &Schema, plural: bool) -> Value {
@@ -152,11 +161,12 @@ fn schema(at: &Schema, plural: bool) -> Value {
     if !plural {
         return single(at);
     }
+    let names = shown_name(names);
     let each = |kind: &str, items: Value| {
         json!({
             "name": names,
             "properties": {
-                *names: {"type": kind, if kind == "object" { "additionalProperties" } else { "items" }: items},
+                names: {"type": kind, if kind == "object" { "additionalProperties" } else { "items" }: items},
                 "first": {"type": "string"}, "next": {"type": "string"}, "schema": {"type": "string"},
             },
             "links": [
@@ -194,24 +204,33 @@ fn single((_, name, _, attributes, required, open): &Schema) -> Value {
         if let Some(set) = choices(name, attribute) {
             shown.insert("enum".into(), set);
         }
-        if *name == "image" && matches!(*attribute, "architecture" | "os_distro" | "os_version" | "instance_uuid" | "kernel_id" | "ramdisk_id") {
+        if *name == "image"
+            && matches!(*attribute, "architecture" | "os_distro" | "os_version" | "instance_uuid" | "kernel_id" | "ramdisk_id")
+        {
             shown.insert("is_base".into(), false.into());
         }
         properties.insert((*attribute).into(), shown.into());
     }
-    let mut out = json!({"name": name, "properties": properties});
+    let mut out = json!({"name": shown_name(name), "properties": properties});
     let map = &mut out;
     if !required.is_empty() {
         map["required"] = json!(required);
     }
     if *open {
         map["additionalProperties"] = json!({"type": "string"});
-        map["links"] =
-            json!([{"rel": "self", "href": "{self}"}, {"rel": "enclosure", "href": "{file}"}, {"rel": "describedby", "href": "{schema}"}]);
+        map["links"] = json!([{"rel": "self", "href": "{self}"}, {"rel": "enclosure", "href": "{file}"}, {"rel": "describedby", "href": "{schema}"}]);
     } else {
         map["additionalProperties"] = false.into();
     }
     out
+}
+
+fn shown_name(name: &str) -> &str {
+    match name {
+        "resource_type" => "resource_type_association",
+        "resource_types" => "resource_type_associations",
+        name => name,
+    }
 }
 
 fn choices(name: &str, attribute: &str) -> Option<Value> {

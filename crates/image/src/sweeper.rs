@@ -43,7 +43,12 @@ impl Sweeper {
         let swept = self.blobs.sweep(SystemTime::now(), self.grace, &|blob| named.contains(blob)).await;
         let swept = swept.map_err(|e| Error::internal(base::chain(&e)))?;
         if !swept.blobs.is_empty() || swept.incoming > 0 {
-            tracing::info!(blobs = swept.blobs.len(), unfinished = swept.incoming, bytes = swept.bytes, "Removed image data that no image names");
+            tracing::info!(
+                blobs = swept.blobs.len(),
+                unfinished = swept.incoming,
+                bytes = swept.bytes,
+                "Removed image data that no image names"
+            );
         }
         Ok(())
     }

@@ -3,8 +3,8 @@ use crate::rest::{listing, look, stamp};
 use api::{Access, Call, Reply, Route};
 use resource::{Cx, Error, Map, Result, Tx};
 use serde_json::{Value, json};
-use store::{Index, Row, Table};
 use std::time::Duration;
+use store::{Index, Row, Table};
 
 pub(crate) static TASKS: Table = Table { name: "image/tasks", indexes: &[Index { name: "image_id", path: "/image_id" }] };
 
@@ -73,7 +73,12 @@ async fn list(call: Call) -> Result<Reply> {
         let at = at.ok_or_else(|| Error::bad_request("Invalid marker. Task could not be found."))?;
         rows.drain(..=at);
     }
-    let limit = call.cx.query.get("limit").map_or(Ok(25), str::parse).map_err(|_| Error::bad_request("limit param must be an integer"))?;
+    let limit = call
+        .cx
+        .query
+        .get("limit")
+        .map_or(Ok(25), str::parse)
+        .map_err(|_| Error::bad_request("limit param must be an integer"))?;
     let more = rows.len() > limit;
     rows.truncate(limit);
     let mut reply = listing("tasks", rows.iter().map(|r| view(r, false)).collect(), "/v2/tasks", "tasks");

@@ -104,7 +104,9 @@ async fn receive(app: &App, call: &Call, claim: &Claim) -> Result<Sealed> {
                 idle = Instant::now() + app.options.idle;
             }
             Ok(Some(Err(e))) => return Err(Error::bad_request("The upload was cut off; start it again.").context(e.to_string())),
-            Err(_) if Instant::now() >= idle => return Err(Error::bad_request("The upload stood still for too long; start it again.")),
+            Err(_) if Instant::now() >= idle => {
+                return Err(Error::bad_request("The upload stood still for too long; start it again."));
+            }
             Err(_) => {}
         }
         if Instant::now() >= renewal {

@@ -27,7 +27,8 @@ impl Reconciler for Uploads {
             tracing::info!(image = %id, "An upload died; its image is queued again");
             work.transact(move |tx| {
                 // It may have been renewed meanwhile.
-                let renewed = resource::load::<Image>(tx, &id)?.and_then(|image| image.body.upload).is_some_and(|u| u.until > now);
+                let renewed =
+                    resource::load::<Image>(tx, &id)?.and_then(|image| image.body.upload).is_some_and(|u| u.until > now);
                 if renewed { Ok(()) } else { claim::release(tx, &id, &upload.id) }
             })
             .await?;

@@ -15,8 +15,12 @@ static NODES: Table = Table { name: "compute/nodes", indexes: &[] };
 pub(crate) fn routes() -> Vec<Route> {
     let admin = |name| Access::Rule(name, "admin");
     vec![
-        Route::new("GET", "/v2.0/network-ip-availabilities", admin("get_network_ip_availabilities"), |call| async move { list(&call) }),
-        Route::new("GET", "/v2.0/network-ip-availabilities/{id}", admin("get_network_ip_availability"), |call| async move { show(&call) }),
+        Route::new("GET", "/v2.0/network-ip-availabilities", admin("get_network_ip_availabilities"), |call| async move {
+            list(&call)
+        }),
+        Route::new("GET", "/v2.0/network-ip-availabilities/{id}", admin("get_network_ip_availability"), |call| async move {
+            show(&call)
+        }),
         Route::new("GET", "/v2.0/agents", Access::Authenticated, |call| async move { agents(&call) }),
         Route::new("GET", "/v2.0/agents/{id}", admin("get_agent"), |call| async move { agent(&call) }),
     ]
@@ -56,7 +60,10 @@ fn list(call: &Call) -> Result<Reply> {
     let fits = |key: &str, value: &str| query.get(key).is_none() || query.all(key).any(|v| v == value);
     let networks = reader.all(&Network::DEF.table).filter(|n| {
         let project = n.text("project_id");
-        fits("network_id", n.id()) && fits("network_name", n.text("name")) && fits("project_id", project) && fits("tenant_id", project)
+        fits("network_id", n.id())
+            && fits("network_name", n.text("name"))
+            && fits("project_id", project)
+            && fits("tenant_id", project)
     });
     let rows: Vec<Value> = networks.map(|n| availability(&reader, n, query.get("ip_version"))).collect();
     Ok(Reply::ok(json!({ "network_ip_availabilities": rows })))
@@ -71,7 +78,8 @@ fn show(call: &Call) -> Result<Reply> {
 
 /// Each node runs `ovn-controller` and serves metadata itself.
 fn described(node: &Row) -> Map {
-    let first = |names: &[&str]| names.iter().map(|n| node.text(n)).find(|t| !t.is_empty()).unwrap_or_else(|| node.id()).to_owned();
+    let first =
+        |names: &[&str]| names.iter().map(|n| node.text(n)).find(|t| !t.is_empty()).unwrap_or_else(|| node.id()).to_owned();
     let host = first(&["hostname", "host", "name"]);
     let down = ["down", "fenced", "lost"].contains(&node.text("state")) || node.field("alive") == false;
     let id = base::id::named(&format!("network/agent/{host}"));

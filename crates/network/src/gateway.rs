@@ -140,7 +140,10 @@ fn check_routes_stay(router: &Object<Router>, port: &Object<Port>, tx: &mut Tx<'
     for (subnet, _) in port.addresses() {
         let Some(net) = load::<Subnet>(tx, subnet)?.and_then(|s| s.cidr) else { continue };
         if router.routes.iter().flatten().any(|r| net.contains(&r.nexthop)) {
-            let text = format!("Gateway cannot be updated for router {}, since a route leads through it; remove the route first.", router.id);
+            let text = format!(
+                "Gateway cannot be updated for router {}, since a route leads through it; remove the route first.",
+                router.id
+            );
             return Err(fail::refused("RouterInterfaceInUseByRoute", text));
         }
     }

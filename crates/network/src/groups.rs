@@ -74,7 +74,9 @@ pub(crate) fn forget(tx: &mut Tx<'_>, group: &Object<SecurityGroup>) {
 /// Lists that shall show the default group even before anything used it.
 pub(crate) fn routes() -> Vec<Route> {
     vec![
-        Route::new("GET", SecurityGroup::DEF.path, Access::Rule("get_security_groups", "reader"), |call| list(SecurityGroup::DEF, call)),
+        Route::new("GET", SecurityGroup::DEF.path, Access::Rule("get_security_groups", "reader"), |call| {
+            list(SecurityGroup::DEF, call)
+        }),
         Route::new("GET", SecurityGroupRule::DEF.path, Access::Rule("get_security_group_rules", "reader"), |call| {
             list(SecurityGroupRule::DEF, call)
         }),

@@ -66,7 +66,7 @@ fn described(router: &Object<Router>, port: &Object<Port>, subnet: &str) -> Valu
 
 /// No two subnets of a router overlap, and none is joined twice.
 fn check_room(tx: &mut Tx<'_>, router: &Object<Router>, subnet: &Object<Subnet>) -> Result<()> {
-    let (_, joined) = router::reach(tx, &router.id)?;
+    let joined = router::reach(tx, &router.id)?.subnets;
     let net = subnet.net()?;
     for other in joined {
         if other.id == subnet.id {
@@ -80,7 +80,7 @@ fn check_room(tx: &mut Tx<'_>, router: &Object<Router>, subnet: &Object<Subnet>)
     Ok(())
 }
 
-fn add_by_subnet(tx: &mut Tx<'_>, cx: &Cx, router: &Object<Router>, id: &str) -> Result<Value> {
+pub(crate) fn add_by_subnet(tx: &mut Tx<'_>, cx: &Cx, router: &Object<Router>, id: &str) -> Result<Value> {
     let subnet: Object<Subnet> = load(tx, id)?.ok_or_else(|| fail::subnet_missing(id))?;
     let network: Object<Network> = load(tx, &subnet.network_id)?.ok_or_else(|| fail::network_missing(&subnet.network_id))?;
     if !sharing::owns(&subnet.map, cx) && !sharing::may_use(tx, cx, &network.map, sharing::SHARED) {
@@ -120,7 +120,8 @@ fn sixth(tx: &mut Tx<'_>, router: &Object<Router>, network: &str) -> Result<Opti
 }
 
 fn add_by_port(tx: &mut Tx<'_>, cx: &Cx, router: &Object<Router>, id: &str) -> Result<Value> {
-    let mut port: Object<Port> = load(tx, id)?.filter(|p: &Object<Port>| sharing::owns(&p.map, cx)).ok_or_else(|| fail::port_missing(id))?;
+    let mut port: Object<Port> =
+        load(tx, id)?.filter(|p: &Object<Port>| sharing::owns(&p.map, cx)).ok_or_else(|| fail::port_missing(id))?;
     if !port.device_id.is_empty() {
         return Err(fail::port_in_use(id, &port.network_id, &port.device_id));
     }
@@ -147,7 +148,7 @@ fn add_by_port(tx: &mut Tx<'_>, cx: &Cx, router: &Object<Router>, id: &str) -> R
 }
 
 fn remove(tx: &mut Tx<'_>, router: &Object<Router>, subnet: Option<&str>, port: Option<&str>) -> Result<Value> {
-    let (held, joined) = router::reach(tx, &router.id)?;
+    let router::Reach { ports: held, subnets: joined } = router::reach(tx, &router.id)?;
     let mut interfaces = held.into_iter().filter(|p| p.device_owner == ports::INTERFACE_OWNER);
     let found = match (port, subnet) {
         (Some(id), _) => interfaces.find(|p| p.id == id).ok_or_else(|| {
@@ -194,7 +195,10 @@ fn check_unneeded(tx: &mut Tx<'_>, router: &Object<Router>, leaving: &[String], 
     for subnet in joined.iter().filter(|s| leaving.contains(&s.id)) {
         let net = subnet.net()?;
         let inside = |f: &store::Row| f.text("fixed_ip_address").parse::<std::net::IpAddr>().is_ok_and(|ip| net.contains(&ip));
-        let what = format!("Router interface for subnet {} on router {} cannot be deleted, as it is required by one or more", subnet.id, router.id);
+        let what = format!(
+            "Router interface for subnet {} on router {} cannot be deleted, as it is required by one or more",
+            subnet.id, router.id
+        );
         if floating.iter().any(|f| inside(f)) {
             return Err(fail::refused("RouterInterfaceInUseByFloatingIP", format!("{what} floating IPs.")));
         }
@@ -209,8 +213,8 @@ fn check_unneeded(tx: &mut Tx<'_>, router: &Object<Router>, leaving: &[String], 
 async fn extra_routes(call: Call, adding: bool) -> Result<Reply> {
     let id = admit::changeable(Router::DEF, &call)?;
     let wanted = call.inner("router")?.get("routes").cloned().unwrap_or_default();
-    let wanted: Vec<Hop> = serde_json::from_value(wanted)
-        .map_err(|e| fail::wrong("InvalidRoutes", format!("Invalid format for routes: {e}")))?;
+    let wanted: Vec<Hop> =
+        serde_json::from_value(wanted).map_err(|e| fail::wrong("InvalidRoutes", format!("Invalid format for routes: {e}")))?;
     let row = call
         .transact(move |cx, tx| {
             let old = engine::existing(tx, Router::DEF, &id)?;

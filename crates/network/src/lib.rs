@@ -4,6 +4,7 @@
 //! of the same transaction ([`ipam`], [`segments`]), so they are unique by construction. The reconciler ([`reconcile`]) compiles the rows
 //! into OVN ([`ovn`]) and writes back what the data plane says of them.
 mod admit;
+mod auto_topology;
 mod availability;
 mod discovery;
 mod fail;
@@ -11,7 +12,9 @@ mod gateway;
 mod groups;
 mod interfaces;
 mod ipam;
+mod metadata;
 pub mod ovn;
+mod plan_port;
 mod plan_subnet;
 mod ports;
 mod protocols;
@@ -27,6 +30,7 @@ use api::Service;
 /// The service as the edge mounts it.
 pub fn service() -> Service {
     let mut routes = discovery::routes();
+    routes.extend(auto_topology::routes());
     routes.extend(availability::routes());
     routes.extend(groups::routes());
     routes.extend(interfaces::routes());
@@ -42,6 +46,7 @@ pub fn service() -> Service {
         resources: resources::ALL.to_vec(),
         routes,
         tables: vec![
+            &auto_topology::TOPOLOGIES,
             &ipam::claim::ALLOCATIONS,
             &ipam::claim::MACS,
             &segments::SEGMENTS,

@@ -63,10 +63,14 @@ fn check_modes(subnet: &Subnet, net: IpNet) -> Result<()> {
     if let (Some(a), Some(r)) = (address, ra)
         && a != r
     {
-        return Err(fail::invalid(format!("ipv6_ra_mode set to '{r}' with ipv6_address_mode set to '{a}' is not valid. If both attributes are set, they must be the same value")));
+        return Err(fail::invalid(format!(
+            "ipv6_ra_mode set to '{r}' with ipv6_address_mode set to '{a}' is not valid. If both attributes are set, they must be the same value"
+        )));
     }
     if subnet.makes_own_addresses() && net.prefix_len() != 64 {
-        return Err(fail::invalid(format!("Invalid CIDR {net} for IPv6 address mode. OpenStack uses the EUI-64 address format, which requires the prefix to be /64")));
+        return Err(fail::invalid(format!(
+            "Invalid CIDR {net} for IPv6 address mode. OpenStack uses the EUI-64 address format, which requires the prefix to be /64"
+        )));
     }
     Ok(())
 }
@@ -88,7 +92,10 @@ pub(crate) fn check(subnet: &Subnet) -> Result<()> {
     }
     let servers = subnet.dns_nameservers.as_deref().unwrap_or_default();
     if servers.len() > MOST_NAMESERVERS {
-        return Err(fail::wrong("DNSNameServersExhausted", format!("Unable to complete operation. The number of DNS nameservers exceeds the limit {MOST_NAMESERVERS}.")));
+        return Err(fail::wrong(
+            "DNSNameServersExhausted",
+            format!("Unable to complete operation. The number of DNS nameservers exceeds the limit {MOST_NAMESERVERS}."),
+        ));
     }
     if (1..servers.len()).any(|i| servers[..i].contains(&servers[i])) {
         return Err(Error::invalid("dns_nameservers", "an address is given twice"));
@@ -96,7 +103,10 @@ pub(crate) fn check(subnet: &Subnet) -> Result<()> {
     let same_family = |ip: IpAddr| ip.is_ipv4() == net.addr().is_ipv4();
     let routes = subnet.host_routes.as_deref().unwrap_or_default();
     if routes.len() > MOST_ROUTES {
-        return Err(fail::wrong("HostRoutesExhausted", format!("Unable to complete operation. The number of host routes exceeds the limit {MOST_ROUTES}.")));
+        return Err(fail::wrong(
+            "HostRoutesExhausted",
+            format!("Unable to complete operation. The number of host routes exceeds the limit {MOST_ROUTES}."),
+        ));
     }
     for (i, route) in routes.iter().enumerate() {
         if !same_family(route.destination.addr()) || !same_family(route.nexthop) {

@@ -3,15 +3,14 @@
 use crate::{
     fail,
     ipam::{claim, eui64},
-    ovn::names,
     quota,
     resources::{FixedIp, Network, Port, Subnet, floatingip, of_network},
 };
 use api::{Cx, Error, Map, Result};
-use base::id::{Mac, named};
+use base::id::Mac;
 use resource::{Object, Resource, Tx, load};
 use serde_json::Value;
-use std::{collections::HashMap, net::IpAddr};
+use std::net::IpAddr;
 
 pub(crate) const INTERFACE_OWNER: &str = "network:router_interface";
 pub(crate) const GATEWAY_OWNER: &str = "network:router_gateway";
@@ -70,7 +69,7 @@ pub(crate) fn place(
     Ok(fixed)
 }
 
-fn free(tx: &mut Tx<'_>, fixed: &FixedIp, port: &str) {
+pub(crate) fn free(tx: &mut Tx<'_>, fixed: &FixedIp, port: &str) {
     if let (Some(subnet), Some(Ok(ip))) = (&fixed.subnet_id, fixed.ip_address.as_ref().map(|ip| ip.parse())) {
         claim::release(tx, subnet, ip, port);
     }
@@ -96,11 +95,11 @@ fn subnets_of(tx: &mut Tx<'_>, network: &str) -> Result<Vec<Object<Subnet>>> {
     found.iter().map(|s| s.id.clone()).filter_map(|id| load(tx, &id).transpose()).collect()
 }
 
-fn fixed(subnet: &Object<Subnet>, ip: IpAddr) -> FixedIp {
+pub(crate) fn fixed(subnet: &Object<Subnet>, ip: IpAddr) -> FixedIp {
     FixedIp { subnet_id: Some(subnet.id.clone()), ip_address: Some(ip.to_string()) }
 }
 
-fn own_address(tx: &mut Tx<'_>, subnet: &Object<Subnet>, mac: Mac, port: &str, held: &[FixedIp]) -> Result<FixedIp> {
+pub(crate) fn own_address(tx: &mut Tx<'_>, subnet: &Object<Subnet>, mac: Mac, port: &str, held: &[FixedIp]) -> Result<FixedIp> {
     let address = fixed(subnet, eui64(subnet.net()?, mac));
     if !held.contains(&address) {
         claim::take(tx, &subnet.id, eui64(subnet.net()?, mac), port)?;
@@ -150,7 +149,8 @@ fn as_asked(
         match &want.ip_address {
             None => open.push((at, want)),
             Some(text) => {
-                let ip: IpAddr = text.parse().map_err(|_| Error::invalid("fixed_ips", format!("'{text}' is not a valid IP address")))?;
+                let ip: IpAddr =
+                    text.parse().map_err(|_| Error::invalid("fixed_ips", format!("'{text}' is not a valid IP address")))?;
                 let subnet = holding(network, subnets, &want, ip)?;
                 let address = fixed(subnet, ip);
                 if out.iter().any(|(_, f)| *f == address) {
@@ -165,11 +165,16 @@ fn as_asked(
         }
     }
     for (at, want) in open {
-        let id = want.subnet_id.as_deref().ok_or_else(|| Error::invalid("fixed_ips", "an entry names neither a subnet nor an address"))?;
+        let id = want
+            .subnet_id
+            .as_deref()
+            .ok_or_else(|| Error::invalid("fixed_ips", "an entry names neither a subnet nor an address"))?;
         let subnet = subnets.iter().find(|s| s.id == id).ok_or_else(|| not_on(tx, network, id))?;
         let address = match keepable.iter().position(|k| k.subnet_id.as_deref() == Some(id)) {
             Some(i) => keepable.remove(i),
-            None if subnet.makes_own_addresses() && !belongs_to_a_router(&port.device_owner) => own_address(tx, subnet, mac, &port.id, &[])?,
+            None if subnet.makes_own_addresses() && !belongs_to_a_router(&port.device_owner) => {
+                own_address(tx, subnet, mac, &port.id, &[])?
+            }
             None => match claim::take_any(tx, id, &subnet.pools(), &port.id) {
                 Some(ip) => fixed(subnet, ip),
                 None => return Err(fail::no_address(&network.id)),
@@ -183,37 +188,63 @@ fn as_asked(
 
 fn not_on(tx: &mut Tx<'_>, network: &Object<Network>, subnet: &str) -> Error {
     match tx.get(&Subnet::DEF.table, subnet) {
-        Some(_) => fail::invalid(format!("Failed to create port on network {}, because fixed_ips included invalid subnet {subnet}", network.id)),
+        Some(_) => fail::invalid(format!(
+            "Failed to create port on network {}, because fixed_ips included invalid subnet {subnet}",
+            network.id
+        )),
         None => fail::subnet_missing(subnet),
     }
 }
 
 /// The subnet that a named address is of.
-fn holding<'s>(network: &Object<Network>, subnets: &'s [Object<Subnet>], want: &FixedIp, ip: IpAddr) -> Result<&'s Object<Subnet>> {
+fn holding<'s>(
+    network: &Object<Network>,
+    subnets: &'s [Object<Subnet>],
+    want: &FixedIp,
+    ip: IpAddr,
+) -> Result<&'s Object<Subnet>> {
     let covers = |s: &Object<Subnet>| s.cidr.is_some_and(|c| c.contains(&ip));
     match &want.subnet_id {
         Some(id) => {
             let subnet = subnets.iter().find(|s| s.id == *id);
-            let subnet = subnet.ok_or_else(|| fail::invalid(format!("Failed to create port on network {}, because fixed_ips included invalid subnet {id}", network.id)))?;
+            let subnet = subnet.ok_or_else(|| {
+                fail::invalid(format!(
+                    "Failed to create port on network {}, because fixed_ips included invalid subnet {id}",
+                    network.id
+                ))
+            })?;
             if covers(subnet) {
                 return Ok(subnet);
             }
             Err(fail::wrong("InvalidIpForSubnet", format!("IP address {ip} is not a valid IP for the specified subnet.")))
         }
         None => subnets.iter().find(|s| covers(s)).ok_or_else(|| {
-            fail::wrong("InvalidIpForNetwork", format!("IP address {ip} is not a valid IP for any of the subnets on the specified network."))
+            fail::wrong(
+                "InvalidIpForNetwork",
+                format!("IP address {ip} is not a valid IP for any of the subnets on the specified network."),
+            )
         }),
     }
 }
 
-fn take_named(tx: &mut Tx<'_>, network: &Object<Network>, subnet: &Object<Subnet>, ip: IpAddr, port: &Object<Port>, mac: Mac) -> Result<()> {
+fn take_named(
+    tx: &mut Tx<'_>,
+    network: &Object<Network>,
+    subnet: &Object<Subnet>,
+    ip: IpAddr,
+    port: &Object<Port>,
+    mac: Mac,
+) -> Result<()> {
     let net = subnet.net()?;
     let router = belongs_to_a_router(&port.device_owner);
     if !router && !crate::ipam::range::hosts(net).contains(ip) {
         return Err(fail::wrong("InvalidIpForSubnet", format!("IP address {ip} is not a valid IP for the specified subnet.")));
     }
     if subnet.makes_own_addresses() && !router && ip != eui64(net, mac) {
-        let text = format!("IPv6 address {ip} can not be directly assigned to a port on subnet {} as the subnet is configured for automatic addresses", subnet.id);
+        let text = format!(
+            "IPv6 address {ip} can not be directly assigned to a port on subnet {} as the subnet is configured for automatic addresses",
+            subnet.id
+        );
         return Err(fail::invalid(text).context(format!("network {}", network.id)));
     }
     claim::take(tx, &subnet.id, ip, &port.id)
@@ -221,11 +252,8 @@ fn take_named(tx: &mut Tx<'_>, network: &Object<Network>, subnet: &Object<Subnet
 
 /// Keeps the hidden list of what a router reaches through the port.
 pub(crate) fn note_routed(port: &mut Object<Port>) {
-    port.routed_subnets = if port.device_owner == INTERFACE_OWNER {
-        port.addresses().map(|(s, _)| s.to_owned()).collect()
-    } else {
-        Vec::new()
-    };
+    port.routed_subnets =
+        if port.device_owner == INTERFACE_OWNER { port.addresses().map(|(s, _)| s.to_owned()).collect() } else { Vec::new() };
 }
 
 /// A port that the service makes by itself.
@@ -249,7 +277,7 @@ pub(crate) fn create(tx: &mut Tx<'_>, cx: Option<&Cx>, spec: Internal<'_>) -> Re
     Ok(port)
 }
 
-fn blank(tx: &mut Tx<'_>, cx: Option<&Cx>, spec: &Internal<'_>) -> Result<Object<Port>> {
+pub(crate) fn blank(tx: &mut Tx<'_>, cx: Option<&Cx>, spec: &Internal<'_>) -> Result<Object<Port>> {
     let body = Port {
         name: String::new(),
         description: String::new(),
@@ -306,58 +334,6 @@ pub(crate) fn remove(tx: &mut Tx<'_>, port: &Object<Port>) -> Result<()> {
     Ok(())
 }
 
-/// The id of a network's metadata port: no look-up finds it.
-pub(crate) fn metadata_port_id(network: &str) -> String {
-    named(&format!("network/metadata-port/{network}"))
-}
-
-/// Makes the metadata port of the network hold one address in each of `subnets` that has DHCP, or not exist if none has.
-pub(crate) fn settle_metadata<'s>(
-    tx: &mut Tx<'_>,
-    network: &Object<Network>,
-    subnets: impl Iterator<Item = &'s Object<Subnet>>,
-) -> Result<()> {
-    let id = metadata_port_id(&network.id);
-    let old: Option<Object<Port>> = load(tx, &id)?;
-    let served: Vec<&Object<Subnet>> = subnets.filter(|s| s.enable_dhcp).collect();
-    if served.is_empty() {
-        return old.map_or(Ok(()), |port| remove(tx, &port));
-    }
-    let mac = names::metadata_mac(&network.id.as_str().into());
-    let held: HashMap<String, FixedIp> =
-        old.iter().flat_map(|o| o.fixed_ips.iter().flatten()).filter_map(|f| Some((f.subnet_id.clone()?, f.clone()))).collect();
-    let mut addresses = Vec::new();
-    for subnet in served {
-        let address = match held.get(&subnet.id) {
-            Some(f) => Some(f.clone()),
-            None if subnet.makes_own_addresses() => own_address(tx, subnet, mac, &id, &[]).ok(),
-            // A full subnet works without: its guests have a config drive.
-            None => claim::take_first(tx, &subnet.id, &subnet.pools(), &id).map(|ip| fixed(subnet, ip)),
-        };
-        addresses.extend(address);
-    }
-    for (_, gone) in held.iter().filter(|(_, f)| !addresses.contains(f)) {
-        free(tx, gone, &id);
-    }
-    match old {
-        Some(mut port) => {
-            if port.fixed_ips.as_ref() != Some(&addresses) {
-                port.fixed_ips = Some(addresses);
-                port.save(tx)?;
-            }
-            Ok(())
-        }
-        None => {
-            let device = format!("ovnmeta-{}", network.id);
-            let spec = Internal { id, network, project: "", owner: METADATA_OWNER, device, mac: Some(mac), fixed_ips: Some(Vec::new()) };
-            let mut port = blank(tx, None, &spec)?;
-            claim::take_mac(tx, &network.id, port.mac_address.as_deref(), &port.id)?;
-            port.fixed_ips = Some(addresses);
-            put(tx, &port)
-        }
-    }
-}
-
 /// Gives the ports that a network already has their address in a new subnet in which hosts make their own.
 pub(crate) fn add_own_addresses(tx: &mut Tx<'_>, subnet: &Object<Subnet>) -> Result<()> {
     for row in tx.children(&Port::DEF.table, "network_id", &subnet.network_id) {
@@ -390,7 +366,8 @@ pub(crate) fn vacate(tx: &mut Tx<'_>, subnet: &Object<Subnet>) -> Result<()> {
     }
     for mut port in leaving {
         let id = port.id.clone();
-        let (gone, kept) = port.fixed_ips.take().unwrap_or_default().into_iter().partition(|f| f.subnet_id.as_deref() == Some(&subnet.id));
+        let (gone, kept) =
+            port.fixed_ips.take().unwrap_or_default().into_iter().partition(|f| f.subnet_id.as_deref() == Some(&subnet.id));
         let gone: Vec<FixedIp> = gone;
         gone.iter().for_each(|f| free(tx, f, &id));
         port.fixed_ips = Some(kept);

@@ -66,7 +66,11 @@ fn limits(call: &Call, project: &str) -> Map {
 /// A project sees its own quotas, an administrator all.
 fn readable(call: &Call) -> Result<&str> {
     let project = call.param("project");
-    if call.cx.is_admin() || call.cx.caller.project_id() == Some(project) { Ok(project) } else { Err(fail::forbidden("get_quota")) }
+    if call.cx.is_admin() || call.cx.caller.project_id() == Some(project) {
+        Ok(project)
+    } else {
+        Err(fail::forbidden("get_quota"))
+    }
 }
 
 fn list(call: &Call) -> Result<Reply> {
@@ -114,7 +118,8 @@ fn details(call: &Call) -> Result<Reply> {
 
 async fn update(call: Call) -> Result<Reply> {
     let mut wanted = call.inner("quota")?.clone();
-    let flag = |v: Option<Value>| v.is_some_and(|v| v == Value::Bool(true) || v.as_str() == Some("true") || v.as_str() == Some("True"));
+    let flag =
+        |v: Option<Value>| v.is_some_and(|v| v == Value::Bool(true) || v.as_str() == Some("true") || v.as_str() == Some("True"));
     wanted.remove("force");
     wanted.remove("tenant_id");
     wanted.remove("project_id");

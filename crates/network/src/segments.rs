@@ -66,7 +66,10 @@ pub(crate) fn take(network: &mut Object<Network>, tx: &mut Tx<'_>) -> Result<()>
     let physical = physical.unwrap_or_default();
     let number = network.segmentation_id.unwrap_or_default();
     Err(match kind.as_str() {
-        "flat" => fail::refused("FlatNetworkInUse", format!("Unable to create the flat network. Physical network {physical} is in use.")),
+        "flat" => fail::refused(
+            "FlatNetworkInUse",
+            format!("Unable to create the flat network. Physical network {physical} is in use."),
+        ),
         "vlan" => {
             let text = format!("Unable to create the network. The VLAN {number} on physical network {physical} is in use.");
             fail::refused("VlanIdInUse", text)

@@ -46,7 +46,9 @@ pub(crate) fn routes() -> Vec<Route> {
     for def in TAGGED {
         let (all, one) = (leak(format!("{}/{{id}}/tags", def.path)), leak(format!("{}/{{id}}/tags/{{tag}}", def.path)));
         let any = Access::Authenticated;
-        routes.push(Route::new("GET", all, any, move |call| async move { Ok(Reply::ok(json!({ "tags": texts(admit::seen(def, &call)?.get("tags")) }))) }));
+        routes.push(Route::new("GET", all, any, move |call| async move {
+            Ok(Reply::ok(json!({ "tags": texts(admit::seen(def, &call)?.get("tags")) })))
+        }));
         routes.push(Route::new("PUT", all, any, move |call| replace(def, call)));
         routes.push(Route::new("DELETE", all, any, move |call| async move {
             write(def, &call, |_| Ok(Vec::new())).await?;

@@ -139,10 +139,26 @@ async fn subnets_say_what_is_wrong_with_them() {
         (json!({"cidr": "10.0.0.128/25"}), 400, "InvalidInput"),
         (json!({"cidr": "2001:db8::/64"}), 400, "InvalidInput"),
         (json!({"cidr": "10.1.0.0/24", "gateway_ip": "10.1.0.255"}), 400, "InvalidInput"),
-        (json!({"cidr": "10.1.0.0/24", "gateway_ip": "10.1.0.9", "allocation_pools": [{"start": "10.1.0.2", "end": "10.1.0.20"}]}), 409, "GatewayConflictWithAllocationPools"),
-        (json!({"cidr": "10.1.0.0/24", "allocation_pools": [{"start": "10.1.0.20", "end": "10.1.0.2"}]}), 400, "InvalidAllocationPool"),
-        (json!({"cidr": "10.1.0.0/24", "allocation_pools": [{"start": "10.1.0.20", "end": "10.1.1.2"}]}), 400, "OutOfBoundsAllocationPool"),
-        (json!({"cidr": "10.1.0.0/24", "allocation_pools": [{"start": "10.1.0.2", "end": "10.1.0.9"}, {"start": "10.1.0.9", "end": "10.1.0.20"}]}), 409, "OverlappingAllocationPools"),
+        (
+            json!({"cidr": "10.1.0.0/24", "gateway_ip": "10.1.0.9", "allocation_pools": [{"start": "10.1.0.2", "end": "10.1.0.20"}]}),
+            409,
+            "GatewayConflictWithAllocationPools",
+        ),
+        (
+            json!({"cidr": "10.1.0.0/24", "allocation_pools": [{"start": "10.1.0.20", "end": "10.1.0.2"}]}),
+            400,
+            "InvalidAllocationPool",
+        ),
+        (
+            json!({"cidr": "10.1.0.0/24", "allocation_pools": [{"start": "10.1.0.20", "end": "10.1.1.2"}]}),
+            400,
+            "OutOfBoundsAllocationPool",
+        ),
+        (
+            json!({"cidr": "10.1.0.0/24", "allocation_pools": [{"start": "10.1.0.2", "end": "10.1.0.9"}, {"start": "10.1.0.9", "end": "10.1.0.20"}]}),
+            409,
+            "OverlappingAllocationPools",
+        ),
         (json!({"cidr": "10.1.0.0/24", "ipv6_ra_mode": "slaac"}), 400, "InvalidInput"),
         (json!({"cidr": "10.1.0.0/32"}), 400, "InvalidInput"),
         (json!({"cidr": "224.0.0.0/24"}), 400, "InvalidInput"),
@@ -172,7 +188,8 @@ async fn subnets_say_what_is_wrong_with_them() {
 async fn subnets_are_cut_from_a_pool() {
     let cloud = cloud().await;
     let member = cloud.member("one").await;
-    let pool = id(&make(&member, "subnetpools", json!({"name": "p", "prefixes": ["10.8.0.0/16"], "default_prefixlen": 24})).await);
+    let pool =
+        id(&make(&member, "subnetpools", json!({"name": "p", "prefixes": ["10.8.0.0/16"], "default_prefixlen": 24})).await);
     let network = id(&make(&member, "networks", json!({})).await);
     let mut seen = BTreeSet::new();
     for _ in 0..4 {

@@ -1,54 +1,59 @@
-//! Aggregates of a provider: ids that others give a meaning.
+//! Aggregates of a provider: groups by uuid, which exist by being named.
 use crate::{
-    answer::{ok, service, since},
-    body,
-    provider::Provider,
+    rest,
+    rows::{Provider, load_provider, provider, stale},
+    schema,
 };
-use api::{Call, Reply, Route};
-use resource::Result;
+use api::{Call, Reply, Result};
 use serde_json::{Value, json};
 
-pub(crate) fn routes() -> Vec<Route> {
-    const PATH: &str = "/resource_providers/{uuid}/aggregates";
-    vec![
-        Route::new("GET", PATH, service("placement:resource_providers:aggregates:list"), list).since("1.1"),
-        Route::new("PUT", PATH, service("placement:resource_providers:aggregates:update"), set).since("1.1"),
-    ]
-}
-
-fn view(call: &Call, provider: &Provider) -> Value {
-    if since(call, "1.19") {
-        return json!({"aggregates": provider.aggregates, "resource_provider_generation": provider.generation});
+fn reply(call: &Call, provider: &Provider) -> Reply {
+    let mut body = json!({ "aggregates": provider.aggregates });
+    if rest::at(&call.cx, 19) {
+        body["resource_provider_generation"] = provider.generation.into();
     }
-    json!({"aggregates": provider.aggregates})
+    rest::uncached(call, Reply::ok(body), None)
 }
 
-async fn list(call: Call) -> Result<Reply> {
-    let provider = Provider::read(&call.reader(), call.param("uuid"))?;
-    Ok(ok(&call, view(&call, &provider), None))
+pub(crate) fn show(call: &Call) -> Result<Reply> {
+    let found = provider(&call.reader(), call.param("uuid"))?;
+    Ok(reply(call, &found))
 }
 
-async fn set(call: Call) -> Result<Reply> {
+fn uuids(value: &Value) -> Result<Vec<String>> {
+    let list = schema::list(value)?;
+    let uuids = list.iter().map(|v| schema::uuid(v).map(str::to_owned)).collect::<Result<Vec<String>>>()?;
+    let mut sorted = uuids.clone();
+    sorted.sort_unstable();
+    if sorted.windows(2).any(|w| w[0] == w[1]) {
+        return Err(schema::invalid(format!("{value} has non-unique elements")));
+    }
+    Ok(uuids)
+}
+
+pub(crate) async fn replace(call: Call) -> Result<Reply> {
     let uuid = call.param("uuid").to_owned();
-    Provider::read(&call.reader(), &uuid)?;
-    let (aggregates, generation) = if since(&call, "1.19") {
-        let body = body::object(&call, &["aggregates", "resource_provider_generation"], &[])?;
-        (body::uuids(&body["aggregates"])?, Some(body::integer(&body["resource_provider_generation"], i64::MIN, i64::MAX)?))
+    provider(&call.reader(), &uuid)?;
+    let body = rest::body(&call)?;
+    let (wanted, given) = if rest::at(&call.cx, 19) {
+        let map = schema::object(body, &["aggregates", "resource_provider_generation"], 2)?;
+        (uuids(&map["aggregates"])?, Some(schema::int(&map["resource_provider_generation"], i64::MIN, i64::MAX)?))
     } else {
-        (body::uuids(call.json())?, None)
+        (uuids(body)?, None)
     };
-    let provider = call
+    let changed = call
         .transact(move |_, tx| {
-            let mut provider = Provider::existing(tx, &uuid)?;
-            if let Some(generation) = generation {
-                let text = "Resource provider's generation already changed. Please update the generation and try again.";
-                provider.check_generation(generation, text)?;
-                provider.generation += 1;
+            let mut provider = load_provider(tx, &uuid)?;
+            if given.is_some_and(|g| g != provider.generation) {
+                return Err(stale("Resource provider's generation already changed. Please update the generation and try again."));
             }
-            provider.aggregates = aggregates.iter().cloned().collect();
-            provider.save(tx)?;
+            provider.aggregates.clone_from(&wanted);
+            match given {
+                Some(_) => provider.save(tx)?,
+                None => provider.put(tx)?,
+            }
             Ok(provider)
         })
         .await?;
-    Ok(ok(&call, view(&call, &provider), None))
+    Ok(reply(&call, &changed))
 }

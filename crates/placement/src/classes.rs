@@ -1,167 +1,144 @@
-//! Resource classes: the standard ones of os-resource-classes and custom ones.
+//! Resource classes: kinds of things that providers have amounts of. Standard ones are there; custom ones are made.
 use crate::{
-    answer::{href, invalid, location, ok, service},
-    body,
-    provider::PROVIDERS,
+    inventories::no_class,
+    rest,
+    rows::{ALLOCATIONS, CLASSES, Consumer, PROVIDERS, Provider, knows_class, stamp},
+    schema,
+    standard::{self, is_custom},
 };
-use api::{Call, Reply, Route};
-use base::Timestamp;
-use resource::{Error, Reader, Result, Tx};
+use api::{Call, Error, Reply, Result};
 use serde_json::{Value, json};
-use store::Table;
+use store::Tx;
 
-/// Custom resource classes by name.
-pub(crate) static CLASSES: Table = Table { name: "placement/resource_classes", indexes: &[] };
-
-const STANDARD: [&str; 21] = [
-    "VCPU",
-    "MEMORY_MB",
-    "DISK_GB",
-    "PCI_DEVICE",
-    "SRIOV_NET_VF",
-    "NUMA_SOCKET",
-    "NUMA_CORE",
-    "NUMA_THREAD",
-    "NUMA_MEMORY_MB",
-    "IPV4_ADDRESS",
-    "VGPU",
-    "VGPU_DISPLAY_HEAD",
-    "NET_BW_EGR_KILOBIT_PER_SEC",
-    "NET_BW_IGR_KILOBIT_PER_SEC",
-    "PCPU",
-    "MEM_ENCRYPTION_CONTEXT",
-    "FPGA",
-    "PGPU",
-    "NET_PACKET_RATE_KILOPACKET_PER_SEC",
-    "NET_PACKET_RATE_EGR_KILOPACKET_PER_SEC",
-    "NET_PACKET_RATE_IGR_KILOPACKET_PER_SEC",
-];
-
-pub(crate) fn routes() -> Vec<Route> {
-    const ALL: &str = "/resource_classes";
-    const ONE: &str = "/resource_classes/{name}";
-    vec![
-        Route::new("GET", ALL, service("placement:resource_classes:list"), list).since("1.2"),
-        Route::new("POST", ALL, service("placement:resource_classes:create"), create).since("1.2"),
-        Route::new("GET", ONE, service("placement:resource_classes:show"), show).since("1.2"),
-        Route::new("PUT", ONE, service("placement:resource_classes:update"), rename).since("1.2").until("1.6"),
-        Route::new("PUT", ONE, service("placement:resource_classes:update"), ensure).since("1.7"),
-        Route::new("DELETE", ONE, service("placement:resource_classes:delete"), delete).since("1.2"),
-    ]
-}
-
-fn no_such(name: &str) -> Error {
-    Error::not_found(format!("No such resource class {}.", body::clip_text(name)))
-}
-
-/// Fails unless there is such a class; a custom one is compared at the commit.
-pub(crate) fn check(tx: &mut Tx<'_>, name: &str) -> Result<()> {
-    if STANDARD.contains(&name) || tx.get(&CLASSES, name).is_some() { Ok(()) } else { Err(no_such(name)) }
-}
-
-pub(crate) fn check_read(reader: &Reader<'_>, name: &str) -> Result<()> {
-    if STANDARD.contains(&name) || reader.get(&CLASSES, name).is_some() { Ok(()) } else { Err(no_such(name)) }
-}
-
-fn path(name: &str) -> String {
-    format!("/resource_classes/{name}")
-}
+const CUSTOM: &str = "^CUSTOM_[A-Z0-9_]+$";
 
 fn view(name: &str) -> Value {
-    json!({"name": name, "links": [{"rel": "self", "href": href(&path(name))}]})
+    json!({ "name": name, "links": [{"rel": "self", "href": rest::path(&format!("/resource_classes/{name}"))}] })
 }
 
-async fn list(call: Call) -> Result<Reply> {
+fn location(call: &Call, name: &str) -> String {
+    rest::location(&call.cx, &format!("/resource_classes/{name}"))
+}
+
+pub(crate) fn list(call: &Call) -> Result<Reply> {
     let reader = call.reader();
-    let custom: Vec<_> = reader.all(&CLASSES).collect();
-    let newest = custom.iter().filter_map(|r| r.field("updated_at").as_i64()).max().map(Timestamp);
-    let all: Vec<Value> = STANDARD.into_iter().chain(custom.iter().map(|r| r.id())).map(view).collect();
-    Ok(ok(&call, json!({"resource_classes": all}), newest))
+    let modified = reader.all(&CLASSES).filter_map(|r| stamp(r)).max();
+    let names = standard::CLASSES.into_iter().chain(reader.all(&CLASSES).map(|r| r.id()));
+    let body = json!({ "resource_classes": names.map(view).collect::<Vec<Value>>() });
+    drop(reader);
+    Ok(rest::uncached(call, Reply::ok(body), modified))
 }
 
-async fn show(call: Call) -> Result<Reply> {
+pub(crate) fn show(call: &Call) -> Result<Reply> {
     let (name, reader) = (call.param("name"), call.reader());
-    check_read(&reader, name)?;
-    let at = reader.get(&CLASSES, name).and_then(|r| r.field("updated_at").as_i64()).map(Timestamp);
-    Ok(ok(&call, view(name), at))
+    if !knows_class(&reader, name) {
+        return Err(Error::not_found(no_class(name)));
+    }
+    let modified = reader.get(&CLASSES, name).and_then(|r| stamp(&r));
+    drop(reader);
+    Ok(rest::uncached(call, Reply::ok(view(name)), modified))
 }
 
-fn custom_name(name: &str) -> Result<()> {
-    if body::is_custom(name) { Ok(()) } else { Err(invalid(format_args!("'{}' does not match '^CUSTOM_[A-Z0-9_]+$'", body::clip_text(name)))) }
+fn name_of(body: &Value) -> Result<String> {
+    let map = schema::object(body, &["name"], 1)?;
+    schema::matching(&map["name"], 255, CUSTOM, is_custom).map(str::to_owned)
 }
 
-fn row(name: &str, now: Timestamp) -> Value {
-    json!({"v": 1, "id": name, "created_at": now.0, "updated_at": now.0})
-}
-
-async fn create(call: Call) -> Result<Reply> {
-    let body = body::object(&call, &["name"], &[])?;
-    let name = body::text(&body["name"], 1, 255)?;
-    custom_name(&name)?;
-    let place = location(&call, &path(&name));
+pub(crate) async fn create(call: Call) -> Result<Reply> {
+    let name = name_of(rest::body(&call)?)?;
+    let location = location(&call, &name);
     call.transact(move |_, tx| {
-        let row = row(&name, tx.now);
-        tx.claim(&CLASSES, &name, row).map_err(|_| Error::conflict(format!("Conflicting resource class already exists: {name}")))
+        let row = json!({ "created_at": tx.now.0 });
+        let there = |_| Error::conflict(format!("Conflicting resource class already exists: {name}"));
+        tx.claim(&CLASSES, &name, row).map_err(there)
     })
     .await?;
-    Ok(Reply::empty(201).header("location", place))
+    Ok(Reply::empty(201).header("location", location))
 }
 
-async fn ensure(call: Call) -> Result<Reply> {
+/// From 1.7 on: makes it unless it is there.
+pub(crate) async fn ensure(call: Call) -> Result<Reply> {
     let name = call.param("name").to_owned();
-    custom_name(&name)?;
-    let place = location(&call, &path(&name));
-    let made = call
+    schema::matching(&name.as_str().into(), 255, CUSTOM, is_custom)?;
+    let location = location(&call, &name);
+    let status = call
         .transact(move |_, tx| {
-            let row = row(&name, tx.now);
-            Ok(tx.claim(&CLASSES, &name, row).is_ok())
+            let row = json!({ "created_at": tx.now.0 });
+            Ok(if tx.claim(&CLASSES, &name, row).is_ok() { 201 } else { 204 })
         })
         .await?;
-    Ok(Reply::empty(if made { 201 } else { 204 }).header("location", place))
+    Ok(Reply::empty(status).header("location", location))
 }
 
-/// Is the class in an inventory?
-fn in_use(tx: &Tx<'_>, name: &str) -> bool {
-    tx.all(&PROVIDERS).iter().any(|r| r.field("inventories").get(name).is_some())
+/// All providers with what they have and give of the class; one that is written meanwhile is noticed.
+fn holders(tx: &mut Tx<'_>, class: &str) -> Result<Vec<Provider>> {
+    // No index reaches the keys of an object: `children` is called for its guard of the table only.
+    tx.children(&PROVIDERS, "name", "");
+    let all = tx.all(&PROVIDERS);
+    let has = |field: &Value| field.get(class).is_some();
+    all.iter().filter(|r| has(r.field("inventories")) || has(r.field("used"))).map(|r| Provider::from_row(r)).collect()
 }
 
-async fn rename(call: Call) -> Result<Reply> {
+/// Up to 1.6: gives it another name, everywhere.
+pub(crate) async fn rename(call: Call) -> Result<Reply> {
     let old = call.param("name").to_owned();
-    let body = body::object(&call, &["name"], &[])?;
-    let new = body::text(&body["name"], 1, 255)?;
-    custom_name(&new)?;
+    let new = name_of(rest::body(&call)?)?;
     let shown = view(&new);
     call.transact(move |_, tx| {
-        check(tx, &old)?;
-        if STANDARD.contains(&old.as_str()) {
+        if standard::is_class(&old) {
             return Err(Error::bad_request(format!("Cannot update standard resource class {old}")));
         }
-        if old == new {
+        let Some(row) = tx.get(&CLASSES, &old) else { return Err(Error::not_found(no_class(&old))) };
+        if new == old {
             return Ok(());
         }
-        // Inventories and allocations name their class, so one in use keeps its name.
-        if in_use(tx, &old) {
-            return Err(Error::conflict(format!("Cannot rename resource class {old}. Class is in use in inventory.")));
-        }
-        let row = row(&new, tx.now);
-        tx.claim(&CLASSES, &new, row).map_err(|_| Error::conflict(format!("Resource class already exists: {new}")))?;
+        let renamed = json!({ "created_at": row.field("created_at"), "updated_at": tx.now.0 });
+        tx.claim(&CLASSES, &new, renamed).map_err(|_| Error::conflict(format!("Resource class already exists: {new}")))?;
         tx.delete(&CLASSES, &old);
+        for mut provider in holders(tx, &old)? {
+            if let Some(inventory) = provider.inventories.remove(&old) {
+                provider.inventories.insert(new.clone(), inventory);
+            }
+            if let Some(used) = provider.used.remove(&old) {
+                provider.used.insert(new.clone(), used);
+            }
+            provider.put(tx)?;
+        }
+        tx.children(&ALLOCATIONS, "project", "");
+        for row in tx.all(&ALLOCATIONS) {
+            let mut consumer = Consumer::from_row(&row)?;
+            let mut found = false;
+            for amounts in consumer.allocations.values_mut() {
+                if let Some(amount) = amounts.remove(&old) {
+                    amounts.insert(new.clone(), amount);
+                    found = true;
+                }
+            }
+            if found {
+                consumer.put(tx)?;
+            }
+        }
         Ok(())
     })
     .await?;
     Ok(Reply::ok(shown))
 }
 
-async fn delete(call: Call) -> Result<Reply> {
+pub(crate) async fn delete(call: Call) -> Result<Reply> {
     let name = call.param("name").to_owned();
     call.transact(move |_, tx| {
-        check(tx, &name)?;
-        let refused = "Error in delete resource class:";
-        if STANDARD.contains(&name.as_str()) {
-            return Err(Error::bad_request(format!("{refused} Cannot delete standard resource class {name}.")));
+        if standard::is_class(&name) {
+            return Err(Error::bad_request(format!(
+                "Error in delete resource class: Cannot delete standard resource class {name}."
+            )));
         }
-        if in_use(tx, &name) {
-            return Err(Error::conflict(format!("{refused} Cannot delete resource class {name}. Class is in use in inventory.")));
+        if tx.get(&CLASSES, &name).is_none() {
+            return Err(Error::not_found(no_class(&name)));
+        }
+        if !holders(tx, &name)?.is_empty() {
+            return Err(Error::conflict(format!(
+                "Error in delete resource class: Cannot delete resource class {name}. Class is in use in inventory."
+            )));
         }
         tx.delete(&CLASSES, &name);
         Ok(())

@@ -1,212 +1,236 @@
-//! Inventories of a provider.
+//! Inventories: what a provider has of each resource class.
 use crate::{
-    answer::{CONCURRENT_UPDATE, INVENTORY_IN_USE, dated, invalid, location, ok, service, since},
-    body,
-    provider::{Inventory, MAX, Provider},
+    rest,
+    rows::{Inventory, Provider, has_class, int, load_provider, provider, stale},
+    schema,
+    standard::is_symbol,
 };
-use api::{Call, Reply, Route};
-use resource::{Error, Map, Result, Tx};
+use api::{Call, Cx, Error, Map, Reply, Result};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
+use store::Tx;
 
-const FIELDS: [&str; 6] = ["total", "reserved", "min_unit", "max_unit", "step_size", "allocation_ratio"];
-const RATIO_MAX: f64 = 3.40282e+38;
+pub(crate) type Inventories = BTreeMap<String, Inventory>;
 
-pub(crate) fn routes() -> Vec<Route> {
-    const ALL: &str = "/resource_providers/{uuid}/inventories";
-    const ONE: &str = "/resource_providers/{uuid}/inventories/{class}";
-    vec![
-        Route::new("GET", ALL, service("placement:resource_providers:inventories:list"), list),
-        Route::new("POST", ALL, service("placement:resource_providers:inventories:create"), create),
-        Route::new("PUT", ALL, service("placement:resource_providers:inventories:update"), set_all),
-        Route::new("DELETE", ALL, service("placement:resource_providers:inventories:delete"), delete_all).since("1.5"),
-        Route::new("GET", ONE, service("placement:resource_providers:inventories:show"), show),
-        Route::new("PUT", ONE, service("placement:resource_providers:inventories:update"), update),
-        Route::new("DELETE", ONE, service("placement:resource_providers:inventories:delete"), delete),
-    ]
-}
+const LARGEST: i64 = i32::MAX as i64;
+const LARGEST_RATIO: f64 = 3.402_82e38;
+const GENERATION: &str = "resource_provider_generation";
+const SYMBOL: &str = "^[A-Z0-9_]+$";
 
-fn view(inventory: &Inventory, generation: Option<i64>) -> Value {
-    let mut out = json!(inventory);
-    if let (Some(generation), Some(map)) = (generation, out.as_object_mut()) {
-        map.insert("resource_provider_generation".into(), generation.into());
+/// Reads one inventory; `also` are keys of the body besides.
+fn record(value: &Value, also: &[&str], required: &[&str]) -> Result<Inventory> {
+    const KEYS: [&str; 7] = ["total", "reserved", "min_unit", "max_unit", "step_size", "allocation_ratio", GENERATION];
+    let map = schema::any_object(value)?;
+    if let Some(missing) = ["total"].iter().chain(required).find(|k| !map.contains_key(**k)) {
+        return Err(schema::invalid(format!("'{missing}' is a required property")));
     }
-    out
-}
-
-fn view_all(provider: &Provider) -> Value {
-    let all: Map = provider.inventories.iter().map(|(class, i)| (class.clone(), view(i, None))).collect();
-    json!({"resource_provider_generation": provider.generation, "inventories": all})
-}
-
-async fn list(call: Call) -> Result<Reply> {
-    let provider = Provider::read(&call.reader(), call.param("uuid"))?;
-    Ok(ok(&call, view_all(&provider), Some(provider.changed_at())))
-}
-
-async fn show(call: Call) -> Result<Reply> {
-    let (uuid, class) = (call.param("uuid"), call.param("class"));
-    let provider = Provider::read(&call.reader(), uuid)?;
-    let inventory = provider.inventories.get(class);
-    let inventory = inventory.ok_or_else(|| Error::not_found(format!("No inventory of class {class} for {uuid}")))?;
-    Ok(ok(&call, view(inventory, Some(provider.generation)), Some(provider.changed_at())))
-}
-
-/// One inventory of a body.
-pub(crate) fn parse(body: &Map) -> Result<Inventory> {
-    let number = |field: &str, min: i64, default: i64| body.get(field).map_or(Ok(default), |v| body::integer(v, min, MAX));
-    let ratio = body.get("allocation_ratio").map_or(Ok(1.0), |v| {
-        let ratio = v.as_f64().ok_or_else(|| invalid(format_args!("{v} is not of type 'number'")))?;
-        if ratio > RATIO_MAX { Err(invalid(format_args!("{ratio} is greater than the maximum of {RATIO_MAX}"))) } else { Ok(ratio) }
-    })?;
+    schema::only(map, |key| KEYS.contains(&key) || also.contains(&key))?;
+    map.get(GENERATION).map(generation).transpose()?;
+    let number = |key: &str, default: i64, min: i64| map.get(key).map_or(Ok(default), |v| schema::int(v, min, LARGEST));
     Ok(Inventory {
-        total: number("total", 1, 0)?,
+        total: number("total", 1, 1)?,
         reserved: number("reserved", 0, 0)?,
         min_unit: number("min_unit", 1, 1)?,
-        max_unit: number("max_unit", 1, MAX)?,
+        max_unit: number("max_unit", LARGEST, 1)?,
         step_size: number("step_size", 1, 1)?,
-        allocation_ratio: ratio,
+        allocation_ratio: map.get("allocation_ratio").map_or(Ok(1.0), |v| schema::number(v, LARGEST_RATIO))?,
     })
 }
 
-/// Inventories by class, of a body.
-pub(crate) fn parse_all(value: &Value) -> Result<BTreeMap<String, Inventory>> {
-    body::by_class(value)?.map(|(class, raw)| Ok((class.clone(), parse(body::keys(raw, &["total"], &FIELDS)?)?))).collect()
+fn generation(value: &Value) -> Result<i64> {
+    schema::int(value, i64::MIN, i64::MAX)
 }
 
-/// From 1.26 all of an inventory may be reserved.
-pub(crate) fn check_capacity(all_reserved: bool, uuid: &str, class: &str, inventory: &Inventory, doing: &str) -> Result<()> {
-    let capacity = inventory.capacity();
-    if capacity > 0 || (capacity == 0 && all_reserved) {
+/// Reads `{"resource_provider_generation": 1, "inventories": {…}}`.
+pub(crate) fn read_all(value: &Value) -> Result<(i64, Inventories)> {
+    let map = schema::object(value, &[GENERATION, "inventories"], 2)?;
+    let given = generation(&map[GENERATION])?;
+    let all = schema::any_object(&map["inventories"])?;
+    let inventories = all.iter().map(|(class, v)| match is_symbol(class) {
+        true => Ok((class.clone(), record(v, &[], &[])?)),
+        false => Err(Error::bad_request(format!("Unknown resource class in inventory: {}", no_class(class)))),
+    });
+    Ok((given, inventories.collect::<Result<Inventories>>()?))
+}
+
+/// Before 1.26 something must be left to give away.
+fn check_capacity(cx: &Cx, provider: &str, class: &str, inventory: &Inventory) -> Result<(), String> {
+    let (least, reason) = if rest::at(cx, 26) { (0, "greater than total") } else { (1, "greater than or equal to total") };
+    if inventory.capacity() >= least {
         return Ok(());
     }
-    let than = if all_reserved { "greater than" } else { "greater than or equal to" };
-    Err(Error::bad_request(format!(
-        "Unable to {doing} inventory for resource provider {uuid}: Invalid inventory for '{class}' on resource provider '{uuid}'. The reserved value is {than} total."
-    )))
+    Err(format!("Invalid inventory for '{class}' on resource provider '{provider}'. The reserved value is {reason}."))
 }
 
-/// Puts these inventories in the place of all. Classes in use must stay.
-pub(crate) fn set(tx: &mut Tx<'_>, provider: &mut Provider, inventories: &BTreeMap<String, Inventory>) -> Result<()> {
-    for class in inventories.keys() {
-        crate::classes::check(tx, class).map_err(|e| {
-            Error::bad_request(format!("Unknown resource class in inventory for resource provider {}: {}", provider.uuid, e.message))
-        })?;
-    }
-    let gone = provider.in_use(provider.inventories.keys().filter(|c| !inventories.contains_key(*c)));
-    if !gone.is_empty() {
-        let (classes, uuid) = (gone.join(", "), &provider.uuid);
-        let text = format!("update conflict: Inventory for '{classes}' on resource provider '{uuid}' in use.");
-        return Err(Error::conflict(text).code(INVENTORY_IN_USE));
-    }
-    provider.inventories.clone_from(inventories);
-    provider.generation += 1;
-    provider.save(tx)
+pub(crate) fn no_class(name: &str) -> String {
+    format!("No such resource class {name}.")
 }
 
-async fn set_all(call: Call) -> Result<Reply> {
+fn conflict() -> Error {
+    stale("resource provider generation conflict")
+}
+
+fn one(inventory: &Inventory, provider: &Provider) -> Value {
+    let mut out = json!(inventory);
+    out[GENERATION] = provider.generation.into();
+    out
+}
+
+fn all(provider: &Provider) -> Value {
+    json!({ GENERATION: provider.generation, "inventories": provider.inventories })
+}
+
+pub(crate) fn list(call: &Call) -> Result<Reply> {
+    let found = provider(&call.reader(), call.param("uuid"))?;
+    Ok(rest::uncached(call, Reply::ok(all(&found)), found.modified()))
+}
+
+pub(crate) fn show(call: &Call) -> Result<Reply> {
+    let (uuid, class) = (call.param("uuid"), call.param("resource_class"));
+    let found = provider(&call.reader(), uuid)?;
+    let inventory =
+        found.inventories.get(class).ok_or_else(|| Error::not_found(format!("No inventory of class {class} for {uuid}")))?;
+    Ok(rest::uncached(call, Reply::ok(one(inventory, &found)), found.modified()))
+}
+
+pub(crate) async fn create(call: Call) -> Result<Reply> {
     let uuid = call.param("uuid").to_owned();
-    Provider::read(&call.reader(), &uuid)?;
-    let body = body::object(&call, &["resource_provider_generation", "inventories"], &[])?;
-    let generation = body::integer(&body["resource_provider_generation"], i64::MIN, i64::MAX)?;
-    let inventories = parse_all(&body["inventories"])?;
-    let all_reserved = since(&call, "1.26");
-    let provider = call
-        .transact(move |_, tx| {
-            let mut provider = Provider::existing(tx, &uuid)?;
-            provider.check_generation(generation, "resource provider generation conflict")?;
-            for (class, inventory) in &inventories {
-                check_capacity(all_reserved, &uuid, class, inventory, "update")?;
+    provider(&call.reader(), &uuid)?;
+    let body = rest::body(&call)?;
+    let inventory = record(body, &["resource_class"], &["resource_class"])?;
+    let class = schema::matching(&body["resource_class"], 255, SYMBOL, is_symbol)?.to_owned();
+    let key = class.clone();
+    let changed = call
+        .transact(move |cx, tx| {
+            let refuse = |reason: String| {
+                Error::bad_request(format!("Unable to create inventory for resource provider {uuid}: {reason}"))
+            };
+            let mut provider = load_provider(tx, &uuid)?;
+            check_capacity(cx, &uuid, &class, &inventory).map_err(refuse)?;
+            if !has_class(tx, &class) {
+                return Err(refuse(no_class(&class)));
             }
-            set(tx, &mut provider, &inventories)?;
+            if provider.inventories.contains_key(&class) {
+                return Err(stale(format!("Update conflict: there is an inventory of class {class} already; update it instead.")));
+            }
+            provider.inventories.insert(class.clone(), inventory.clone());
+            provider.save(tx)?;
             Ok(provider)
         })
         .await?;
-    Ok(ok(&call, view_all(&provider), None))
+    let location = rest::location(&call.cx, &format!("/resource_providers/{}/inventories/{key}", changed.uuid));
+    let body = one(&changed.inventories[&key], &changed);
+    Ok(rest::uncached(&call, Reply::json(201, body), changed.modified()).header("location", location))
 }
 
-async fn delete_all(call: Call) -> Result<Reply> {
+pub(crate) async fn update(call: Call) -> Result<Reply> {
+    let (uuid, class) = (call.param("uuid").to_owned(), call.param("resource_class").to_owned());
+    provider(&call.reader(), &uuid)?;
+    let body = rest::body(&call)?;
+    let inventory = record(body, &[], &[GENERATION])?;
+    let given = body.as_object().and_then(|m: &Map| int(m, GENERATION));
+    let key = class.clone();
+    let changed = call
+        .transact(move |cx, tx| {
+            let mut provider = load_provider(tx, &uuid)?;
+            if given != Some(provider.generation) {
+                return Err(conflict());
+            }
+            check_capacity(cx, &uuid, &class, &inventory)
+                .map_err(|e| Error::bad_request(format!("Unable to update inventory for resource provider {uuid}: {e}")))?;
+            if !has_class(tx, &class) {
+                return Err(Error::not_found(no_class(&class)));
+            }
+            let Some(known) = provider.inventories.get_mut(&class) else {
+                return Err(Error::bad_request(format!(
+                    "No inventory record with resource class for resource provider {uuid}: No inventory of class {class} found."
+                )));
+            };
+            *known = inventory.clone();
+            provider.save(tx)?;
+            Ok(provider)
+        })
+        .await?;
+    Ok(rest::uncached(&call, Reply::ok(one(&changed.inventories[&key], &changed)), changed.modified()))
+}
+
+/// Makes the inventories what is wanted. What is in use cannot go; it may become less than what is used.
+pub(crate) fn assign(tx: &mut Tx<'_>, provider: &mut Provider, wanted: &Inventories) -> Result<(), Assign> {
+    if let Some(class) = wanted.keys().find(|class| !has_class(tx, class)) {
+        return Err(Assign::NoClass(no_class(class)));
+    }
+    let gone = provider.inventories.keys().filter(|class| !wanted.contains_key(*class));
+    let busy: Vec<&str> = gone.filter(|class| provider.used(class) > 0).map(String::as_str).collect();
+    if !busy.is_empty() {
+        return Err(Assign::InUse(format!("Inventory for '{}' on resource provider '{}' in use.", busy.join(", "), provider.uuid)));
+    }
+    provider.inventories.clone_from(wanted);
+    Ok(())
+}
+
+/// Why inventories cannot be what is wanted.
+pub(crate) enum Assign {
+    NoClass(String),
+    InUse(String),
+}
+
+pub(crate) fn in_use(message: String) -> Error {
+    Error::conflict(message).code("placement.inventory.inuse")
+}
+
+pub(crate) async fn replace(call: Call) -> Result<Reply> {
+    let uuid = call.param("uuid").to_owned();
+    provider(&call.reader(), &uuid)?;
+    let (given, wanted) = read_all(rest::body(&call)?)?;
+    let changed = call
+        .transact(move |cx, tx| {
+            let mut provider = load_provider(tx, &uuid)?;
+            if given != provider.generation {
+                return Err(conflict());
+            }
+            for (class, inventory) in &wanted {
+                check_capacity(cx, &uuid, class, inventory)
+                    .map_err(|e| Error::bad_request(format!("Unable to update inventory for resource provider {uuid}: {e}")))?;
+            }
+            assign(tx, &mut provider, &wanted).map_err(|e| match e {
+                Assign::NoClass(e) => {
+                    Error::bad_request(format!("Unknown resource class in inventory for resource provider {uuid}: {e}"))
+                }
+                Assign::InUse(e) => in_use(format!("update conflict: {e}")),
+            })?;
+            provider.save(tx)?;
+            Ok(provider)
+        })
+        .await?;
+    Ok(rest::uncached(&call, Reply::ok(all(&changed)), changed.modified()))
+}
+
+pub(crate) async fn clear(call: Call) -> Result<Reply> {
     let uuid = call.param("uuid").to_owned();
     call.transact(move |_, tx| {
-        let mut provider = Provider::existing(tx, &uuid)?;
-        set(tx, &mut provider, &BTreeMap::new())
+        let mut provider = load_provider(tx, &uuid)?;
+        assign(tx, &mut provider, &Inventories::new()).map_err(|e| match e {
+            Assign::NoClass(e) | Assign::InUse(e) => in_use(e),
+        })?;
+        provider.save(tx)
     })
     .await?;
     Ok(Reply::empty(204))
 }
 
-async fn create(call: Call) -> Result<Reply> {
-    let uuid = call.param("uuid").to_owned();
-    Provider::read(&call.reader(), &uuid)?;
-    let mut optional = FIELDS.to_vec();
-    optional.push("resource_provider_generation");
-    let body = body::object(&call, &["resource_class", "total"], &optional)?;
-    let class = body::text(&body["resource_class"], 1, 255)?;
-    if !body::is_symbol(&class) {
-        return Err(invalid(format_args!("'{class}' does not match '^[A-Z0-9_]+$'")));
-    }
-    let inventory = parse(body)?;
-    check_capacity(since(&call, "1.26"), &uuid, &class, &inventory, "create")?;
-    let place = location(&call, &format!("/resource_providers/{uuid}/inventories/{class}"));
-    let provider = call
-        .transact({
-            let (class, inventory) = (class.clone(), inventory.clone());
-            move |_, tx| {
-                let mut provider = Provider::existing(tx, &uuid)?;
-                crate::classes::check(tx, &class).map_err(|e| {
-                    Error::bad_request(format!("Unable to create inventory for resource provider {uuid}: {}", e.message))
-                })?;
-                if provider.inventories.contains_key(&class) {
-                    return Err(Error::conflict(format!("Update conflict: there is an inventory of {class} already.")).code(CONCURRENT_UPDATE));
-                }
-                provider.inventories.insert(class.clone(), inventory.clone());
-                provider.generation += 1;
-                provider.save(tx)?;
-                Ok(provider)
-            }
-        })
-        .await?;
-    Ok(dated(&call, Reply::json(201, view(&inventory, Some(provider.generation))), None).header("location", place))
-}
-
-async fn update(call: Call) -> Result<Reply> {
-    let (uuid, class) = (call.param("uuid").to_owned(), call.param("class").to_owned());
-    Provider::read(&call.reader(), &uuid)?;
-    let body = body::object(&call, &["total", "resource_provider_generation"], &FIELDS)?;
-    let generation = body::integer(&body["resource_provider_generation"], i64::MIN, i64::MAX)?;
-    let inventory = parse(body)?;
-    let all_reserved = since(&call, "1.26");
-    let shown = inventory.clone();
-    let provider = call
-        .transact(move |_, tx| {
-            let mut provider = Provider::existing(tx, &uuid)?;
-            provider.check_generation(generation, "resource provider generation conflict")?;
-            check_capacity(all_reserved, &uuid, &class, &inventory, "update")?;
-            if !provider.inventories.contains_key(&class) {
-                return Err(Error::bad_request(format!("No inventory record with resource class for resource provider {uuid}: No inventory of class {class} found.")));
-            }
-            provider.inventories.insert(class.clone(), inventory.clone());
-            provider.generation += 1;
-            provider.save(tx)?;
-            Ok(provider)
-        })
-        .await?;
-    Ok(ok(&call, view(&shown, Some(provider.generation)), None))
-}
-
-async fn delete(call: Call) -> Result<Reply> {
-    let (uuid, class) = (call.param("uuid").to_owned(), call.param("class").to_owned());
+pub(crate) async fn delete(call: Call) -> Result<Reply> {
+    let (uuid, class) = (call.param("uuid").to_owned(), call.param("resource_class").to_owned());
     call.transact(move |_, tx| {
-        let mut provider = Provider::existing(tx, &uuid)?;
-        if !provider.inventories.contains_key(&class) {
-            return Err(Error::not_found(format!("No inventory of class {class} found for delete: No inventory of class {class} found.")));
+        let mut provider = load_provider(tx, &uuid)?;
+        if provider.inventories.contains_key(&class) && provider.used(&class) > 0 {
+            return Err(stale(format!(
+                "Unable to delete inventory of class {class}: Inventory for '{class}' on resource provider '{uuid}' in use."
+            )));
         }
-        if provider.used(&class) > 0 {
-            let text = format!("Unable to delete inventory of class {class}: Inventory for '{class}' on resource provider '{uuid}' in use.");
-            return Err(Error::conflict(text).code(CONCURRENT_UPDATE));
+        if provider.inventories.remove(&class).is_none() {
+            let reason = if has_class(tx, &class) { format!("No inventory of class {class} found for delete") } else { no_class(&class) };
+            return Err(Error::not_found(format!("No inventory of class {class} found for delete: {reason}")));
         }
-        provider.inventories.remove(&class);
-        provider.generation += 1;
         provider.save(tx)
     })
     .await?;

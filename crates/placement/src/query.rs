@@ -1,174 +1,202 @@
-//! Query parameters that several calls share: resources, traits, aggregates.
-use crate::{
-    answer::since,
-    body::{clip_text, dashed},
-};
-use api::Call;
-use resource::{Error, Result};
-use std::collections::{BTreeMap, BTreeSet};
+//! Query parameters that several lists share: resources, traits, aggregates.
+use crate::rest;
+use crate::rows::{knows_class, knows_trait};
+use api::{Cx, Error, Result};
+use resource::Reader;
+use std::collections::BTreeSet;
 
-/// Fails when the query has a parameter that is not among these.
-pub(crate) fn only(call: &Call, known: &dyn Fn(&str) -> bool) -> Result<()> {
-    match call.cx.query.keys().find(|k| !known(k)) {
+const BAD: &str = "Invalid query string parameters:";
+
+/// 400 for a parameter that is not known at the version.
+pub(crate) fn check_keys(cx: &Cx, known: impl Fn(&str) -> bool) -> Result<()> {
+    match cx.query.keys().find(|k| !known(k)) {
+        Some(other) => Err(Error::bad_request(format!("{BAD} Additional properties are not allowed ('{other}' was unexpected)"))),
         None => Ok(()),
-        Some(key) => Err(Error::bad_request(format!(
-            "Invalid query string parameters: Additional properties are not allowed ('{}' was unexpected)",
-            clip_text(key)
-        ))),
     }
 }
 
-/// The last value of a parameter, as the classic service takes it.
-pub(crate) fn last<'a>(call: &'a Call, key: &'a str) -> Option<&'a str> {
-    call.cx.query.all(key).last()
+/// Of repeated parameters the last one counts.
+pub(crate) fn last<'a>(cx: &'a Cx, key: &'a str) -> Option<&'a str> {
+    cx.query.all(key).last()
 }
 
-/// A UUID or 400.
-pub(crate) fn uuid(key: &str, value: &str) -> Result<String> {
-    dashed(value).ok_or_else(|| {
-        Error::bad_request(format!("Invalid query string parameters: Expected '{key}' parameter to be a valid uuid. Got: {}", clip_text(value)))
-    })
+pub(crate) fn uuid(cx: &Cx, key: &str) -> Result<Option<String>> {
+    match last(cx, key) {
+        Some(text) if !base::id::is_uuid(text) => Err(Error::bad_request(format!("{BAD} '{text}' is not a 'uuid'"))),
+        other => Ok(other.map(str::to_owned)),
+    }
 }
 
 /// `VCPU:2,MEMORY_MB:1024`
-pub(crate) fn resources(text: &str) -> Result<BTreeMap<String, i64>> {
-    let form = "Badly formed resources parameter. Expected resources query string parameter in form: ?resources=VCPU:2,MEMORY_MB:1024.";
+pub(crate) fn resources(text: &str) -> Result<Vec<(String, i64)>> {
+    let malformed = |got: &str| {
+        Error::bad_request(format!(
+            "Badly formed resources parameter. Expected resources query string parameter in form: ?resources=VCPU:2,MEMORY_MB:1024. Got: {got}."
+        ))
+    };
     if text.trim().is_empty() {
-        return Err(Error::bad_request(format!("{form} Got: empty string.")));
+        return Err(malformed("empty string"));
     }
-    let mut out = BTreeMap::new();
+    let mut out: Vec<(String, i64)> = Vec::new();
     for part in text.split(',') {
-        let (class, amount) =
-            part.split_once(':').filter(|(_, a)| !a.contains(':')).ok_or_else(|| Error::bad_request(format!("{form} Got: {}.", clip_text(part))))?;
-        let number: i64 = amount.trim().parse().map_err(|_| {
-            Error::bad_request(format!("Requested resource {class} expected positive integer amount. Got: {}.", clip_text(amount)))
+        let (class, amount) = part.split_once(':').filter(|(_, a)| !a.contains(':')).ok_or_else(|| malformed(part))?;
+        let amount: i64 = amount.trim().parse().map_err(|_| {
+            Error::bad_request(format!("Requested resource {class} expected positive integer amount. Got: {amount}."))
         })?;
-        if number < 1 {
-            return Err(Error::bad_request(format!("Requested resource {class} requires amount >= 1. Got: {number}.")));
+        if amount < 1 {
+            return Err(Error::bad_request(format!("Requested resource {class} requires amount >= 1. Got: {amount}.")));
         }
-        out.insert(class.to_owned(), number);
+        match out.iter_mut().find(|(c, _)| c == class) {
+            Some(known) => known.1 = amount,
+            None => out.push((class.to_owned(), amount)),
+        }
     }
     Ok(out)
 }
 
-/// Traits: all of the sets (any of each), none of the forbidden.
+/// 400 unless all resource classes exist.
+pub(crate) fn known_classes<'a>(reader: &Reader<'_>, mut classes: impl Iterator<Item = &'a str>) -> Result<()> {
+    match classes.find(|c| !knows_class(reader, c)) {
+        Some(class) => {
+            Err(Error::bad_request(format!("Invalid resource class in resources parameter: No such resource class {class}.")))
+        }
+        None => Ok(()),
+    }
+}
+
+/// Traits that are asked for: one of each set, and none of the forbidden ones.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Traits {
-    pub(crate) any_of: Vec<BTreeSet<String>>,
-    pub(crate) none_of: BTreeSet<String>,
+    pub(crate) required: Vec<BTreeSet<String>>,
+    pub(crate) forbidden: BTreeSet<String>,
 }
 
 impl Traits {
-    pub(crate) fn names(&self) -> BTreeSet<&str> {
-        self.any_of.iter().flatten().chain(&self.none_of).map(String::as_str).collect()
+    /// Reads `required` (or one with a suffix) from the query. Before 1.39 the last one counts, from then on all do.
+    pub(crate) fn read(cx: &Cx, key: &str) -> Result<Self> {
+        let (forbidden, any) = (rest::at(cx, 22), rest::at(cx, 39));
+        let all: Vec<&str> = cx.query.all(key).collect();
+        let counted = if any { &all[..] } else { &all[all.len().saturating_sub(1)..] };
+        let mut out = Self::default();
+        for text in counted {
+            out.add(text, forbidden, any)?;
+        }
+        Ok(out)
     }
-    /// Do these traits, of one provider or of several together, have all that is asked for?
-    pub(crate) fn wanted_in(&self, has: &dyn Fn(&str) -> bool) -> bool {
-        self.any_of.iter().all(|set| set.iter().any(|t| has(t)))
+
+    /// `A,!B`, or `in:A,B`.
+    pub(crate) fn add(&mut self, text: &str, forbidden: bool, any: bool) -> Result<()> {
+        if let Some(alternatives) = text.strip_prefix("in:") {
+            return self.add_alternatives(text, alternatives, any);
+        }
+        let form = if forbidden { "HW_CPU_X86_VMX,!CUSTOM_MAGIC" } else { "HW_CPU_X86_VMX,CUSTOM_MAGIC" };
+        let expected = format!("{BAD} Expected 'required' parameter value of the form: {form}.");
+        for name in text.split(',').map(str::trim) {
+            let bare = name.trim_start_matches('!');
+            if bare.is_empty() {
+                return Err(Error::bad_request(format!("{expected} Got an empty trait in: {text}")));
+            }
+            if bare.len() == name.len() {
+                self.required.push(BTreeSet::from([bare.to_owned()]));
+            } else if forbidden {
+                self.forbidden.insert(bare.to_owned());
+            } else {
+                return Err(Error::bad_request(format!("{expected} Got: {text}")));
+            }
+        }
+        Ok(())
     }
-    pub(crate) fn forbids(&self, traits: &BTreeSet<String>) -> bool {
-        self.none_of.iter().any(|t| traits.contains(t))
+
+    fn add_alternatives(&mut self, text: &str, alternatives: &str, allowed: bool) -> Result<()> {
+        let form = "The format 'in:HW_CPU_X86_VMX,CUSTOM_MAGIC'";
+        if !allowed {
+            return Err(Error::bad_request(format!("{BAD} {form} only supported since microversion 1.39. Got: {text}")));
+        }
+        let names: BTreeSet<String> = alternatives.split(',').map(|n| n.trim().to_owned()).collect();
+        if names.contains("") {
+            return Err(Error::bad_request(format!(
+                "{BAD} Expected 'required' parameter value of the form: in:HW_CPU_X86_VMX,CUSTOM_MAGIC. Got an empty trait in: {text}"
+            )));
+        }
+        if names.iter().any(|n| n.starts_with('!')) {
+            return Err(Error::bad_request(format!("{BAD} {form} does not support forbidden traits. Got: {text}")));
+        }
+        self.required.push(names);
+        Ok(())
     }
-    pub(crate) fn fits(&self, traits: &BTreeSet<String>) -> bool {
-        self.wanted_in(&|t| traits.contains(t)) && !self.forbids(traits)
+
+    /// 400 unless all traits exist.
+    pub(crate) fn known(&self, reader: &Reader<'_>) -> Result<()> {
+        let named: BTreeSet<&String> = self.required.iter().flatten().chain(&self.forbidden).collect();
+        let unknown: Vec<&str> = named.into_iter().filter(|n| !knows_trait(reader, n)).map(String::as_str).collect();
+        if unknown.is_empty() { Ok(()) } else { Err(Error::bad_request(format!("No such trait(s): {}.", unknown.join(", ")))) }
+    }
+
+    pub(crate) fn admit(&self, traits: &BTreeSet<String>) -> bool {
+        self.forbids_none(traits) && self.satisfied_by(|name| traits.contains(name))
+    }
+    pub(crate) fn forbids_none(&self, traits: &BTreeSet<String>) -> bool {
+        self.forbidden.is_disjoint(traits)
+    }
+    pub(crate) fn satisfied_by(&self, has: impl Fn(&str) -> bool) -> bool {
+        self.required.iter().all(|any| any.iter().any(|name| has(name)))
     }
 }
 
-/// The parameter `key`, which from 1.39 may be repeated and hold `in:`.
-pub(crate) fn traits(call: &Call, key: &str) -> Result<Traits> {
-    let values: Vec<&str> = call.cx.query.all(key).collect();
-    let any = since(call, "1.39");
-    let values = if any { values.as_slice() } else { &values[values.len().saturating_sub(1)..] };
-    let mut out = Traits::default();
-    for value in values {
-        one_of_traits(value, since(call, "1.22"), any, &mut out)?;
-    }
-    Ok(out)
-}
-
-fn one_of_traits(value: &str, forbidden: bool, any: bool, out: &mut Traits) -> Result<()> {
-    let bad = |text: String| Err(Error::bad_request(format!("Invalid query string parameters: {text} Got: {}", clip_text(value))));
-    if let Some(list) = value.strip_prefix("in:") {
-        let set: BTreeSet<String> = list.split(',').map(|t| t.trim().to_owned()).collect();
-        if !any {
-            return bad("The format 'in:HW_CPU_X86_VMX,CUSTOM_MAGIC' only supported since microversion 1.39.".into());
-        }
-        if set.contains("") {
-            return bad("Expected 'required' parameter value of the form: in:HW_CPU_X86_VMX,CUSTOM_MAGIC. An empty trait is in it.".into());
-        }
-        if set.iter().any(|t| t.starts_with('!')) {
-            return bad("The format 'in:HW_CPU_X86_VMX,CUSTOM_MAGIC' does not support forbidden traits.".into());
-        }
-        out.any_of.push(set);
-        return Ok(());
-    }
-    let form = if forbidden { "HW_CPU_X86_VMX,!CUSTOM_MAGIC" } else { "HW_CPU_X86_VMX,CUSTOM_MAGIC" };
-    for part in value.split(',').map(str::trim) {
-        let name = part.trim_start_matches('!');
-        if name.is_empty() {
-            return bad(format!("Expected 'required' parameter value of the form: {form}."));
-        }
-        if name.len() == part.len() {
-            out.any_of.push(BTreeSet::from([name.to_owned()]));
-        } else if forbidden {
-            out.none_of.insert(name.to_owned());
-        } else {
-            return bad(format!("Expected 'required' parameter value of the form: {form}."));
-        }
-    }
-    Ok(())
-}
-
-/// Aggregates: one of each set, none of the forbidden.
+/// Aggregates that are asked for: one of each set, and none of the forbidden ones.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Aggregates {
-    pub(crate) any_of: Vec<BTreeSet<String>>,
-    pub(crate) none_of: BTreeSet<String>,
+    pub(crate) required: Vec<BTreeSet<String>>,
+    pub(crate) forbidden: BTreeSet<String>,
 }
 
 impl Aggregates {
-    pub(crate) fn is_empty(&self) -> bool {
-        self.any_of.is_empty() && self.none_of.is_empty()
-    }
-    pub(crate) fn fits(&self, has: &dyn Fn(&str) -> bool) -> bool {
-        self.any_of.iter().all(|set| set.iter().any(|a| has(a))) && !self.none_of.iter().any(|a| has(a))
-    }
-}
-
-/// The parameter `key` (`member_of`, `member_of1`).
-pub(crate) fn member_of(call: &Call, key: &str) -> Result<Aggregates> {
-    let values: Vec<&str> = call.cx.query.all(key).collect();
-    if values.len() > 1 && !since(call, "1.24") {
-        return Err(Error::bad_request(format!("Multiple {key} parameters are not supported")));
-    }
-    let mut out = Aggregates::default();
-    for value in values {
-        let (forbidden, rest) = value.strip_prefix('!').map_or((false, value), |rest| (true, rest));
-        let list = rest.strip_prefix("in:");
-        if list.is_none() && rest.contains(',') {
-            return Err(Error::bad_request(format!(
-                "Multiple values for 'member_of' must be prefixed with the 'in:' or '!in:' keyword using the valid microversion. Got: {}",
-                clip_text(value)
-            )));
+    /// Reads `member_of` (or one with a suffix) from the query.
+    pub(crate) fn read(cx: &Cx, key: &str) -> Result<Self> {
+        let all: Vec<&str> = cx.query.all(key).collect();
+        if all.len() > 1 && !rest::at(cx, 24) {
+            return Err(Error::bad_request(format!("Multiple {key} parameters are not supported")));
         }
-        let uuids = list.unwrap_or(rest).split(',').map(|id| {
-            dashed(id).ok_or_else(|| {
-                Error::bad_request(format!(
-                    "Invalid query string parameters: Expected 'member_of' parameter to contain valid UUID(s). Got: {}",
-                    clip_text(id)
-                ))
-            })
-        });
-        let set = uuids.collect::<Result<BTreeSet<String>>>()?;
-        if !forbidden {
-            out.any_of.push(set);
-        } else if since(call, "1.32") {
-            out.none_of.extend(set);
-        } else {
+        let mut out = Self::default();
+        for text in all {
+            out.add(text)?;
+        }
+        if !out.forbidden.is_empty() && !rest::at(cx, 32) {
             return Err(Error::bad_request(format!("Forbidden {key} parameters are not supported in the specified microversion")));
         }
+        Ok(out)
     }
-    Ok(out)
+
+    /// A uuid, `in:` several; `!` forbids.
+    pub(crate) fn add(&mut self, text: &str) -> Result<()> {
+        let (forbidden, named) = text.strip_prefix('!').map_or((false, text), |rest| (true, rest));
+        let (several, named) = named.strip_prefix("in:").map_or((false, named), |rest| (true, rest));
+        if !several && named.contains(',') {
+            return Err(Error::bad_request(format!(
+                "Multiple values for 'member_of' must be prefixed with the 'in:' or '!in:' keyword using the valid microversion. Got: {text}"
+            )));
+        }
+        let uuids: BTreeSet<String> = named.split(',').map(str::to_owned).collect();
+        if let Some(bad) = uuids.iter().find(|u| !base::id::is_uuid(u)) {
+            return Err(Error::bad_request(format!("{BAD} Expected 'member_of' parameter to contain valid UUID(s). Got: {bad}")));
+        }
+        if forbidden {
+            self.forbidden.extend(uuids);
+        } else {
+            self.required.push(uuids);
+        }
+        Ok(())
+    }
+
+    pub(crate) fn admit(&self, aggregates: &[String]) -> bool {
+        self.requires(aggregates) && !self.forbids(aggregates)
+    }
+    pub(crate) fn requires(&self, aggregates: &[String]) -> bool {
+        self.required.iter().all(|any| aggregates.iter().any(|a| any.contains(a)))
+    }
+    pub(crate) fn forbids(&self, aggregates: &[String]) -> bool {
+        aggregates.iter().any(|a| self.forbidden.contains(a))
+    }
 }
 
 #[cfg(test)]
@@ -176,25 +204,33 @@ mod tests {
     use super::*;
 
     #[test]
-    fn resources_are_parsed() {
-        assert_eq!(resources("VCPU:2,DISK_GB:5").unwrap(), BTreeMap::from([("VCPU".into(), 2), ("DISK_GB".into(), 5)]));
-        for bad in ["", "VCPU", "VCPU:x", "VCPU:0", "VCPU:1:2", "VCPU:-1"] {
+    fn resources_are_classes_with_amounts() {
+        assert_eq!(resources("VCPU:2,DISK_GB:10").ok(), Some(vec![("VCPU".into(), 2), ("DISK_GB".into(), 10)]));
+        for bad in ["", "VCPU", "VCPU:", "VCPU:x", "VCPU:0", "VCPU:-1", "VCPU:1:2", "VCPU:1,", "VCPU:1;DISK_GB:1"] {
             assert!(resources(bad).is_err(), "{bad}");
         }
     }
 
     #[test]
-    fn traits_are_parsed() {
-        let mut out = Traits::default();
-        one_of_traits("A,!B", true, true, &mut out).unwrap();
-        one_of_traits("in:C,D", true, true, &mut out).unwrap();
-        let has = |names: &[&str]| out.fits(&names.iter().map(|n| (*n).to_owned()).collect());
-        assert!(has(&["A", "C"]) && has(&["A", "D", "X"]));
-        assert!(!has(&["A"]) && !has(&["A", "B", "C"]) && !has(&["C"]));
-        for bad in ["", "A,", "in:A,", "in:!A"] {
-            assert!(one_of_traits(bad, true, true, &mut Traits::default()).is_err(), "{bad}");
+    fn traits_are_read_and_judged() {
+        let mut traits = Traits::default();
+        traits.add("A,!B", true, true).unwrap();
+        traits.add("in:C,D", true, true).unwrap();
+        let has = |names: &[&str]| names.iter().map(|n| (*n).to_owned()).collect::<BTreeSet<String>>();
+        assert!(traits.admit(&has(&["A", "D"])));
+        assert!(!traits.admit(&has(&["A"])) && !traits.admit(&has(&["A", "B", "C"])) && !traits.admit(&has(&["C"])));
+        for (bad, forbidden, any) in [("!B", false, false), ("in:A", true, false), ("A,,B", true, true), ("in:A,!B", true, true), ("!", true, true)] {
+            assert!(Traits::default().add(bad, forbidden, any).is_err(), "{bad}");
         }
-        assert!(one_of_traits("!A", false, false, &mut Traits::default()).is_err());
-        assert!(one_of_traits("in:A", true, false, &mut Traits::default()).is_err());
+    }
+
+    #[test]
+    fn aggregates_are_read_and_judged() {
+        let [a, b, c] = [1, 2, 3].map(|n| format!("00000000-0000-0000-0000-00000000000{n}"));
+        let mut asked = Aggregates::default();
+        asked.add(&format!("in:{a},{b}")).unwrap();
+        asked.add(&format!("!{c}")).unwrap();
+        assert!(asked.admit(&[b.clone()]) && !asked.admit(&[b.clone(), c.clone()]) && !asked.admit(&[]));
+        assert!(asked.add("not-one").is_err() && asked.add(&format!("{a},{b}")).is_err());
     }
 }

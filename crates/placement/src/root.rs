@@ -1,18 +1,13 @@
-//! Discovery: one version with microversions.
-use crate::answer::ok;
-use api::{Access, Call, Reply, Route};
-use resource::Result;
+//! Discovery: the one version of the API and its range of microversions.
+use crate::{MAX, MIN, rest};
+use api::{Call, Reply};
 use serde_json::json;
 
-pub(crate) fn routes() -> Vec<Route> {
-    vec![Route::new("GET", "/", Access::Public, root)]
-}
-
-async fn root(call: Call) -> Result<Reply> {
-    // The link is relative on purpose: it means "this same URL", whatever stands in front.
+pub(crate) fn versions(call: &Call) -> Reply {
     let version = json!({
-        "id": "v1.0", "max_version": "1.39", "min_version": "1.0", "status": "CURRENT",
+        "id": format!("v{MIN}"), "min_version": MIN.to_string(), "max_version": MAX.to_string(), "status": "CURRENT",
+        // The same place, however the client came here.
         "links": [{"rel": "self", "href": ""}],
     });
-    Ok(ok(&call, json!({"versions": [version]}), None))
+    rest::uncached(call, Reply::ok(json!({ "versions": [version] })), None)
 }

@@ -1,75 +1,77 @@
-//! Sums of allocations: of a provider, and of a project.
+//! Usages: what is taken of a provider, or by a project.
 use crate::{
-    answer::{ok, service, since},
-    body,
-    consumer::{ALLOCATIONS, Consumer},
-    provider::Provider,
-    query,
+    TOTAL_USAGES, query, rest,
+    rows::{ALLOCATIONS, Amounts, Consumer, provider},
+    standard::is_symbol,
 };
-use api::{Access, Call, Reply, Route};
-use resource::{Error, Map, Result};
+use api::{Call, Error, Map, Reply, Result};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
-pub(crate) fn routes() -> Vec<Route> {
-    vec![
-        Route::new("GET", "/resource_providers/{uuid}/usages", service("placement:resource_providers:usages"), of_provider),
-        Route::new("GET", "/usages", Access::Authenticated, of_project).since("1.9"),
-    ]
+/// The name of those without a consumer type.
+pub(crate) const UNKNOWN: &str = "unknown";
+
+pub(crate) fn of_provider(call: &Call) -> Result<Reply> {
+    let found = provider(&call.reader(), call.param("uuid"))?;
+    let usages: Amounts = found.inventories.keys().map(|class| (class.clone(), found.used(class))).collect();
+    let body = json!({ "resource_provider_generation": found.generation, "usages": usages });
+    Ok(rest::uncached(call, Reply::ok(body), None))
 }
 
-async fn of_provider(call: Call) -> Result<Reply> {
-    let provider = Provider::read(&call.reader(), call.param("uuid"))?;
-    // A class without any use is shown with 0.
-    let usages: BTreeMap<&String, i64> = provider.inventories.keys().map(|class| (class, provider.used(class))).collect();
-    Ok(ok(&call, json!({"resource_provider_generation": provider.generation, "usages": usages}), None))
+fn text<'a>(call: &'a Call, key: &'a str) -> Result<Option<&'a str>> {
+    match query::last(&call.cx, key) {
+        Some(v) if v.is_empty() || v.chars().count() > 255 => {
+            Err(Error::bad_request(format!("Invalid query string parameters: {key} must have 1 to 255 characters.")))
+        }
+        other => Ok(other),
+    }
 }
 
-async fn of_project(call: Call) -> Result<Reply> {
-    let project = query::last(&call, "project_id").unwrap_or_default();
-    let may = call.cx.may("service", None) || (call.cx.may("reader", None) && call.cx.caller.project_id() == Some(project));
-    if !may {
-        return Err(Error::forbidden("placement:usages does not allow the caller to see another project; use a token of the project."));
+/// `GET /usages`: by project, and from 1.38 on by type of consumer.
+pub(crate) fn total(call: &Call) -> Result<Reply> {
+    rest::check_accept(call)?;
+    let by_type = rest::at(&call.cx, 38);
+    let asked: Map = query::last(&call.cx, "project_id").map(|p| ("project_id".to_owned(), p.into())).into_iter().collect();
+    call.require(TOTAL_USAGES.0, Some(&asked))?;
+    query::check_keys(&call.cx, |key| matches!(key, "project_id" | "user_id") || (by_type && key == "consumer_type"))?;
+    let missing = || Error::bad_request("Invalid query string parameters: 'project_id' is a required property");
+    let project = text(call, "project_id")?.ok_or_else(missing)?;
+    let user = text(call, "user_id")?;
+    let kind = text(call, "consumer_type")?;
+    if let Some(kind) = kind.filter(|k| !is_symbol(k) && !k.starts_with("all") && *k != UNKNOWN) {
+        return Err(Error::bad_request(format!(
+            "Invalid query string parameters: '{kind}' does not match '^[A-Z0-9_]+$|^all|^unknown$'"
+        )));
     }
-    let typed = since(&call, "1.38");
-    query::only(&call, &|key| matches!(key, "project_id" | "user_id") || (key == "consumer_type" && typed))?;
-    let bad = |text: &str| Error::bad_request(format!("Invalid query string parameters: {text}"));
-    if project.is_empty() || project.len() > 255 {
-        return Err(bad("'project_id' is a required property"));
-    }
-    let (user, kind) = (query::last(&call, "user_id"), query::last(&call, "consumer_type"));
-    if user.is_some_and(str::is_empty) {
-        return Err(bad("'' is too short"));
-    }
-    if kind.is_some_and(|k| !matches!(k, "all" | "unknown") && !body::is_symbol(k)) {
-        return Err(bad("'consumer_type' does not match '^[A-Z0-9_]+$|^all|^unknown$'"));
-    }
-    let rows = call.reader().find(&ALLOCATIONS, "project_id", project);
-    let mut consumers = rows.iter().map(|r| Consumer::of(r)).collect::<Result<Vec<Consumer>>>()?;
-    consumers.retain(|c| user.is_none_or(|u| c.user_id == u));
-    if !typed {
-        return Ok(ok(&call, json!({"usages": sum(consumers.iter())}), None));
-    }
-    let mut groups: BTreeMap<&str, Vec<&Consumer>> = BTreeMap::new();
-    for consumer in &consumers {
-        let group = if kind == Some("all") { "all" } else { consumer.shown_type() };
-        if kind.is_none_or(|k| k == group) {
-            groups.entry(group).or_default().push(consumer);
+    let rows = call.reader().find(&ALLOCATIONS, "project", project);
+    let mut groups: BTreeMap<String, (i64, Amounts)> = BTreeMap::new();
+    for row in rows {
+        let consumer = Consumer::from_row(&row)?;
+        let own = consumer.consumer_type.as_deref().unwrap_or(UNKNOWN);
+        if user.is_some_and(|u| u != consumer.user_id) || kind.is_some_and(|k| k != "all" && k != own) {
+            continue;
+        }
+        let group = groups.entry(if kind == Some("all") { "all" } else { own }.to_owned()).or_default();
+        group.0 += 1;
+        for (class, amount) in consumer.allocations.values().flatten() {
+            *group.1.entry(class.clone()).or_default() += amount;
         }
     }
-    let mut usages = Map::new();
-    for (group, members) in groups {
-        let mut shown = sum(members.iter().copied());
-        shown.insert("consumer_count".into(), (members.len() as i64).into());
-        usages.insert(group.to_owned(), shown.into());
-    }
-    Ok(ok(&call, json!({"usages": usages}), None))
+    Ok(rest::uncached(call, Reply::ok(json!({ "usages": shown(groups, by_type) })), None))
 }
 
-fn sum<'a>(consumers: impl Iterator<Item = &'a Consumer>) -> Map {
-    let mut out: BTreeMap<&str, i64> = BTreeMap::new();
-    for (class, amount) in consumers.flat_map(|c| c.allocations.values()).flatten() {
-        *out.entry(class).or_default() += amount;
+fn shown(groups: BTreeMap<String, (i64, Amounts)>, by_type: bool) -> Value {
+    if by_type {
+        let view = |(name, (count, amounts)): (String, (i64, Amounts))| {
+            let mut out = json!(amounts);
+            out["consumer_count"] = count.into();
+            (name, out)
+        };
+        return groups.into_iter().map(view).collect::<Map>().into();
     }
-    out.into_iter().map(|(class, amount)| (class.to_owned(), Value::from(amount))).collect()
+    let mut sum = Amounts::new();
+    for (class, amount) in groups.into_values().flat_map(|(_, amounts)| amounts) {
+        *sum.entry(class).or_default() += amount;
+    }
+    json!(sum)
 }

@@ -109,11 +109,12 @@ impl ResourceDef {
             }
             out.insert(f.name.into(), row.get(f.name).cloned().unwrap_or(Value::Null));
         }
-        if self.extras && !brief {
-            if let Some(Value::Object(extra)) = row.get("extra") {
-                for (k, v) in extra {
-                    out.entry(k.clone()).or_insert_with(|| v.clone());
-                }
+        if self.extras
+            && !brief
+            && let Some(Value::Object(extra)) = row.get("extra")
+        {
+            for (k, v) in extra {
+                out.entry(k.clone()).or_insert_with(|| v.clone());
             }
         }
         out

@@ -27,6 +27,12 @@ pub fn not_found(def: &ResourceDef, id: &str) -> Error {
         "identity" => Error::not_found(format!("Could not find {}: {id}.", def.name)),
         "compute" if def.name == "server" => Error::not_found(format!("Instance {id} could not be found.")),
         "image" => Error::not_found(format!("Failed to find {} {id}", def.name)),
+        "network" if def.name == "floatingip" => {
+            Error::not_found(format!("Floating IP {id} could not be found.")).code("FloatingIPNotFound")
+        }
+        "network" if def.name == "subnetpool" => {
+            Error::not_found(format!("Subnet pool {id} could not be found.")).code("SubnetPoolNotFound")
+        }
         _ => Error::not_found(format!("{title} {id} could not be found.")).code(format!("{title}NotFound")),
     }
 }

@@ -62,7 +62,12 @@ pub struct Hooks {
 }
 
 fn typed<T: Resource>(row: &Map) -> Result<Object<T>> {
-    Object::from_map(row.clone()).map_err(|e| Error::bad_request(e.message).context(format!("{} does not decode", T::DEF.name)))
+    // A part that no kind describes (an object in a list) is checked by its type: the caller learns what serde said.
+    Object::from_map(row.clone()).map_err(|e| {
+        let reason = e.context.unwrap_or_default();
+        let reason = reason.strip_prefix(T::DEF.table.name).map_or(reason.as_str(), |r| r.trim_start_matches(": "));
+        Error::bad_request(format!("Invalid input for {}. Reason: {reason}.", T::DEF.name))
+    })
 }
 
 impl Hooks {

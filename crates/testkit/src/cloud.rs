@@ -12,13 +12,16 @@ use tokio::{net::TcpListener, sync::oneshot};
 /// Password of the user `admin`.
 pub const ADMIN_PASSWORD: &str = "admin-of-the-test-cloud";
 
+/// Gives the handlers of a service their state.
+pub type Prepare = Box<dyn FnOnce(&Db, &mut StateMap) + Send>;
+
 /// What a cloud is made of besides the identity service; the defaults are all that tests of identity need.
 ///
 /// A test of another service names its service and, in `prepare`, the state that its handlers ask for.
 pub struct Setup {
     pub services: Vec<Service>,
     /// Runs when the store is open and before the first request.
-    pub prepare: Box<dyn FnOnce(&Db, &mut StateMap) + Send>,
+    pub prepare: Prepare,
     /// Tables besides those of the services and of the engine.
     pub tables: Vec<&'static Table>,
     pub store: Arc<dyn Store>,

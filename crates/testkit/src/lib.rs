@@ -7,4 +7,4 @@ mod cloud;
 pub mod matrix;
 
 pub use client::{Answer, Client};
-pub use cloud::{ADMIN_PASSWORD, Setup, TestCloud};
+pub use cloud::{ADMIN_PASSWORD, Prepare, Setup, TestCloud};

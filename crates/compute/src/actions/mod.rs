@@ -24,7 +24,7 @@ use serde_json::Value;
 use std::pin::Pin;
 use store::Tx;
 
-pub(crate) use console::{remote_console, vnc};
+pub(crate) use console::{remote_console, token, vnc};
 pub(crate) use image::{fill, rotate};
 
 type Running = Pin<Box<dyn Future<Output = Result<Reply>> + Send>>;

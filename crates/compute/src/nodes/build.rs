@@ -26,6 +26,12 @@ static GROUPS: Table = Table { name: "network/security_groups", indexes: &[] };
 pub(super) static FLOATING_IPS: Table =
     Table { name: "network/floatingips", indexes: &[Index { name: "port_id", path: "/port_id" }] };
 
+/// Tables of the network service, besides its ports.
+#[cfg(test)]
+pub(super) fn foreign_tables() -> [&'static Table; 4] {
+    [&NETWORKS, &SUBNETS, &GROUPS, &FLOATING_IPS]
+}
+
 /// Owner of the one port of a network through which each node serves its metadata.
 pub(super) const METADATA_OWNER: &str = "network:distributed";
 /// Ethernet's, where a network says nothing.

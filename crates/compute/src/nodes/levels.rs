@@ -279,4 +279,16 @@ impl Levels {
     pub(super) fn leaving(&self) -> BTreeMap<String, Leaving> {
         self.leaving.iter().map(|(id, l)| (id.clone(), l.clone())).collect()
     }
+
+    /// What every host has to do.
+    #[cfg(test)]
+    pub(super) fn now(&self) -> BTreeMap<String, Assignments> {
+        let busy = self.hosts.iter().filter(|(_, h)| !h.now.servers.is_empty() || !h.now.networks.is_empty() || !h.now.snapshots.is_empty());
+        busy.map(|(name, host)| (name.clone(), host.now.clone())).collect()
+    }
+    /// Keys that are remembered, and for how many things: nothing must be left of what is gone.
+    #[cfg(test)]
+    pub(super) fn remembered(&self) -> (usize, usize, usize) {
+        (self.dependents.values().map(BTreeSet::len).sum(), self.sources.values().map(BTreeSet::len).sum(), self.networks.len())
+    }
 }

@@ -1,26 +1,26 @@
 //! Images made from servers: what is asked of the node, and what becomes of its answer.
 use crate::{
-    common::{SNAPSHOTS, object, touch},
+    actions,
+    common::{SNAPSHOTS, object},
     resources::Server,
     server::{
         records,
         state::{task, vm},
     },
 };
-use api::{Cx, Map, Result};
+use api::{Cx, Result};
 use assign::{BlobInfo, SnapshotReport};
 use resource::{Object, engine};
 use serde_json::json;
 use store::Tx;
 
-/// Asks the server's node for an image of its root disk. The image's row exists already.
+/// Asks the node of a server that is being shelved, and is off by now, for the image. The image's row exists already.
 pub(crate) fn request(tx: &mut Tx<'_>, server: &Object<Server>, image_id: &str) {
     let row = json!({
         "server_id": server.id, "node_id": server.node_id, "request_id": server.request_id(), "format": "qcow2",
-        "created_at": tx.now.0,
+        "kind": "shelve",
     });
-    // A row that the request has written says more than this one.
-    tx.claim(&SNAPSHOTS, image_id, row).ok();
+    tx.put(&SNAPSHOTS, image_id, row);
 }
 
 /// The node's answer. One that is not waited for any more changes nothing.
@@ -40,6 +40,9 @@ pub(super) fn done(tx: &mut Tx<'_>, cx: &Cx, host: &str, report: &SnapshotReport
     };
     if failed.is_some() {
         records::drop_image(tx, cx, image)?;
+    } else if asked.text("kind") == "backup" {
+        let rotation = asked.field("rotation").as_i64().unwrap_or(0);
+        actions::rotate(tx, cx, asked.text("server_id"), asked.text("backup_type"), rotation)?;
     }
     match server {
         Some(server) if !server.deleting() => settle(tx, cx, server, image, failed.as_deref()),
@@ -52,13 +55,7 @@ fn activate(tx: &mut Tx<'_>, cx: &Cx, image: &str, blob: &BlobInfo) -> Result<Op
     let table = &cx.registry.get("image/images")?.table;
     let row = tx.get(table, image).filter(|r| r.field("deleting") != true);
     let Some(row) = row else { return Ok(Some(format!("Image {image} was deleted while it was made."))) };
-    let mut row: Map = object(&row).clone();
-    let container = row.get("container_format").filter(|v| !v.is_null()).cloned().unwrap_or_else(|| "bare".into());
-    row.extend(crate::common::map(json!({
-        "status": "active", "size": blob.size, "virtual_size": blob.virtual_size, "checksum": blob.checksum,
-        "os_hash_algo": "sha512", "os_hash_value": blob.blob, "disk_format": blob.format, "container_format": container,
-    })));
-    touch(&mut row, tx.now, &cx.request_id);
+    let row = actions::fill(object(&row), blob, tx.now, &cx.request_id);
     tx.put(table, image, row.into());
     engine::tell(tx, image, &cx.request_id, "It was made from a server's disk");
     Ok(None)
@@ -81,7 +78,10 @@ fn settle(tx: &mut Tx<'_>, cx: &Cx, mut server: Object<Server>, image: &str, fai
             server.shelved_image = Some(image.to_owned());
             records::begin(&mut server.body, cx, task::OFFLOADING, tx.now);
         }
-        Some(_) if shelving => server.vm_state = vm::STOPPED.to_owned(),
+        Some(_) if shelving => {
+            server.vm_state = vm::STOPPED.to_owned();
+            server.shelved_image = None;
+        }
         None | Some(_) => {}
     }
     let text = match failed {

@@ -27,6 +27,9 @@ pub struct Node {
     /// When it last changed its state or told something new; heartbeats are not written.
     #[field(hidden, kind = Kind::Any)]
     pub last_seen: i64,
+    /// When this boot of the host was first seen.
+    #[field(hidden, kind = Kind::Any)]
+    pub up_since: i64,
     #[field(hidden)]
     pub hypervisor_type: String,
     #[field(hidden)]

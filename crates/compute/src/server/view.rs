@@ -325,7 +325,7 @@ pub(crate) fn host_id(project: &str, host: &str) -> String {
 }
 
 /// The hypervisor's name of it.
-fn instance_name(id: &str) -> String {
+pub(crate) fn instance_name(id: &str) -> String {
     format!("instance-{}", id.get(..8).unwrap_or(id))
 }
 

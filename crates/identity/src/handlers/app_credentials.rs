@@ -73,7 +73,8 @@ pub(super) fn role_ids(tx: &mut Tx<'_>, list: &Value) -> Result<Vec<String>> {
             (Some(id), _) => Ok(id.to_owned()),
             (None, Some(name)) => {
                 let domain = role.pointer("/domain/id").or_else(|| role.get("domain_id")).and_then(Value::as_str);
-                rows::by_name(tx, &ROLE.table, domain, name).ok_or_else(|| Error::not_found(format!("Could not find role: {name}.")))
+                rows::by_name(tx, &ROLE.table, domain, name)
+                    .ok_or_else(|| Error::not_found(format!("Could not find role: {name}.")))
             }
             (None, None) => Err(wrong()),
         })
@@ -94,17 +95,16 @@ fn insert(cx: &Cx, tx: &mut Tx<'_>, mut input: Map, hash: &str) -> Result<Map> {
     // An application credential that makes another hands on no more than it has.
     let may_give = |id: &String| held.contains(id) && (cx.caller.app_credential.is_none() || own.contains(id));
     if let Some(id) = roles.iter().find(|id| !may_give(id)) {
-        return Err(Error::bad_request(format!("Could not find role assignment with role: {id}, user: {user}, project: {project}.")));
+        return Err(Error::bad_request(format!(
+            "Could not find role assignment with role: {id}, user: {user}, project: {project}."
+        )));
     }
     let rules = input.shift_remove("access_rules");
     let mut row = resource::create_row(APP_CREDENTIAL, cx, &input, tx.now)?;
     row.insert("access_rules".into(), access_rules(cx, tx, &user, rules)?);
-    for (field, value) in [
-        ("expires_at", expires_at),
-        ("project_id", project.into()),
-        ("role_ids", json!(roles)),
-        ("secret_hash", hash.into()),
-    ] {
+    for (field, value) in
+        [("expires_at", expires_at), ("project_id", project.into()), ("role_ids", json!(roles)), ("secret_hash", hash.into())]
+    {
         row.insert(field.into(), value);
     }
     engine::insert(tx, APP_CREDENTIAL, cx, row)
@@ -112,7 +112,7 @@ fn insert(cx: &Cx, tx: &mut Tx<'_>, mut input: Map, hash: &str) -> Result<Map> {
 
 /// Rules as the credential keeps them; new ones get rows of their own, so that they can be used again.
 fn access_rules(cx: &Cx, tx: &mut Tx<'_>, user: &str, rules: Option<Value>) -> Result<Value> {
-    let Some(rules) = rules.filter(|r| !r.is_null()) else {
+    let Some(rules) = rules.filter(|r| !r.is_null() && r.as_array().is_none_or(|l| !l.is_empty())) else {
         // What an application credential with rules makes has the same ones.
         let inherited = cx.caller.app_credential.as_ref().and_then(|a| a.access_rules.as_ref());
         return Ok(inherited.map_or(Value::Null, |rules| json!(rules)));
@@ -120,17 +120,22 @@ fn access_rules(cx: &Cx, tx: &mut Tx<'_>, user: &str, rules: Option<Value>) -> R
     if cx.caller.app_credential.as_ref().is_some_and(|a| a.access_rules.is_some()) {
         return Err(forbidden("create_application_credential"));
     }
-    let wrong = || Error::bad_request("Invalid input for field 'access_rules': each has a service, a method and a path, or an id.");
+    let wrong =
+        || Error::bad_request("Invalid input for field 'access_rules': each has a service, a method and a path, or an id.");
     let mut out = Vec::new();
     for rule in rules.as_array().ok_or_else(wrong)? {
         let text = |field: &str| rule.get(field).and_then(Value::as_str);
         if let Some(id) = text("id") {
             let known = tx.row(&ACCESS_RULE.table, id).filter(|r| r.text("user_id") == user);
             let known = known.ok_or_else(|| engine::not_found(ACCESS_RULE, id))?;
-            out.push(json!({"id": id, "service": known.text("service"), "method": known.text("method"), "path": known.text("path")}));
+            out.push(
+                json!({"id": id, "service": known.text("service"), "method": known.text("method"), "path": known.text("path")}),
+            );
             continue;
         }
-        let (Some(service), Some(method), Some(path)) = (text("service"), text("method"), text("path")) else { return Err(wrong()) };
+        let (Some(service), Some(method), Some(path)) = (text("service"), text("method"), text("path")) else {
+            return Err(wrong());
+        };
         if !path.starts_with('/') || !["POST", "GET", "HEAD", "PATCH", "PUT", "DELETE"].contains(&method) {
             return Err(wrong());
         }
@@ -138,7 +143,12 @@ fn access_rules(cx: &Cx, tx: &mut Tx<'_>, user: &str, rules: Option<Value>) -> R
         let known = tx.rows(&ACCESS_RULE.table, "user_id", user).iter().find(|r| same(r)).map(|r| r.id().to_owned());
         let id = known.unwrap_or_else(base::id::hex);
         let mut row = resource::create_row(ACCESS_RULE, cx, &Map::new(), tx.now)?;
-        row.extend(json!({"id": id, "service": service, "method": method, "path": path, "user_id": user}).as_object().cloned().unwrap_or_default());
+        row.extend(
+            json!({"id": id, "service": service, "method": method, "path": path, "user_id": user})
+                .as_object()
+                .cloned()
+                .unwrap_or_default(),
+        );
         tx.put(&ACCESS_RULE.table, &id, row.into());
         out.push(json!({"id": id, "service": service, "method": method, "path": path}));
     }

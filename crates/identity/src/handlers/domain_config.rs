@@ -18,14 +18,20 @@ const SECRET: (&str, &str) = ("ldap", "password");
 
 pub(super) fn routes() -> Vec<Route> {
     let mut out = Vec::new();
-    for path in ["/v3/domains/{domain_id}/config", "/v3/domains/{domain_id}/config/{group}", "/v3/domains/{domain_id}/config/{group}/{option}"] {
+    for path in [
+        "/v3/domains/{domain_id}/config",
+        "/v3/domains/{domain_id}/config/{group}",
+        "/v3/domains/{domain_id}/config/{group}/{option}",
+    ] {
         out.push(Route::new("GET", path, Access::Rule("identity:get_domain_config", "rule:identity:system_reader"), show));
         out.push(Route::new("PATCH", path, Access::Rule("identity:update_domain_config", "admin"), update));
         out.push(Route::new("DELETE", path, Access::Rule("identity:delete_domain_config", "admin"), delete));
     }
     out.push(Route::new("PUT", "/v3/domains/{domain_id}/config", Access::Rule("identity:create_domain_config", "admin"), create));
     let reads = Access::Rule("identity:get_domain_config_default", "rule:identity:system_reader");
-    for path in ["/v3/domains/config/default", "/v3/domains/config/{group}/default", "/v3/domains/config/{group}/{option}/default"] {
+    for path in
+        ["/v3/domains/config/default", "/v3/domains/config/{group}/default", "/v3/domains/config/{group}/{option}/default"]
+    {
         out.push(Route::new("GET", path, reads, defaults));
     }
     out
@@ -47,7 +53,9 @@ fn checked(config: &Map) -> Result<()> {
     }
     for (group, options) in config {
         known(group, None)?;
-        let options = options.as_object().ok_or_else(|| Error::forbidden(format!("Invalid domain specific configuration: group {group} is not an object.")))?;
+        let options = options
+            .as_object()
+            .ok_or_else(|| Error::forbidden(format!("Invalid domain specific configuration: group {group} is not an object.")))?;
         options.keys().try_for_each(|o| known(group, Some(o)))?;
     }
     Ok(())

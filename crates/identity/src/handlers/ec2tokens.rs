@@ -150,17 +150,20 @@ fn version_4(
         let all = authorization?.split_once(' ')?.1;
         all.split(',').find_map(|p| p.trim().strip_prefix(name)?.strip_prefix('=')).map(str::to_owned)
     };
-    let credential = params.get("X-Amz-Credential").cloned().or_else(|| from_header("Credential")).ok_or_else(|| missing("a credential"))?;
-    let signed = params.get("X-Amz-SignedHeaders").cloned().or_else(|| from_header("SignedHeaders")).ok_or_else(|| missing("signed headers"))?;
+    let credential =
+        params.get("X-Amz-Credential").cloned().or_else(|| from_header("Credential")).ok_or_else(|| missing("a credential"))?;
+    let signed = params
+        .get("X-Amz-SignedHeaders")
+        .cloned()
+        .or_else(|| from_header("SignedHeaders"))
+        .ok_or_else(|| missing("signed headers"))?;
     let date = params.get("X-Amz-Date").or_else(|| headers.get("x-amz-date")).ok_or_else(|| missing("a date"))?;
     let scope = credential.split_once('/').map(|(_, scope)| scope).ok_or_else(|| missing("a scope"))?;
     let parts: Vec<&str> = scope.split('/').collect();
     let [day, region, service, "aws4_request"] = parts[..] else { return Err(missing("a scope of four parts")) };
 
-    let canonical_headers: String = signed
-        .split(';')
-        .map(|name| format!("{name}:{}\n", headers.get(name).map_or("", |v| v.trim())))
-        .collect();
+    let canonical_headers: String =
+        signed.split(';').map(|name| format!("{name}:{}\n", headers.get(name).map_or("", |v| v.trim()))).collect();
     let mut in_query = params.clone();
     if authorization.is_some() && verb == "POST" {
         // The parameters of a POST are in its body, which has its own hash.

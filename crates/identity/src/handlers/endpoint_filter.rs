@@ -55,7 +55,8 @@ fn find(kind: &str, def: &ResourceDef, call: &Call) -> Result<()> {
     let reader = call.reader();
     get(&reader, def, call.param("left"))?;
     get(&reader, PROJECT, call.param("project_id"))?;
-    let lost = || Error::not_found(format!("{} {} is not of project {}.", def.name, call.param("left"), call.param("project_id")));
+    let lost =
+        || Error::not_found(format!("{} {} is not of project {}.", def.name, call.param("left"), call.param("project_id")));
     reader.get(&LINKS, &key(kind, call)).map(|_| ()).ok_or_else(lost)
 }
 

@@ -49,7 +49,11 @@ fn region_key(service: &str, region: &str) -> String {
 fn check_parts(call: &Call) -> Result<()> {
     let reader = call.reader();
     let parts = [(POLICY, "policy_id"), (ENDPOINT, "endpoint_id"), (SERVICE, "service_id"), (REGION, "region_id")];
-    parts.iter().map(|(def, name)| (def, call.param(name))).filter(|(_, id)| !id.is_empty()).try_for_each(|(def, id)| get(&reader, def, id).map(|_| ()))
+    parts
+        .iter()
+        .map(|(def, name)| (def, call.param(name)))
+        .filter(|(_, id)| !id.is_empty())
+        .try_for_each(|(def, id)| get(&reader, def, id).map(|_| ()))
 }
 
 /// One policy for each; the id says to what.
@@ -60,7 +64,8 @@ fn key(call: &Call) -> String {
 async fn put(call: Call) -> Result<Reply> {
     check_parts(&call)?;
     let (policy, key) = (call.param("policy_id").to_owned(), key(&call));
-    let right = [call.param("endpoint_id"), call.param("service_id")].into_iter().find(|p| !p.is_empty()).unwrap_or_default().to_owned();
+    let right =
+        [call.param("endpoint_id"), call.param("service_id")].into_iter().find(|p| !p.is_empty()).unwrap_or_default().to_owned();
     call.transact(move |_, tx| {
         tx.row(&POLICY.table, &policy).ok_or_else(|| engine::not_found(POLICY, &policy))?;
         tx.put(&LINKS, &key, json!({"kind": KIND, "left": policy, "right": right, "v": 1}));
@@ -121,6 +126,7 @@ async fn policy_of(call: Call) -> Result<Reply> {
     get(&reader, ENDPOINT, call.param("endpoint_id"))?;
     let endpoint = reader.get(&ENDPOINT.table, call.param("endpoint_id"));
     let policy = endpoint.and_then(|e| effective(&reader, &e)).and_then(|id| get(&reader, POLICY, &id).ok());
-    let policy = policy.ok_or_else(|| Error::not_found(format!("No policy is associated with endpoint {}.", call.param("endpoint_id"))))?;
+    let policy = policy
+        .ok_or_else(|| Error::not_found(format!("No policy is associated with endpoint {}.", call.param("endpoint_id"))))?;
     Ok(Reply::ok(json!({"policy": view(POLICY, &policy, &call, &reader)})))
 }

@@ -95,9 +95,12 @@ fn wanted(scope: Option<&Value>) -> Result<Wanted> {
 }
 
 /// Who it is, and what limits a token of theirs.
+#[derive(Default)]
 struct Proof {
     user_id: String,
     methods: Methods,
+    /// The hash that the password fits.
+    stored: Option<String>,
     /// The token that it was proved by.
     parent: Option<Token>,
     app_credential: Option<Arc<Row>>,
@@ -120,10 +123,14 @@ pub(super) fn reply(call: &Call, auth: &Auth, text: String, known: &Known) -> Re
 }
 
 async fn prove(auth: &Auth, identity: &Map) -> Result<Proof> {
-    let methods = identity.get("methods").and_then(Value::as_array).ok_or_else(|| Error::bad_request("'methods' is a required property"))?;
+    let methods = identity
+        .get("methods")
+        .and_then(Value::as_array)
+        .ok_or_else(|| Error::bad_request("'methods' is a required property"))?;
     let mut all: Option<Proof> = None;
     for method in methods {
-        let name = method.as_str().ok_or_else(|| Error::bad_request("Invalid input for field 'methods': it holds no strings."))?;
+        let name =
+            method.as_str().ok_or_else(|| Error::bad_request("Invalid input for field 'methods': it holds no strings."))?;
         let proof = match Method::parse(name) {
             Some(Method::Password) => by_password(auth, need_object(identity, "password")?).await?,
             Some(Method::Token) => by_token(auth, need_text(need_object(identity, "token")?, "id")?)?,
@@ -136,6 +143,7 @@ async fn prove(auth: &Auth, identity: &Map) -> Result<Proof> {
             None => proof,
             Some(before) if before.user_id == proof.user_id => Proof {
                 methods: before.methods.iter().chain(proof.methods.iter()).collect(),
+                stored: before.stored.or(proof.stored),
                 parent: before.parent.or(proof.parent),
                 app_credential: before.app_credential.or(proof.app_credential),
                 ..proof
@@ -161,8 +169,9 @@ async fn by_password(auth: &Auth, password: &Map) -> Result<Proof> {
     let found = find_user(auth, user, "password_hash")?;
     let (id, hash) = found.unzip();
     let id = id.unwrap_or_default();
-    match auth.passwords.verify(&id, secret, hash.flatten().as_deref()).await {
-        Ok(true) => Ok(Proof { user_id: id, methods: Methods::default().with(Method::Password), parent: None, app_credential: None }),
+    let stored = hash.flatten();
+    match auth.passwords.verify(&id, secret, stored.as_deref()).await {
+        Ok(true) => Ok(Proof { user_id: id, methods: Methods::default().with(Method::Password), stored, ..Proof::default() }),
         Ok(false) => Err(refused("the password is wrong, or there is no such user")),
         Err(e) => Err(password_error(&e)),
     }
@@ -177,7 +186,7 @@ fn by_token(auth: &Auth, text: &str) -> Result<Proof> {
         ));
     }
     let methods = token.methods.with(Method::Token);
-    Ok(Proof { user_id: token.user_id.0.clone(), methods, parent: Some(token), app_credential: None })
+    Ok(Proof { user_id: token.user_id.0.clone(), methods, parent: Some(token), ..Proof::default() })
 }
 
 async fn by_app_credential(auth: &Auth, body: &Map) -> Result<Proof> {
@@ -196,7 +205,7 @@ async fn by_app_credential(auth: &Auth, body: &Map) -> Result<Proof> {
         return Err(refused("the secret is wrong, or there is no such application credential"));
     };
     let methods = Methods::default().with(Method::ApplicationCredential);
-    Ok(Proof { user_id: row.text("user_id").to_owned(), methods, parent: None, app_credential: Some(row) })
+    Ok(Proof { user_id: row.text("user_id").to_owned(), methods, app_credential: Some(row), ..Proof::default() })
 }
 
 /// The first token of a row's life: no later than the row's own end.
@@ -219,7 +228,17 @@ pub(super) fn seal(auth: &Auth, token: &Token) -> Result<(String, Arc<Known>)> {
 }
 
 async fn token_for(call: &Call, auth: &Auth, proof: Proof, wanted: Wanted) -> Result<(String, Arc<Known>)> {
+    let user = auth.db.read().get(&USER.table, &proof.user_id).ok_or_else(|| refused("there is no such user"))?;
+    // Hashing took a while.
+    if proof.stored.is_some() && text(&user, "password_hash") != proof.stored.as_deref() {
+        return Err(refused("the password was changed meanwhile"));
+    }
+    if !enough(proof.methods, user.field("options")) {
+        return Err(refused("the user must prove more than that"));
+    }
     let mut token = blank(auth, &proof.user_id, proof.methods);
+    // The clock of the process that changed the user may be ahead of ours.
+    token.issued_at.0 = user.field("tokens_after").as_i64().map_or(token.issued_at.0, |after| after.max(token.issued_at.0));
     if let Some(parent) = &proof.parent {
         // What is got by a token lives no longer than it.
         token.expires_at = parent.expires_at;
@@ -243,8 +262,7 @@ async fn token_for(call: &Call, auth: &Auth, proof: Proof, wanted: Wanted) -> Re
         Wanted::Domain(named) => TokenScope::Domain(look_up(auth, &named)?.into()),
         Wanted::Trust(id) => return by_trust(call, auth, token, &id).await,
         Wanted::Usual => {
-            let row = auth.db.read().get(&USER.table, &proof.user_id);
-            if let Some(project) = row.as_ref().and_then(|r| text(r, "default_project_id")) {
+            if let Some(project) = text(&user, "default_project_id") {
                 token.scope = TokenScope::Project(project.into());
                 if let Ok(done) = seal(auth, &token) {
                     return Ok(done);
@@ -254,6 +272,17 @@ async fn token_for(call: &Call, auth: &Auth, proof: Proof, wanted: Wanted) -> Re
         }
     };
     seal(auth, &token)
+}
+
+/// Do the methods fulfil one of the rules that the user's options set?
+fn enough(methods: Methods, options: &Value) -> bool {
+    let on = options.get("multi_factor_auth_enabled") == Some(&Value::Bool(true));
+    let Some(rules) = options.get("multi_factor_auth_rules").and_then(Value::as_array).filter(|r| on && !r.is_empty()) else {
+        return true;
+    };
+    let names = methods.names();
+    let fulfilled = |rule: &Vec<Value>| rule.iter().all(|m| m.as_str().is_some_and(|m| names.contains(&m)));
+    rules.iter().filter_map(Value::as_array).any(fulfilled)
 }
 
 fn look_up(auth: &Auth, named: &Named) -> Result<String> {
@@ -296,6 +325,18 @@ async fn by_trust(call: &Call, auth: &Auth, mut token: Token, id: &str) -> Resul
 mod tests {
     use super::*;
     use serde_json::json;
+
+    #[test]
+    fn more_than_one_factor_may_be_asked_for() {
+        let password = Methods::default().with(Method::Password);
+        let options = |on: bool, rules: Value| json!({"multi_factor_auth_enabled": on, "multi_factor_auth_rules": rules});
+        assert!(enough(password, &json!({})));
+        assert!(enough(password, &options(false, json!([["password", "totp"]]))));
+        assert!(!enough(password, &options(true, json!([["password", "totp"]]))));
+        assert!(enough(password.with(Method::Totp), &options(true, json!([["password", "totp"]]))));
+        assert!(enough(password, &options(true, json!([["totp"], ["password"]]))));
+        assert!(!enough(password, &options(true, json!([["made-up"]]))));
+    }
 
     #[test]
     fn scopes_are_read() {

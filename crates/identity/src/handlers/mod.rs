@@ -21,7 +21,10 @@ mod tokens;
 mod trusts;
 pub(crate) mod users;
 
-use crate::{Auth, resources::{RULES, home_domain}};
+use crate::{
+    Auth,
+    resources::{RULES, home_domain},
+};
 use api::{Call, Error, Map, Reply, Result, Route, dialect::IDENTITY};
 use resource::{Reader, ResourceDef, engine};
 use serde_json::{Value, json};

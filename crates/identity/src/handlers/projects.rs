@@ -78,7 +78,10 @@ fn wrapped(call: &Call, reader: &Reader<'_>, rows: Vec<Arc<store::Row>>) -> Resu
     let mine = if all { Vec::new() } else { crate::grants::projects_of(&mut &*reader, call.cx.caller.user_id()) };
     let seen = |r: &Arc<store::Row>| all || mine.iter().any(|id| id == r.id());
     let shown = rows.iter().filter(|r| seen(r));
-    shown.map(|r| Ok(api::show_one(PROJECT, &IDENTITY, object(r)?, &call.cx, reader))).collect::<Result<Vec<Value>>>().map(Value::from)
+    shown
+        .map(|r| Ok(api::show_one(PROJECT, &IDENTITY, object(r)?, &call.cx, reader)))
+        .collect::<Result<Vec<Value>>>()
+        .map(Value::from)
 }
 
 fn parents(call: &Call, mut reader: &Reader<'_>, id: &str) -> Result<Value> {
@@ -158,8 +161,8 @@ async fn retag(call: &Call, change: impl Fn(&mut Vec<String>) -> Result<()> + Se
 
 async fn set_tags(call: Call) -> Result<Reply> {
     let new = call.object()?.get("tags").cloned().unwrap_or_default();
-    let new: Vec<String> =
-        serde_json::from_value(new).map_err(|_| Error::bad_request("Invalid input for field 'tags': it is not a list of strings."))?;
+    let new: Vec<String> = serde_json::from_value(new)
+        .map_err(|_| Error::bad_request("Invalid input for field 'tags': it is not a list of strings."))?;
     let tags = retag(&call, move |tags| {
         tags.clone_from(&new);
         Ok(())

@@ -58,9 +58,10 @@ fn insert(cx: &Cx, tx: &mut Tx<'_>, mut input: Map) -> Result<Map> {
     let again = input.shift_remove("allow_redelegation").is_some_and(|v| v == Value::Bool(true));
     let count = match input.shift_remove("redelegation_count") {
         None | Some(Value::Null) => MOST_REDELEGATIONS,
-        Some(v) => v.as_i64().filter(|n| (0..=MOST_REDELEGATIONS).contains(n)).ok_or_else(|| {
-            Error::forbidden(format!("redelegation_count must be between 0 and {MOST_REDELEGATIONS}."))
-        })?,
+        Some(v) => v
+            .as_i64()
+            .filter(|n| (0..=MOST_REDELEGATIONS).contains(n))
+            .ok_or_else(|| Error::forbidden(format!("redelegation_count must be between 0 and {MOST_REDELEGATIONS}.")))?,
     };
     let mut row = resource::create_row(TRUST, cx, &input, tx.now)?;
     let text = |row: &Map, field: &str| row.get(field).and_then(Value::as_str).unwrap_or_default().to_owned();

@@ -71,7 +71,8 @@ async fn change_password(call: Call) -> Result<Reply> {
     let (old, new) = (need_text(input, "original_password")?.to_owned(), need_text(input, "password")?.to_owned());
     let auth = auth(&call)?;
     let row = call.reader().get(&USER.table, &id);
-    let stored = row.as_ref().filter(|r| r.field("enabled") == &Value::Bool(true)).and_then(|r| r.field("password_hash").as_str());
+    let stored =
+        row.as_ref().filter(|r| r.field("enabled") == &Value::Bool(true)).and_then(|r| r.field("password_hash").as_str());
     let stored = stored.map(str::to_owned);
     if !auth.passwords.verify(&id, &old, stored.as_deref()).await.map_err(|e| password_error(&e))? {
         return Err(super::login::refused("the old password is wrong, or there is no such user"));

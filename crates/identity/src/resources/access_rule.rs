@@ -27,7 +27,10 @@ impl Rules for AccessRule {
     fn delete(row: &mut Object<Self>, _cx: &Cx, tx: &mut Tx<'_>) -> Result<Deletion> {
         let uses = |rules: &Value| rules.as_array().is_some_and(|all| all.iter().any(|r| r["id"] == row.id.as_str()));
         if tx.children(&APP_CREDENTIAL.table, "user_id", &row.user_id).iter().any(|a| uses(a.field("access_rules"))) {
-            return Err(Error::forbidden(format!("Access rule {} is in use by an application credential; delete that first.", row.id)));
+            return Err(Error::forbidden(format!(
+                "Access rule {} is in use by an application credential; delete that first.",
+                row.id
+            )));
         }
         Ok(Deletion::Now)
     }

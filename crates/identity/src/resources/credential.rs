@@ -8,13 +8,7 @@ use serde::{Deserialize, Serialize};
 /// A secret of a user.
 #[derive(Resource, Serialize, Deserialize, Clone, Debug)]
 #[resource(service = "identity", path = "/v3/credentials", id = "hex", extras)]
-#[policy(
-    list = "any",
-    show = "any",
-    create = "rule:admin_or_self",
-    update = "rule:admin_or_self",
-    delete = "rule:admin_or_self"
-)]
+#[policy(list = "any", show = "any", create = "rule:admin_or_self", update = "rule:admin_or_self", delete = "rule:admin_or_self")]
 pub(crate) struct Credential {
     /// Whose it is; this never changes.
     #[field(create, required, filter, index)]

@@ -100,7 +100,8 @@ impl Rules for Domain {
     fn visible(row: &Map, cx: &Cx, _reader: &Reader<'_>) -> bool {
         let id = row.get("id").and_then(Value::as_str);
         let own = cx.caller.scope.project().map(|p| p.domain.id.as_str()).or(cx.caller.domain_id());
-        row.get("is_domain") == Some(&Value::Bool(true)) && (cx.may("identity:system_reader", None) || (id.is_some() && id == own))
+        row.get("is_domain") == Some(&Value::Bool(true))
+            && (cx.may("identity:system_reader", None) || (id.is_some() && id == own))
     }
 
     fn filter(row: &Map, key: &str, values: &[&str], _cx: &Cx) -> Option<bool> {

@@ -28,7 +28,9 @@ pub(crate) struct EndpointGroup {
 fn check(filters: &Map) -> Result<()> {
     match filters.keys().find(|k| !["interface", "service_id", "region_id", "enabled"].contains(&k.as_str())) {
         None => Ok(()),
-        Some(key) => Err(Error::bad_request(format!("Unable to filter endpoints by {key}; use interface, service_id or region_id."))),
+        Some(key) => {
+            Err(Error::bad_request(format!("Unable to filter endpoints by {key}; use interface, service_id or region_id.")))
+        }
     }
 }
 

@@ -8,12 +8,7 @@ use serde_json::Value;
 
 /// The default limit of a resource of a service.
 #[derive(Resource, Serialize, Deserialize, Clone, Debug)]
-#[resource(
-    service = "identity",
-    path = "/v3/registered_limits",
-    id = "hex",
-    unique = "service_id,region_id,resource_name"
-)]
+#[resource(service = "identity", path = "/v3/registered_limits", id = "hex", unique = "service_id,region_id,resource_name")]
 #[policy(list = "any", show = "any", create = "admin", update = "admin", delete = "admin")]
 pub(crate) struct RegisteredLimit {
     /// The service whose resource it is.
@@ -99,9 +94,14 @@ fn check(tx: &mut Tx<'_>, service: &str, region: Option<&str>) -> Result<()> {
 
 fn in_use(row: &Object<RegisteredLimit>, tx: &mut Tx<'_>) -> Result<()> {
     let limits = tx.children(&LIMIT.table, "service_id", &row.service_id);
-    let same = |l: &store::Row| l.text("resource_name") == row.resource_name && l.field("region_id").as_str() == row.region_id.as_deref();
+    let same = |l: &store::Row| {
+        l.text("resource_name") == row.resource_name && l.field("region_id").as_str() == row.region_id.as_deref()
+    };
     if limits.iter().any(|l| same(l)) {
-        return Err(Error::forbidden(format!("Registered limit {} is in use by limits of projects; delete these first.", row.id)));
+        return Err(Error::forbidden(format!(
+            "Registered limit {} is in use by limits of projects; delete these first.",
+            row.id
+        )));
     }
     Ok(())
 }
@@ -115,7 +115,9 @@ impl Rules for Limit {
             _ => return Err(Error::bad_request("A limit is for a project or for a domain; name one of them.")),
         }
         let registered = tx.rows(&REGISTERED_LIMIT.table, "service_id", &row.service_id);
-        let same = |l: &store::Row| l.text("resource_name") == row.resource_name && l.field("region_id").as_str() == row.region_id.as_deref();
+        let same = |l: &store::Row| {
+            l.text("resource_name") == row.resource_name && l.field("region_id").as_str() == row.region_id.as_deref()
+        };
         if !registered.iter().any(|l| same(l)) {
             return Err(Error::forbidden(format!("There is no registered limit of {}; register it first.", row.resource_name)));
         }

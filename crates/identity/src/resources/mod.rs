@@ -151,7 +151,9 @@ pub(crate) fn merge_options(def: &ResourceDef, old: &Map, new: &Map) -> Result<M
             value if right => {
                 out.insert(name.clone(), value.clone());
             }
-            value => return Err(Error::bad_request(format!("Invalid input for field '{name}': {value} is not of the right type."))),
+            value => {
+                return Err(Error::bad_request(format!("Invalid input for field '{name}': {value} is not of the right type.")));
+            }
         }
     }
     Ok(out)

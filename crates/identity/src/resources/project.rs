@@ -87,10 +87,14 @@ impl Project {
             None => row.domain_id = Some(above.clone()),
         }
         if row.domain_id.as_ref() != Some(&above) {
-            return Err(Error::bad_request(format!("Project {parent_id} is in another domain; a project is in the domain of its parent.")));
+            return Err(Error::bad_request(format!(
+                "Project {parent_id} is in another domain; a project is in the domain of its parent."
+            )));
         }
         if !flag(&parent, "enabled") {
-            return Err(Error::forbidden(format!("Cannot create a project below {parent_id}, which is disabled; enable it first.")));
+            return Err(Error::forbidden(format!(
+                "Cannot create a project below {parent_id}, which is disabled; enable it first."
+            )));
         }
         if rows::ancestors(tx, &parent_id).len() + 2 > DEEPEST {
             return Err(Error::forbidden(format!("Max hierarchy depth reached for {parent_id} branch.")));

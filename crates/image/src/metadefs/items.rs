@@ -10,7 +10,11 @@ pub(super) fn routes() -> Vec<Route> {
     const WRITE: Access = Access::Rule("modify_metadef", "role:admin");
     let mut routes = Vec::new();
     for (kind, all, one) in [
-        (Kind::Property, "/v2/metadefs/namespaces/{namespace}/properties", "/v2/metadefs/namespaces/{namespace}/properties/{name}"),
+        (
+            Kind::Property,
+            "/v2/metadefs/namespaces/{namespace}/properties",
+            "/v2/metadefs/namespaces/{namespace}/properties/{name}",
+        ),
         (Kind::Object, "/v2/metadefs/namespaces/{namespace}/objects", "/v2/metadefs/namespaces/{namespace}/objects/{name}"),
     ] {
         routes.extend([
@@ -80,7 +84,9 @@ async fn update(kind: Kind, call: Call) -> Result<Reply> {
             if new != name {
                 let what = kind.name();
                 if tx.get(&ITEMS, &key(&namespace, kind, &new)).is_some() {
-                    return Err(Error::conflict(format!("A metadata definition {what} with name={new} already exists in namespace={namespace}.")));
+                    return Err(Error::conflict(format!(
+                        "A metadata definition {what} with name={new} already exists in namespace={namespace}."
+                    )));
                 }
                 tx.delete(&ITEMS, old.id());
             }

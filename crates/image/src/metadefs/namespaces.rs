@@ -68,7 +68,8 @@ async fn list(call: Call) -> Result<Reply> {
         let rows = reader.find(&ITEMS, "namespace", name);
         rows.iter().any(|r| r.text("kind") == "resource_type" && types.contains(&r.text("name")))
     };
-    let mut rows: Vec<Map> = reader.all(&NAMESPACES).filter_map(|r| r.value().as_object()).filter(|r| sees(r, &call.cx)).cloned().collect();
+    let mut rows: Vec<Map> =
+        reader.all(&NAMESPACES).filter_map(|r| r.value().as_object()).filter(|r| sees(r, &call.cx)).cloned().collect();
     rows.retain(|r| query.get("visibility").is_none_or(|v| text(r, "visibility") == v));
     if !types.is_empty() {
         rows.retain(|r| has_type(text(r, "namespace")));
@@ -91,7 +92,10 @@ async fn list(call: Call) -> Result<Reply> {
         let at = at.ok_or_else(|| Error::bad_request(format!("marker [{marker}] not found")))?;
         rows.drain(..=at);
     }
-    let limit = query.get("limit").map_or(Ok(25), str::parse::<usize>).map_err(|_| Error::bad_request("limit param must be an integer"))?;
+    let limit = query
+        .get("limit")
+        .map_or(Ok(25), str::parse::<usize>)
+        .map_err(|_| Error::bad_request("limit param must be an integer"))?;
     let limit = limit.min(1000);
     let next = (rows.len() > limit && limit > 0).then(|| text(&rows[limit - 1], "namespace").to_owned());
     rows.truncate(limit);
@@ -117,7 +121,8 @@ async fn show(call: Call) -> Result<Reply> {
     if let Some(kind) = call.cx.query.get("resource_type") {
         let prefix = associations(&call, text(&row, "namespace")).iter().find(|t| t["name"] == kind).map(|t| t["prefix"].clone());
         if let (Some(Value::String(prefix)), Some(Value::Object(properties))) = (prefix, shown.get_mut("properties")) {
-            *properties = std::mem::take(properties).into_iter().map(|(name, value)| (format!("{prefix}{name}"), value)).collect();
+            *properties =
+                std::mem::take(properties).into_iter().map(|(name, value)| (format!("{prefix}{name}"), value)).collect();
         }
     }
     Ok(Reply::ok(shown))
@@ -138,7 +143,14 @@ fn fields(body: &Map) -> Result<Map> {
             "visibility" => matches!(value.as_str(), Some("public" | "private")),
             "protected" => value.is_boolean(),
             "owner" => text_of(255),
-            "created_at" | "updated_at" | "self" | "schema" | "objects" | "properties" | "tags" | "resource_type_associations" => continue,
+            "created_at"
+            | "updated_at"
+            | "self"
+            | "schema"
+            | "objects"
+            | "properties"
+            | "tags"
+            | "resource_type_associations" => continue,
             unknown => {
                 return Err(Error::bad_request(format!("Additional properties are not allowed ('{unknown}' was unexpected).")));
             }

@@ -2,14 +2,19 @@
 use super::{ITEMS, Kind, add, checked_name, items_of, key, namespace, no_item, own_namespace, view};
 use crate::image::text;
 use api::{Access, Call, Reply, Route};
-use resource::{Result};
+use resource::Result;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
 const KIND: Kind = Kind::ResourceType;
 /// Types that are known before any namespace names them.
 const KNOWN: [&str; 6] = [
-    "OS::Cinder::Volume", "OS::Glance::Image", "OS::Nova::Aggregate", "OS::Nova::Flavor", "OS::Nova::Server", "OS::Trove::Instance",
+    "OS::Cinder::Volume",
+    "OS::Glance::Image",
+    "OS::Nova::Aggregate",
+    "OS::Nova::Flavor",
+    "OS::Nova::Server",
+    "OS::Trove::Instance",
 ];
 /// The known ones exist since always.
 const EPOCH: &str = "2014-08-28T17:13:06Z";

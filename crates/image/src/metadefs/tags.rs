@@ -39,7 +39,11 @@ async fn show(call: Call) -> Result<Reply> {
 
 /// Puts these tags in the place of all, or beside them with `X-Openstack-Append`.
 async fn create_many(call: Call) -> Result<Reply> {
-    let list = call.json().get("tags").and_then(Value::as_array).ok_or_else(|| Error::bad_request("'tags' must be a list of objects."))?;
+    let list = call
+        .json()
+        .get("tags")
+        .and_then(Value::as_array)
+        .ok_or_else(|| Error::bad_request("'tags' must be a list of objects."))?;
     let names = list.iter().map(|t| checked_name(&t["name"], 80)).collect::<Result<Vec<String>>>()?;
     let mut seen = std::collections::HashSet::new();
     if let Some(twice) = names.iter().find(|n| !seen.insert(n.as_str())) {
@@ -83,7 +87,9 @@ async fn rename(call: Call) -> Result<Reply> {
             let old = tx.get(&ITEMS, &key(&namespace, KIND, &name)).ok_or_else(|| no_item(&namespace, KIND, &name))?;
             let id = key(&namespace, KIND, &new);
             if new != name && tx.get(&ITEMS, &id).is_some() {
-                return Err(Error::conflict(format!("A metadata definition tag with name={new} already exists in namespace={namespace}.")));
+                return Err(Error::conflict(format!(
+                    "A metadata definition tag with name={new} already exists in namespace={namespace}."
+                )));
             }
             let row = item(&namespace, KIND, &new, &Map::new(), tx, Some(&old))?;
             tx.delete(&ITEMS, old.id());

@@ -94,7 +94,8 @@ pub(crate) fn take_mac(tx: &mut Tx<'_>, network: &str, wanted: Option<&str>, por
         return if claim(&mac) { Ok(mac) } else { Err(fail::mac_taken(network, text)) };
     }
     (0..MAC_DRAWS).map(|_| Mac::random()).find(&mut claim).ok_or_else(|| {
-        api::Error::unavailable(format!("Unable to generate unique mac on network {network}.")).code("MacAddressGenerationFailure")
+        api::Error::unavailable(format!("Unable to generate unique mac on network {network}."))
+            .code("MacAddressGenerationFailure")
     })
 }
 

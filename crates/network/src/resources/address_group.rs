@@ -9,7 +9,13 @@ use serde::{Deserialize, Serialize};
 /// Blocks under one name.
 #[derive(Resource, Serialize, Deserialize, Clone, Debug)]
 #[resource(service = "network", path = "/v2.0/address-groups", owner = "project", stamps)]
-#[policy(list = "reader", show = "reader", create = "member", update = "rule:network_row_owner", delete = "rule:network_row_owner")]
+#[policy(
+    list = "reader",
+    show = "reader",
+    create = "member",
+    update = "rule:network_row_owner",
+    delete = "rule:network_row_owner"
+)]
 pub(crate) struct AddressGroup {
     #[field(create, update, filter, sort, default = "")]
     pub(crate) name: String,
@@ -33,7 +39,10 @@ impl Rules for AddressGroup {
     }
     fn delete(row: &mut Object<Self>, _cx: &Cx, tx: &mut Tx<'_>) -> Result<Deletion> {
         if !tx.children(&SecurityGroupRule::DEF.table, "remote_address_group_id", &row.id).is_empty() {
-            return Err(fail::refused("AddressGroupInUse", format!("Address group {} is in use on one or more security group rules.", row.id)));
+            return Err(fail::refused(
+                "AddressGroupInUse",
+                format!("Address group {} is in use on one or more security group rules.", row.id),
+            ));
         }
         sharing::forget(tx, &row.id)?;
         Ok(Deletion::Now)

@@ -8,7 +8,13 @@ use serde::{Deserialize, Serialize};
 /// Pools within which no address is used twice.
 #[derive(Resource, Serialize, Deserialize, Clone, Debug)]
 #[resource(service = "network", path = "/v2.0/address-scopes", owner = "project")]
-#[policy(list = "reader", show = "reader", create = "member", update = "rule:network_row_owner", delete = "rule:network_row_owner")]
+#[policy(
+    list = "reader",
+    show = "reader",
+    create = "member",
+    update = "rule:network_row_owner",
+    delete = "rule:network_row_owner"
+)]
 pub(crate) struct AddressScope {
     #[field(create, update, filter, sort, default = "")]
     pub(crate) name: String,

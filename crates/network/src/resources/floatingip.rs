@@ -14,7 +14,13 @@ pub(crate) static ASSOCIATIONS: Table = Table { name: "network/associations", in
 /// An external address that leads to a port's own.
 #[derive(Resource, Serialize, Deserialize, Clone, Debug)]
 #[resource(service = "network", path = "/v2.0/floatingips", name = "floatingip", owner = "project", quota = "floatingip", stamps)]
-#[policy(list = "reader", show = "reader", create = "member", update = "rule:network_row_owner", delete = "rule:network_row_owner")]
+#[policy(
+    list = "reader",
+    show = "reader",
+    create = "member",
+    update = "rule:network_row_owner",
+    delete = "rule:network_row_owner"
+)]
 pub(crate) struct FloatingIp {
     #[field(create, update, filter, default = "")]
     pub(crate) description: String,
@@ -158,15 +164,17 @@ fn associate(row: &mut Object<FloatingIp>, cx: &Cx, tx: &mut Tx<'_>) -> Result<(
         return Err(fail::port_missing(&id));
     }
     if !cx.is_admin() && port.project_id() != row.project_id() {
-        let text = format!("Cannot process floating IP association with Port {id}, since that port is owned by a different tenant");
+        let text =
+            format!("Cannot process floating IP association with Port {id}, since that port is owned by a different tenant");
         return Err(fail::bad("floatingip", text));
     }
     let v4: Vec<(&str, &str)> = port.addresses().filter(|(_, ip)| ip.parse::<IpAddr>().is_ok_and(|a| a.is_ipv4())).collect();
     let address = row.floating_ip_address.clone().unwrap_or_default();
     let (subnet, fixed) = match &row.fixed_ip_address {
-        Some(wanted) => *v4.iter().find(|(_, ip)| ip == wanted).ok_or_else(|| {
-            fail::bad("floatingip", format!("Port {id} does not have fixed ip {wanted}"))
-        })?,
+        Some(wanted) => *v4
+            .iter()
+            .find(|(_, ip)| ip == wanted)
+            .ok_or_else(|| fail::bad("floatingip", format!("Port {id} does not have fixed ip {wanted}")))?,
         None => match v4.as_slice() {
             [] => {
                 let text = format!("Cannot add floating IP {address} to port {id} that has no fixed IPv4 addresses");
@@ -174,7 +182,9 @@ fn associate(row: &mut Object<FloatingIp>, cx: &Cx, tx: &mut Tx<'_>) -> Result<(
             }
             [one] => *one,
             _ => {
-                let text = format!("Port {id} has multiple fixed IPv4 addresses.  Must provide a specific IPv4 address when assigning a floating IP");
+                let text = format!(
+                    "Port {id} has multiple fixed IPv4 addresses.  Must provide a specific IPv4 address when assigning a floating IP"
+                );
                 return Err(fail::bad("floatingip", text));
             }
         },
@@ -246,4 +256,3 @@ pub(crate) fn remove_unused(tx: &mut Tx<'_>, id: &str) -> Result<Option<()>> {
     engine::remove(tx, FloatingIp::DEF, &map);
     Ok(Some(()))
 }
-

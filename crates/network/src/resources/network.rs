@@ -13,7 +13,13 @@ const OVERLAY_MTU: u32 = 1442;
 /// A virtual layer-2 network.
 #[derive(Resource, Serialize, Deserialize, Clone, Debug)]
 #[resource(service = "network", path = "/v2.0/networks", owner = "project", quota = "network", stamps)]
-#[policy(list = "reader", show = "reader", create = "member", update = "rule:network_row_owner", delete = "rule:network_row_owner")]
+#[policy(
+    list = "reader",
+    show = "reader",
+    create = "member",
+    update = "rule:network_row_owner",
+    delete = "rule:network_row_owner"
+)]
 pub(crate) struct Network {
     #[field(create, update, filter, sort, default = "")]
     pub(crate) name: String,
@@ -70,7 +76,8 @@ impl Network {
 }
 
 fn check_domain(domain: &str) -> Result<()> {
-    let label = |l: &str| !l.is_empty() && l.len() <= 63 && l.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_');
+    let label =
+        |l: &str| !l.is_empty() && l.len() <= 63 && l.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_');
     let plain = domain.strip_suffix('.').unwrap_or(domain);
     if domain.is_empty() || (plain.split('.').all(label) && domain.len() <= 253) {
         return Ok(());

@@ -1,16 +1,13 @@
 //! Ports (api-ref `v2/ports`).
 use super::{Network, OBJECTS, SecurityGroup};
-use crate::{fail, groups, ports, sharing, tags};
-use api::{Cx, Error, Map, Result};
-use base::id::Mac;
+use crate::{fail, groups, plan_port, ports, sharing, tags};
+use api::{Cx, Map, Result};
 use resource::{Deletion, Kind, Object, Reader, Resource, Rules, Tx, load};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-/// Neutron's `max_fixed_ips_per_port` and `max_allowed_address_pair`.
+/// Neutron's `max_fixed_ips_per_port`.
 const MOST_ADDRESSES: usize = 5;
-const MOST_PAIRS: usize = 10;
-const MOST_DHCP_OPTIONS: usize = 30;
 
 #[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
 #[serde(deny_unknown_fields)]
@@ -125,9 +122,9 @@ impl Rules for Port {
         admit(row, None, &network, cx)?;
         row.fixed_ips = ports::place(tx, &network, row, None)?.into();
         secure(row, None, &network, cx, tx)?;
-        check_pairs(row)?;
-        row.extra_dhcp_opts = Some(merge_options(Vec::new(), row.extra_dhcp_opts.take().unwrap_or_default())?);
-        check_dns_name(&row.dns_name)
+        plan_port::check_pairs(row)?;
+        row.extra_dhcp_opts = Some(plan_port::merge_options(Vec::new(), row.extra_dhcp_opts.take().unwrap_or_default())?);
+        plan_port::check_dns_name(&row.dns_name)
     }
 
     fn update(row: &mut Object<Self>, old: &Object<Self>, cx: &Cx, tx: &mut Tx<'_>) -> Result<()> {
@@ -141,22 +138,25 @@ impl Rules for Port {
         }
         ports::note_routed(row);
         secure(row, Some(old), &network, cx, tx)?;
-        check_pairs(row)?;
+        plan_port::check_pairs(row)?;
         if row.extra_dhcp_opts != old.extra_dhcp_opts {
             let (held, wanted) = (old.extra_dhcp_opts.clone(), row.extra_dhcp_opts.take());
-            row.extra_dhcp_opts = Some(merge_options(held.unwrap_or_default(), wanted.unwrap_or_default())?);
+            row.extra_dhcp_opts = Some(plan_port::merge_options(held.unwrap_or_default(), wanted.unwrap_or_default())?);
         }
         if row.host_id != old.host_id {
             // Whether the new host carries it is not known yet.
             row.status = "DOWN".into();
         }
-        check_dns_name(&row.dns_name)
+        plan_port::check_dns_name(&row.dns_name)
     }
 
     fn delete(row: &mut Object<Self>, _cx: &Cx, tx: &mut Tx<'_>) -> Result<Deletion> {
         if ports::belongs_to_a_router(&row.device_owner) || row.device_owner == ports::METADATA_OWNER {
             let text = format!("has device owner {}", row.device_owner);
-            return Err(fail::refused("ServicePortInUse", format!("Port {} cannot be deleted directly via the port API: {text}.", row.id)));
+            return Err(fail::refused(
+                "ServicePortInUse",
+                format!("Port {} cannot be deleted directly via the port API: {text}.", row.id),
+            ));
         }
         ports::release(tx, row)?;
         Ok(Deletion::Now)
@@ -167,7 +167,8 @@ impl Rules for Port {
         if cx.may("service", None) {
             let bound = !text("binding:host_id").is_empty();
             out.insert("binding:vif_type".into(), if bound { "ovs" } else { "unbound" }.into());
-            let details = if bound { json!({"port_filter": true, "connectivity": "l2", "datapath_type": "system"}) } else { json!({}) };
+            let details =
+                if bound { json!({"port_filter": true, "connectivity": "l2", "datapath_type": "system"}) } else { json!({}) };
             out.insert("binding:vif_details".into(), details);
         }
         let addresses = row.get("fixed_ips").and_then(Value::as_array);
@@ -311,101 +312,14 @@ fn secure(row: &mut Object<Port>, old: Option<&Object<Port>>, network: &Network,
     Ok(())
 }
 
-fn check_pairs(row: &mut Object<Port>) -> Result<()> {
-    let (mac, enabled) = (row.mac_address.clone(), row.port_security_enabled == Some(true));
-    let own: Vec<String> = row.addresses().map(|(_, ip)| ip.to_owned()).collect();
-    let pairs = row.allowed_address_pairs.get_or_insert_default();
-    if pairs.len() > MOST_PAIRS {
-        let text = format!("The number of allowed address pair exceeds the maximum {MOST_PAIRS}.");
-        return Err(fail::wrong("AllowedAddressPairExhausted", text));
-    }
-    if !pairs.is_empty() && !enabled {
-        let text = "Port Security must be enabled in order to have allowed address pairs on a port.";
-        return Err(fail::refused("AddressPairAndPortSecurityRequired", text.into()));
-    }
-    for i in 0..pairs.len() {
-        let (before, rest) = pairs.split_at_mut(i);
-        let pair = &mut rest[0];
-        if pair.ip_address.parse::<std::net::IpAddr>().is_err() && pair.ip_address.parse::<ipnet::IpNet>().is_err() {
-            return Err(Error::invalid("allowed_address_pairs", format!("'{}' is not a valid IP address or subnet", pair.ip_address)));
-        }
-        match &mut pair.mac_address {
-            None => pair.mac_address.clone_from(&mac),
-            Some(text) => {
-                let parsed = Mac::parse(text).ok_or_else(|| Error::invalid("allowed_address_pairs", format!("'{text}' is not a valid MAC address")))?;
-                *text = parsed.to_string();
-            }
-        }
-        if pair.mac_address == mac && own.contains(&pair.ip_address) {
-            let text = "Port's Fixed IP and Mac Address match an address pair entry.";
-            return Err(fail::wrong("AddressPairMatchesPortFixedIPAndMac", text.into()));
-        }
-        if before.contains(pair) {
-            return Err(fail::wrong("DuplicateAddressPairInRequest", format!("Request contains duplicate address pair: mac_address {} ip_address {}.", pair.mac_address.as_deref().unwrap_or_default(), pair.ip_address)));
-        }
-    }
-    Ok(())
-}
-
-/// Options as they were, changed by what was asked: a null value takes one away. What could end a line of a configuration is refused
-/// (CVE-2021-40085).
-fn merge_options(mut held: Vec<DhcpOption>, wanted: Vec<DhcpOption>) -> Result<Vec<DhcpOption>> {
-    for option in wanted {
-        let name = option.opt_name.as_str();
-        let plain = |c: u8| c.is_ascii_alphanumeric() || matches!(c, b'-' | b'_' | b':');
-        if name.is_empty() || name.len() > 64 || !name.bytes().all(plain) {
-            return Err(fail::wrong("ExtraDhcpOptBadData", format!("Invalid data format for extra-dhcp-opt: the name {name:?} is not letters, digits and '-'.")));
-        }
-        if !matches!(option.ip_version, 4 | 6) {
-            return Err(fail::wrong("ExtraDhcpOptBadData", "Invalid data format for extra-dhcp-opt: ip_version is 4 or 6.".into()));
-        }
-        let value = option.opt_value.as_deref().unwrap_or_default();
-        if value.len() > 255 || value.chars().any(char::is_control) || (option.opt_value.is_some() && value.trim().is_empty()) {
-            return Err(fail::wrong("ExtraDhcpOptBadData", format!("Invalid data format for extra-dhcp-opt: the value of {name} is not 1 to 255 printable characters.")));
-        }
-        held.retain(|h| h.opt_name != option.opt_name || h.ip_version != option.ip_version);
-        if option.opt_value.is_some() {
-            held.push(option);
-        }
-    }
-    if held.len() > MOST_DHCP_OPTIONS {
-        return Err(fail::wrong("ExtraDhcpOptBadData", format!("Invalid data format for extra-dhcp-opt: more than {MOST_DHCP_OPTIONS} options.")));
-    }
-    Ok(held)
-}
-
-fn check_dns_name(name: &str) -> Result<()> {
-    let label = |l: &str| {
-        !l.is_empty() && l.len() <= 63 && !l.starts_with('-') && !l.ends_with('-') && l.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
-    };
-    if name.is_empty() || (name.len() <= 253 && name.strip_suffix('.').unwrap_or(name).split('.').all(label)) {
-        return Ok(());
-    }
-    Err(Error::invalid("dns_name", format!("'{name}' is not a valid host name")))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn option(name: &str, value: Option<&str>) -> DhcpOption {
-        DhcpOption { opt_name: name.into(), opt_value: value.map(Into::into), ip_version: 4 }
-    }
-
-    #[test]
-    fn dhcp_options_are_merged_and_cannot_break_out() {
-        let held = vec![option("tftp-server", Some("1.2.3.4")), option("bootfile-name", Some("a"))];
-        let merged = merge_options(held, vec![option("tftp-server", None), option("bootfile-name", Some("b"))]).unwrap();
-        assert_eq!(merged, [option("bootfile-name", Some("b"))]);
-        for bad in [option("a\nb", Some("x")), option("a", Some("x\ny")), option("a", Some("x\0")), option("", Some("x"))] {
-            let e = merge_options(Vec::new(), vec![bad]).unwrap_err();
-            assert_eq!(e.code.as_deref(), Some("ExtraDhcpOptBadData"));
-        }
-    }
-
     #[test]
     fn ports_are_filtered_by_their_addresses() {
-        let row = json!({"fixed_ips": [{"subnet_id": "s", "ip_address": "10.0.0.5"}, {"subnet_id": "t", "ip_address": "2001:db8::5"}]});
+        let row =
+            json!({"fixed_ips": [{"subnet_id": "s", "ip_address": "10.0.0.5"}, {"subnet_id": "t", "ip_address": "2001:db8::5"}]});
         let has = |values: &[&str]| has_address(row.as_object().unwrap(), values);
         assert!(has(&["subnet_id=s"]) && has(&["ip_address=10.0.0.5"]) && has(&["ip_address=2001:DB8:0::5"]));
         assert!(has(&["subnet_id=x", "subnet_id=t"]) && has(&["subnet_id=t", "ip_address=10.0.0.5"]));

@@ -8,7 +8,13 @@ use serde_json::Value;
 /// Lets a project, or all (`*`), use an object.
 #[derive(Resource, Serialize, Deserialize, Clone, Debug)]
 #[resource(service = "network", path = "/v2.0/rbac-policies", name = "rbac_policy", owner = "project", quota = "rbac_policy")]
-#[policy(list = "reader", show = "reader", create = "member", update = "rule:network_row_owner", delete = "rule:network_row_owner")]
+#[policy(
+    list = "reader",
+    show = "reader",
+    create = "member",
+    update = "rule:network_row_owner",
+    delete = "rule:network_row_owner"
+)]
 pub(crate) struct RbacPolicy {
     #[field(create, required, filter, sort, kind = Kind::Choice(&["network", "security_group", "subnetpool", "address_scope", "address_group"]))]
     pub(crate) object_type: String,
@@ -26,9 +32,13 @@ impl Rules for RbacPolicy {
         admit(row, cx)?;
         let external = row.action == sharing::EXTERNAL;
         if external && row.object_type != "network" {
-            return Err(fail::wrong("RbacPolicyInvalidAction", format!("Invalid action '{}' for object type '{}'.", row.action, row.object_type)));
+            return Err(fail::wrong(
+                "RbacPolicyInvalidAction",
+                format!("Invalid action '{}' for object type '{}'.", row.action, row.object_type),
+            ));
         }
-        let missing = || fail::missing("RbacPolicyNotFound", format!("The {} {} could not be found.", row.object_type, row.object_id));
+        let missing =
+            || fail::missing("RbacPolicyNotFound", format!("The {} {} could not be found.", row.object_type, row.object_id));
         let table = sharing::table(&row.object_type).ok_or_else(missing)?;
         let object = tx.get(table, &row.object_id).and_then(|r| r.value().as_object().cloned()).ok_or_else(missing)?;
         if !sharing::owns(&object, cx) {
@@ -79,7 +89,8 @@ fn admit(row: &RbacPolicy, cx: &Cx) -> Result<()> {
 
 fn check_single(row: &Object<RbacPolicy>, tx: &Tx<'_>) -> Result<()> {
     let policies = tx.find(&RbacPolicy::DEF.table, "object_id", &row.object_id);
-    let same = |p: &store::Row| p.id() != row.id && p.text("action") == row.action && p.text("target_tenant") == row.target_tenant;
+    let same =
+        |p: &store::Row| p.id() != row.id && p.text("action") == row.action && p.text("target_tenant") == row.target_tenant;
     if policies.iter().any(|p| same(p)) {
         return Err(fail::refused("DuplicateRbacPolicy", "An RBAC policy already exists with those values.".into()));
     }
@@ -113,4 +124,3 @@ fn check_left(policy: &Object<RbacPolicy>, object: &Map, tx: &mut Tx<'_>) -> Res
     }
     Ok(())
 }
-

@@ -41,7 +41,13 @@ pub(crate) struct Hop {
 /// Joins networks.
 #[derive(Resource, Serialize, Deserialize, Clone, Debug)]
 #[resource(service = "network", path = "/v2.0/routers", owner = "project", quota = "router", stamps)]
-#[policy(list = "reader", show = "reader", create = "member", update = "rule:network_row_owner", delete = "rule:network_row_owner")]
+#[policy(
+    list = "reader",
+    show = "reader",
+    create = "member",
+    update = "rule:network_row_owner",
+    delete = "rule:network_row_owner"
+)]
 pub(crate) struct Router {
     #[field(create, update, filter, sort, default = "")]
     pub(crate) name: String,
@@ -99,13 +105,11 @@ impl Rules for Router {
         Ok(Deletion::Now)
     }
 
-    fn view(row: &Map, out: &mut Map, cx: &Cx, _reader: &Reader<'_>) {
+    fn view(row: &Map, out: &mut Map, _cx: &Cx, _reader: &Reader<'_>) {
         if row.get("external_gateway_info").is_none_or(Value::is_null) {
             out.insert("external_gateway_info".into(), Value::Null);
         }
         out.insert("availability_zones".into(), Value::Array(Vec::new()));
-        out.insert("flavor_id".into(), Value::Null);
-        let _ = cx;
     }
 
     fn filter(row: &Map, key: &str, values: &[&str], _cx: &Cx) -> Option<bool> {
@@ -113,8 +117,14 @@ impl Rules for Router {
     }
 }
 
-/// The router's interfaces and gateway: the ports, and the subnets they are on.
-pub(crate) fn reach(tx: &mut Tx<'_>, router: &str) -> Result<(Vec<Object<Port>>, Vec<Object<Subnet>>)> {
+/// A router's interfaces and gateway.
+pub(crate) struct Reach {
+    pub(crate) ports: Vec<Object<Port>>,
+    /// The subnets that they are on.
+    pub(crate) subnets: Vec<Object<Subnet>>,
+}
+
+pub(crate) fn reach(tx: &mut Tx<'_>, router: &str) -> Result<Reach> {
     let mut held: Vec<Object<Port>> = resource::find(tx, "device_id", router)?;
     held.retain(|p| matches!(p.device_owner.as_str(), ports::INTERFACE_OWNER | ports::GATEWAY_OWNER));
     let mut subnets: Vec<Object<Subnet>> = Vec::new();
@@ -125,19 +135,20 @@ pub(crate) fn reach(tx: &mut Tx<'_>, router: &str) -> Result<(Vec<Object<Port>>,
             }
         }
     }
-    Ok((held, subnets))
+    Ok(Reach { ports: held, subnets })
 }
 
 fn check_routes(router: &Object<Router>, tx: &mut Tx<'_>) -> Result<()> {
     let routes = router.routes.as_deref().unwrap_or_default();
     if routes.len() > MOST_ROUTES {
-        let text = format!("Unable to complete operation for {}. The number of routes exceeds the maximum {MOST_ROUTES}.", router.id);
+        let text =
+            format!("Unable to complete operation for {}. The number of routes exceeds the maximum {MOST_ROUTES}.", router.id);
         return Err(fail::wrong("RoutesExhausted", text));
     }
     if routes.is_empty() {
         return Ok(());
     }
-    let (ports, subnets) = reach(tx, &router.id)?;
+    let Reach { ports, subnets } = reach(tx, &router.id)?;
     let no = |hop: &Hop, reason: &str| {
         let shown = format!("{{'destination': '{}', 'nexthop': '{}'}}", hop.destination, hop.nexthop);
         Err(fail::wrong("InvalidRoutes", format!("Invalid format for routes: {shown}, {reason}")))

@@ -9,7 +9,13 @@ use serde_json::Value;
 /// A set of rules for what may reach ports, and what they may reach.
 #[derive(Resource, Serialize, Deserialize, Clone, Debug)]
 #[resource(service = "network", path = "/v2.0/security-groups", owner = "project", quota = "security_group", stamps)]
-#[policy(list = "reader", show = "reader", create = "member", update = "rule:network_row_owner", delete = "rule:network_row_owner")]
+#[policy(
+    list = "reader",
+    show = "reader",
+    create = "member",
+    update = "rule:network_row_owner",
+    delete = "rule:network_row_owner"
+)]
 pub(crate) struct SecurityGroup {
     #[field(create, update, filter, sort, default = "")]
     pub(crate) name: String,

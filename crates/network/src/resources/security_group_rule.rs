@@ -83,7 +83,10 @@ impl Rules for SecurityGroupRule {
         }
         let rules: Vec<Object<Self>> = resource::find(tx, "security_group_id", &id)?;
         if let Some(same) = rules.iter().find(|r| r.essence() == row.essence()) {
-            return Err(fail::refused("SecurityGroupRuleExists", format!("Security group rule already exists. Rule id is {}.", same.id)));
+            return Err(fail::refused(
+                "SecurityGroupRuleExists",
+                format!("Security group rule already exists. Rule id is {}.", same.id),
+            ));
         }
         // Writing the group makes two rules at once take turns, and stops its deletion.
         group.save(tx)
@@ -130,7 +133,10 @@ fn check(rule: &mut SecurityGroupRule) -> Result<()> {
     let remotes = [rule.remote_ip_prefix.is_some(), rule.remote_group_id.is_some(), rule.remote_address_group_id.is_some()];
     if remotes.into_iter().filter(|r| *r).count() > 1 {
         let (code, text) = if rule.remote_address_group_id.is_some() {
-            ("SecurityGroupMultipleRemoteEntites", "Only one of remote_ip_prefix, remote_group_id or remote_address_group_id may be provided.")
+            (
+                "SecurityGroupMultipleRemoteEntites",
+                "Only one of remote_ip_prefix, remote_group_id or remote_address_group_id may be provided.",
+            )
         } else {
             ("SecurityGroupRemoteGroupAndRemoteIpPrefix", "Only remote_ip_prefix or remote_group_id may be provided.")
         };
@@ -172,7 +178,10 @@ fn check_ports(rule: &SecurityGroupRule, protocol: Option<&str>) -> Result<()> {
         return Ok(());
     }
     let Some(protocol) = protocol else {
-        return Err(fail::wrong("SecurityGroupProtocolRequiredWithPorts", "Must also specify protocol if port range is given.".into()));
+        return Err(fail::wrong(
+            "SecurityGroupProtocolRequiredWithPorts",
+            "Must also specify protocol if port range is given.".into(),
+        ));
     };
     let number = protocols::number(protocol).unwrap_or(0);
     if protocols::has_ports(number) {
@@ -248,11 +257,17 @@ mod tests {
         assert_eq!(code(json!({"protocol": 256})), "SecurityGroupRuleInvalidProtocol");
         assert_eq!(code(json!({"port_range_min": 1, "port_range_max": 2})), "SecurityGroupProtocolRequiredWithPorts");
         assert_eq!(code(json!({"protocol": "tcp", "port_range_min": 80, "port_range_max": 79})), "SecurityGroupInvalidPortRange");
-        assert_eq!(code(json!({"protocol": "tcp", "port_range_min": -16, "port_range_max": 80})), "SecurityGroupInvalidPortValue");
+        assert_eq!(
+            code(json!({"protocol": "tcp", "port_range_min": -16, "port_range_max": 80})),
+            "SecurityGroupInvalidPortValue"
+        );
         assert_eq!(code(json!({"protocol": "tcp", "port_range_max": 6})), "SecurityGroupInvalidPortRange");
         assert_eq!(code(json!({"protocol": "icmp", "port_range_max": 6})), "SecurityGroupMissingIcmpType");
         assert_eq!(code(json!({"protocol": "icmp", "port_range_min": 300})), "SecurityGroupInvalidIcmpValue");
-        assert_eq!(code(json!({"protocol": "vrrp", "port_range_min": 1, "port_range_max": 2})), "SecurityGroupInvalidProtocolForPort");
+        assert_eq!(
+            code(json!({"protocol": "vrrp", "port_range_min": 1, "port_range_max": 2})),
+            "SecurityGroupInvalidProtocolForPort"
+        );
         assert_eq!(code(json!({"protocol": "ipv6-icmp"})), "SecurityGroupEthertypeConflictWithProtocol");
         assert_eq!(code(json!({"ethertype": "IPX"})), "SecurityGroupRuleInvalidEtherType");
         assert_eq!(code(json!({"remote_ip_prefix": "2001:db8::/64"})), "SecurityGroupRuleParameterConflict");

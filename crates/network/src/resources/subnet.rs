@@ -3,7 +3,7 @@ use super::{ADDRESSES, Network, OBJECTS};
 use crate::{
     fail,
     ipam::{Range, range},
-    plan_subnet, ports, sharing, tags,
+    metadata, plan_subnet, ports, sharing, tags,
 };
 use api::{Cx, Map, Result};
 use ipnet::IpNet;
@@ -33,7 +33,13 @@ pub(crate) struct HostRoute {
 /// A block of addresses of a network.
 #[derive(Resource, Serialize, Deserialize, Clone, Debug)]
 #[resource(service = "network", path = "/v2.0/subnets", owner = "project", quota = "subnet", stamps)]
-#[policy(list = "reader", show = "reader", create = "member", update = "rule:network_row_owner", delete = "rule:network_row_owner")]
+#[policy(
+    list = "reader",
+    show = "reader",
+    create = "member",
+    update = "rule:network_row_owner",
+    delete = "rule:network_row_owner"
+)]
 pub(crate) struct Subnet {
     #[field(create, update, filter, sort, default = "")]
     pub(crate) name: String,
@@ -109,7 +115,7 @@ impl Rules for Subnet {
         }
         // Writing the network makes two subnets at once take turns, and stops its deletion.
         network.save(tx)?;
-        ports::settle_metadata(tx, &network, siblings.iter().chain([&*row]))?;
+        metadata::settle(tx, &network, siblings.iter().chain([&*row]))?;
         if row.makes_own_addresses() {
             ports::add_own_addresses(tx, row)?;
         }
@@ -135,7 +141,7 @@ impl Rules for Subnet {
             network.save(tx)?;
             let siblings = of_network(tx, &row.network_id)?;
             let others = siblings.iter().filter(|s| s.id != row.id);
-            ports::settle_metadata(tx, &network, others.chain([&*row]))?;
+            metadata::settle(tx, &network, others.chain([&*row]))?;
         }
         Ok(())
     }
@@ -145,7 +151,7 @@ impl Rules for Subnet {
         if let Some(network) = load::<Network>(tx, &row.network_id)? {
             network.save(tx)?;
             let siblings = of_network(tx, &row.network_id)?;
-            ports::settle_metadata(tx, &network, siblings.iter().filter(|s| s.id != row.id))?;
+            metadata::settle(tx, &network, siblings.iter().filter(|s| s.id != row.id))?;
         }
         Ok(Deletion::Now)
     }
@@ -165,7 +171,8 @@ impl Rules for Subnet {
         let network = row.get("network_id").and_then(Value::as_str).unwrap_or_default();
         let network = reader.get(&Network::DEF.table, network);
         network.as_deref().and_then(|n| n.value().as_object()).is_some_and(|n| {
-            n.get("project_id").and_then(Value::as_str) == cx.caller.project_id() || sharing::shown_as(n, cx, reader, sharing::SHARED)
+            n.get("project_id").and_then(Value::as_str) == cx.caller.project_id()
+                || sharing::shown_as(n, cx, reader, sharing::SHARED)
         })
     }
 

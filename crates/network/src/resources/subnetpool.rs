@@ -10,7 +10,13 @@ use serde_json::{Value, json};
 /// A stock of prefixes.
 #[derive(Resource, Serialize, Deserialize, Clone, Debug)]
 #[resource(service = "network", path = "/v2.0/subnetpools", name = "subnetpool", owner = "project", quota = "subnetpool", stamps)]
-#[policy(list = "reader", show = "reader", create = "member", update = "rule:network_row_owner", delete = "rule:network_row_owner")]
+#[policy(
+    list = "reader",
+    show = "reader",
+    create = "member",
+    update = "rule:network_row_owner",
+    delete = "rule:network_row_owner"
+)]
 pub(crate) struct SubnetPool {
     #[field(create, update, required, filter, sort)]
     pub(crate) name: String,
@@ -43,7 +49,12 @@ pub(crate) struct SubnetPool {
 impl SubnetPool {
     /// Completes and checks all that needs no other row.
     fn complete(&mut self) -> Result<()> {
-        let v4 = self.prefixes.first().ok_or_else(|| fail::wrong("EmptySubnetPoolPrefixList", "Empty subnet pool prefix list.".into()))?.addr().is_ipv4();
+        let v4 = self
+            .prefixes
+            .first()
+            .ok_or_else(|| fail::wrong("EmptySubnetPoolPrefixList", "Empty subnet pool prefix list.".into()))?
+            .addr()
+            .is_ipv4();
         if self.prefixes.iter().any(|p| p.addr().is_ipv4() != v4) {
             let text = "Cannot mix IPv4 and IPv6 prefixes in a subnet pool.";
             return Err(fail::wrong("PrefixVersionMismatch", text.into()));
@@ -74,7 +85,10 @@ fn check_scope(row: &Object<SubnetPool>, cx: &Cx, tx: &mut Tx<'_>) -> Result<()>
         return Err(missing());
     }
     if Some(scope.ip_version) != row.ip_version {
-        let text = format!("Illegal subnetpool association: subnetpool {} cannot associate with address scope {id} because subnetpool ip_version is not the scope's.", row.id);
+        let text = format!(
+            "Illegal subnetpool association: subnetpool {} cannot associate with address scope {id} because subnetpool ip_version is not the scope's.",
+            row.id
+        );
         return Err(fail::wrong("IllegalSubnetPoolIpVersionAssociation", text));
     }
     // Pools of one scope do not overlap. Writing the scope makes two pools at once take turns.
@@ -144,9 +158,13 @@ fn check_default(row: &Object<SubnetPool>, tx: &mut Tx<'_>) -> Result<()> {
     if !row.is_default {
         return Ok(());
     }
-    let same = |p: &store::Row| p.id() != row.id && p.field("is_default") == true && *p.field("ip_version") == json!(row.ip_version);
+    let same =
+        |p: &store::Row| p.id() != row.id && p.field("is_default") == true && *p.field("ip_version") == json!(row.ip_version);
     if let Some(other) = tx.all(&SubnetPool::DEF.table).iter().find(|p| same(p)) {
-        return Err(fail::invalid(format!("A default subnetpool for this IP family has already been set. Only one default may exist per IP family: {}", other.id())));
+        return Err(fail::invalid(format!(
+            "A default subnetpool for this IP family has already been set. Only one default may exist per IP family: {}",
+            other.id()
+        )));
     }
     Ok(())
 }
@@ -242,7 +260,10 @@ async fn change(call: Call, adding: bool) -> Result<Reply> {
             } else {
                 let used: Vec<Object<Subnet>> = resource::find(tx, "subnetpool_id", &id)?;
                 if used.iter().filter_map(|s| s.cidr).any(|c| wanted.iter().any(|w| range::overlap(w, &c))) {
-                    return Err(fail::wrong("IllegalSubnetPoolPrefixUpdate", "One or more prefixes to remove are in use by a subnet.".into()));
+                    return Err(fail::wrong(
+                        "IllegalSubnetPoolPrefixUpdate",
+                        "One or more prefixes to remove are in use by a subnet.".into(),
+                    ));
                 }
                 pool.prefixes = without(&pool.prefixes, &wanted);
             }

@@ -1,212 +1,239 @@
-//! The query of allocation candidates: groups of resources, and what holds for all of them.
+//! What is asked for: groups of resources, traits and aggregates, and what holds for the request as a whole.
 use crate::{
-    answer::{BAD_VALUE, DUPLICATE_KEY, MISSING_VALUE, since},
-    body::clip_text,
     query::{self, Aggregates, Traits},
+    rest,
 };
-use api::Call;
-use resource::{Error, Result};
-use std::collections::{BTreeMap, BTreeSet};
+use api::{Cx, Error, Result};
+use resource::Reader;
+use std::collections::BTreeSet;
 
-/// Resources that go together. The group without a suffix may be spread over a tree; each other one is on one provider.
+/// One group. Its suffix is empty for the group that may be spread over a tree.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub(super) struct Group {
-    pub(super) resources: BTreeMap<String, i64>,
-    pub(super) traits: Traits,
-    pub(super) aggregates: Aggregates,
-    pub(super) in_tree: Option<String>,
+pub(crate) struct Group {
+    pub(crate) suffix: String,
+    pub(crate) resources: Vec<(String, i64)>,
+    pub(crate) traits: Traits,
+    pub(crate) aggregates: Aggregates,
+    pub(crate) in_tree: Option<String>,
+}
+
+impl Group {
+    /// Must one provider give all of it?
+    pub(crate) fn is_granular(&self) -> bool {
+        !self.suffix.is_empty()
+    }
 }
 
 #[derive(Clone, Debug, Default, PartialEq)]
-pub(super) struct Request {
-    /// By suffix; "" has none.
-    pub(super) groups: BTreeMap<String, Group>,
-    /// Must all suffixed groups be on different providers?
-    pub(super) isolate: bool,
-    pub(super) limit: Option<usize>,
-    pub(super) root_traits: Traits,
-    pub(super) same_subtrees: Vec<BTreeSet<String>>,
+pub(crate) struct Request {
+    pub(crate) groups: Vec<Group>,
+    /// Each granular group from a provider of its own.
+    pub(crate) isolate: bool,
+    pub(crate) limit: Option<usize>,
+    /// What the root of the tree must be like.
+    pub(crate) root: Traits,
+    /// Sets of suffixes whose providers must be below one of them.
+    pub(crate) subtrees: Vec<BTreeSet<String>>,
 }
 
-const PREFIXES: [&str; 4] = ["resources", "required", "member_of", "in_tree"];
+const KINDS: [&str; 4] = ["resources", "required", "member_of", "in_tree"];
 
-/// `resources1` is `resources` and `1`. Which suffixes there are depends on the microversion.
-fn split<'a>(call: &Call, key: &'a str) -> Option<(&'static str, &'a str)> {
-    let prefix = PREFIXES.into_iter().find(|p| key.starts_with(p))?;
-    let suffix = &key[prefix.len()..];
-    let known = match prefix {
-        "required" => since(call, "1.17"),
-        "member_of" => since(call, "1.21"),
-        "in_tree" => since(call, "1.31"),
-        _ => true,
+/// A parameter of a group: its kind and suffix.
+fn of_group<'k>(cx: &Cx, key: &'k str) -> Option<(&'static str, &'k str)> {
+    let (kind, suffix) = KINDS.iter().find_map(|kind| Some((*kind, key.strip_prefix(kind)?)))?;
+    let numbered = || suffix.bytes().all(|b| b.is_ascii_digit()) && !suffix.starts_with('0');
+    let named = || suffix.len() <= 64 && suffix.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-');
+    let since = match kind {
+        "resources" => 10,
+        "required" => 17,
+        "member_of" => 21,
+        _ => 31,
     };
-    let number = || !suffix.starts_with('0') && suffix.bytes().all(|b| b.is_ascii_digit());
-    let word = || suffix.len() <= 64 && suffix.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-'));
-    let fits = suffix.is_empty() || (since(call, "1.33") && word()) || (since(call, "1.25") && number());
-    (known && fits).then_some((prefix, suffix))
+    let fits = match suffix {
+        "" => rest::at(cx, since),
+        _ if rest::at(cx, 33) => named(),
+        _ => rest::at(cx, since.max(25)) && numbered(),
+    };
+    fits.then_some((kind, suffix))
+}
+
+fn bad_value(message: String) -> Error {
+    Error::bad_request(message).code("placement.query.bad_value")
 }
 
 impl Request {
-    pub(super) fn parse(call: &Call) -> Result<Self> {
-        let wide = |key: &str| match key {
-            "limit" => since(call, "1.16"),
-            "group_policy" => since(call, "1.25"),
-            "root_required" => since(call, "1.35"),
-            "same_subtree" => since(call, "1.36"),
-            _ => false,
-        };
-        query::only(call, &|key| wide(key) || split(call, key).is_some())?;
-        let mut request = Self { groups: groups(call)?, ..Self::default() };
-        request.isolate = match query::last(call, "group_policy") {
-            None | Some("none") => false,
-            Some("isolate") => true,
-            Some(other) => return Err(bad(&format!("'{}' is not one of ['none', 'isolate']", clip_text(other)))),
-        };
-        request.limit = match query::last(call, "limit") {
-            None => None,
-            Some(text) => match text.parse::<usize>() {
-                Ok(n) if n > 0 && !text.starts_with(['0', '+']) => Some(n),
-                _ => return Err(bad(&format!("'{}' does not match '^[1-9][0-9]*$'", clip_text(text)))),
-            },
-        };
-        request.root_traits = root_traits(call)?;
-        request.same_subtrees = same_subtrees(call)?;
-        request.check(call)?;
-        Ok(request)
-    }
-
-    pub(super) fn classes(&self) -> impl Iterator<Item = &str> {
-        self.groups.values().flat_map(|g| g.resources.keys()).map(String::as_str)
-    }
-
-    pub(super) fn traits(&self) -> BTreeSet<&str> {
-        self.groups.values().flat_map(|g| g.traits.names()).chain(self.root_traits.names()).collect()
-    }
-
-    fn check(&self, call: &Call) -> Result<()> {
-        if since(call, "1.36") {
-            self.check_subtrees()?;
-        } else {
-            self.check_orphans(call)?;
+    pub(crate) fn read(cx: &Cx, reader: &Reader<'_>) -> Result<Self> {
+        query::check_keys(cx, |key| {
+            let since = match key {
+                "limit" => 16,
+                "group_policy" => 25,
+                "root_required" => 35,
+                "same_subtree" => 36,
+                _ => return of_group(cx, key).is_some(),
+            };
+            rest::at(cx, since)
+        })?;
+        if !rest::at(cx, 25) && cx.query.get("resources").is_none() {
+            return Err(Error::bad_request("Invalid query string parameters: 'resources' is a required property"));
         }
-        for (suffix, group) in &self.groups {
-            if let Some(set) = group.traits.any_of.iter().find(|set| set.iter().all(|t| group.traits.none_of.contains(t))) {
-                let names: Vec<&str> = set.iter().map(String::as_str).collect();
-                return Err(Error::bad_request(format!(
-                    "Conflicting required and forbidden traits found in the following traits keys: required{suffix}: ({})",
-                    names.join(", ")
-                )));
-            }
-        }
-        let suffixed = self.groups.keys().filter(|s| !s.is_empty()).count();
-        if suffixed > 1 && query::last(call, "group_policy").is_none() {
+        let limit = limit(cx)?;
+        let policy = policy(cx)?;
+        let root = root(cx)?;
+        let subtrees = subtrees(cx)?;
+        let groups = groups(cx)?;
+        let request = Self { groups, isolate: policy == Some(true), limit, root, subtrees };
+        request.check(cx)?;
+        if policy.is_none() && request.groups.iter().filter(|g| g.is_granular()).count() > 1 {
             return Err(Error::bad_request(
                 "The \"group_policy\" parameter is required when specifying more than one \"resources{N}\" parameter.",
             ));
         }
-        Ok(())
+        for group in &request.groups {
+            query::known_classes(reader, group.resources.iter().map(|(class, _)| class.as_str()))?;
+        }
+        for group in &request.groups {
+            group.traits.known(reader)?;
+        }
+        request.root.known(reader)?;
+        Ok(request)
     }
 
-    /// From 1.36 a group may have no resources, if it is part of a subtree.
-    fn check_subtrees(&self) -> Result<()> {
-        let empty: Vec<&str> = self.groups.iter().filter(|(_, g)| g.resources.is_empty()).map(|(s, _)| s.as_str()).collect();
-        if empty.len() == self.groups.len() {
-            return Err(Error::bad_request("There must be at least one resources or resources[$S] parameter.").code(MISSING_VALUE));
-        }
-        let named: BTreeSet<&str> = self.same_subtrees.iter().flatten().map(String::as_str).collect();
-        let stray: Vec<&str> = empty.into_iter().filter(|s| !named.contains(s)).collect();
-        if !stray.is_empty() {
-            return Err(Error::bad_request(format!(
-                "Resourceless suffixed group request should be specified in `same_subtree` query param: bad group(s) - {stray:?}."
-            ))
-            .code(BAD_VALUE));
-        }
-        let unknown: Vec<&str> = named.into_iter().filter(|s| !self.groups.contains_key(*s)).collect();
-        if !unknown.is_empty() {
-            let real: Vec<&String> = self.groups.keys().collect();
-            return Err(Error::bad_request(format!("Real suffixes should be specified in `same_subtree`: {unknown:?} not found in {real:?}."))
-                .code(BAD_VALUE));
-        }
-        Ok(())
-    }
-
-    fn check_orphans(&self, call: &Call) -> Result<()> {
-        if self.groups.is_empty() {
-            let text = "At least one request group (`resources` or `resources{$S}`) is required.";
-            let old = "Invalid query string parameters: 'resources' is a required property";
-            return Err(Error::bad_request(if since(call, "1.25") { text } else { old }));
-        }
-        let empty = || self.groups.iter().filter(|(_, g)| g.resources.is_empty());
-        if let Some((s, _)) = empty().find(|(_, g)| !g.traits.any_of.is_empty()) {
-            return Err(Error::bad_request(format!(
-                "All traits parameters must be associated with resources.  Found the following orphaned traits keys: required{s}"
-            )));
-        }
-        if let Some((s, _)) = empty().find(|(_, g)| !g.aggregates.is_empty()) {
-            return Err(Error::bad_request(format!(
-                "All member_of parameters must be associated with resources. Found the following orphaned member_of keys: member_of{s}"
-            )));
-        }
-        if empty().next().is_some() {
-            return Err(Error::bad_request("All request groups must specify resources."));
-        }
-        Ok(())
-    }
-}
-
-fn bad(text: &str) -> Error {
-    Error::bad_request(format!("Invalid query string parameters: {text}"))
-}
-
-fn groups(call: &Call) -> Result<BTreeMap<String, Group>> {
-    let mut groups: BTreeMap<String, Group> = BTreeMap::new();
-    for key in call.cx.query.keys() {
-        let Some((prefix, suffix)) = split(call, key) else { continue };
-        let group = groups.entry(suffix.to_owned()).or_default();
-        match prefix {
-            "resources" => group.resources = query::resources(query::last(call, key).unwrap_or_default())?,
-            "required" => group.traits = query::traits(call, key)?,
-            "member_of" => group.aggregates = query::member_of(call, key)?,
-            _ => {
-                let value = query::last(call, key).unwrap_or_default();
-                let uuid = crate::body::dashed(value);
-                group.in_tree = Some(uuid.ok_or_else(|| {
-                    bad(&format!("Expected 'in_tree' parameter to be a format of uuid. Got: {}", clip_text(value)))
-                })?);
+    fn check(&self, cx: &Cx) -> Result<()> {
+        let hollow = || self.groups.iter().filter(|g| g.resources.is_empty());
+        if rest::at(cx, 36) {
+            self.check_subtrees()?;
+        } else {
+            let orphans = |named: fn(&Group) -> bool, kind: &str| -> Vec<String> {
+                hollow().filter(|g| named(g)).map(|g| format!("{kind}{}", g.suffix)).collect()
+            };
+            let traits = orphans(|g| !g.traits.required.is_empty(), "required");
+            if !traits.is_empty() {
+                return Err(Error::bad_request(format!(
+                    "All traits parameters must be associated with resources.  Found the following orphaned traits keys: {}",
+                    traits.join(", ")
+                )));
+            }
+            let aggregates = orphans(|g| g.aggregates != Aggregates::default(), "member_of");
+            if !aggregates.is_empty() {
+                return Err(Error::bad_request(format!(
+                    "All member_of parameters must be associated with resources. Found the following orphaned member_of keys: {}",
+                    aggregates.join(", ")
+                )));
+            }
+            if hollow().next().is_some() {
+                return Err(Error::bad_request("All request groups must specify resources."));
+            }
+            if self.groups.is_empty() {
+                return Err(Error::bad_request("At least one request group (`resources` or `resources{$S}`) is required."));
             }
         }
+        let forbidden = |g: &&Group| g.traits.required.iter().any(|any| any.is_subset(&g.traits.forbidden));
+        let conflicts: Vec<String> = self.groups.iter().filter(forbidden).map(|g| {
+            let both = g.traits.required.iter().filter(|any| any.is_subset(&g.traits.forbidden)).flatten();
+            format!("required{}: ({})", g.suffix, both.map(String::as_str).collect::<Vec<_>>().join(", "))
+        }).collect();
+        if conflicts.is_empty() {
+            return Ok(());
+        }
+        Err(Error::bad_request(format!(
+            "Conflicting required and forbidden traits found in the following traits keys: {}",
+            conflicts.join(", ")
+        )))
     }
-    Ok(groups)
+
+    fn check_subtrees(&self) -> Result<()> {
+        if self.groups.iter().all(|g| g.resources.is_empty()) {
+            return Err(Error::bad_request("There must be at least one resources or resources[$S] parameter.")
+                .code("placement.query.missing_value"));
+        }
+        let named: BTreeSet<&String> = self.subtrees.iter().flatten().collect();
+        let alone: Vec<&str> =
+            self.groups.iter().filter(|g| g.resources.is_empty() && !named.contains(&g.suffix)).map(|g| g.suffix.as_str()).collect();
+        if !alone.is_empty() {
+            return Err(bad_value(format!(
+                "Resourceless suffixed group request should be specified in `same_subtree` query param: bad group(s) - {alone:?}."
+            )));
+        }
+        let unknown: Vec<&str> =
+            named.into_iter().filter(|s| !self.groups.iter().any(|g| g.suffix == **s)).map(String::as_str).collect();
+        if !unknown.is_empty() {
+            let known: Vec<&str> = self.groups.iter().map(|g| g.suffix.as_str()).collect();
+            return Err(bad_value(format!("Real suffixes should be specified in `same_subtree`: {unknown:?} not found in {known:?}.")));
+        }
+        Ok(())
+    }
 }
 
-fn root_traits(call: &Call) -> Result<Traits> {
-    let mut values = call.cx.query.all("root_required");
-    let Some(value) = values.next() else { return Ok(Traits::default()) };
-    if values.next().is_some() {
-        let text = "Query parameter \"root_required\" may be specified at most once.";
-        return Err(Error::bad_request(text).code(DUPLICATE_KEY));
+fn limit(cx: &Cx) -> Result<Option<usize>> {
+    let Some(text) = query::last(cx, "limit") else { return Ok(None) };
+    let plain = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit()) && !text.starts_with('0');
+    if !plain {
+        return Err(Error::bad_request(format!("Invalid query string parameters: '{text}' does not match '^[1-9][0-9]*$'")));
     }
-    if value.starts_with("in:") {
-        return Err(bad(&format!("The format 'in:HW_CPU_X86_VMX,CUSTOM_MAGIC' is not supported by 'root_required'. Got: {}", clip_text(value))));
+    Ok(Some(text.parse().unwrap_or(usize::MAX)))
+}
+
+/// Some(true) is "isolate".
+fn policy(cx: &Cx) -> Result<Option<bool>> {
+    match query::last(cx, "group_policy") {
+        None => Ok(None),
+        Some("none") => Ok(Some(false)),
+        Some("isolate") => Ok(Some(true)),
+        Some(other) => {
+            Err(Error::bad_request(format!("Invalid query string parameters: '{other}' is not one of ['none', 'isolate']")))
+        }
     }
-    let traits = query::traits(call, "root_required")?;
-    if let Some(set) = traits.any_of.iter().find(|set| set.iter().all(|t| traits.none_of.contains(t))) {
-        let names: Vec<&str> = set.iter().map(String::as_str).collect();
-        let text = format!("Conflicting required and forbidden traits found in root_required: {}", names.join(", "));
-        return Err(Error::bad_request(text).code(BAD_VALUE));
+}
+
+fn root(cx: &Cx) -> Result<Traits> {
+    let mut traits = Traits::default();
+    let mut given = cx.query.all("root_required");
+    let Some(text) = given.next() else { return Ok(traits) };
+    if given.next().is_some() {
+        return Err(Error::bad_request("Query parameter 'root_required' may be specified only once.")
+            .code("placement.query.duplicate_key"));
+    }
+    traits.add(text, true, false)?;
+    let both: Vec<&str> = traits.required.iter().flatten().filter(|t| traits.forbidden.contains(*t)).map(String::as_str).collect();
+    if !both.is_empty() {
+        return Err(bad_value(format!("Conflicting required and forbidden traits found in root_required: {}", both.join(", "))));
     }
     Ok(traits)
 }
 
-fn same_subtrees(call: &Call) -> Result<Vec<BTreeSet<String>>> {
-    let mut out = Vec::new();
-    for value in call.cx.query.all("same_subtree") {
-        let set: BTreeSet<String> = value.split(',').map(|s| s.trim().to_owned()).collect();
-        if set.contains("") {
-            let text = format!("Empty string (unsuffixed group) can not be specified in `same_subtree`. Got: {}", clip_text(value));
-            return Err(Error::bad_request(text).code(BAD_VALUE));
+fn subtrees(cx: &Cx) -> Result<Vec<BTreeSet<String>>> {
+    let read = |text: &str| {
+        let suffixes: BTreeSet<String> = text.split(',').map(|s| s.trim().to_owned()).collect();
+        match suffixes.contains("") {
+            true => Err(bad_value("Empty string (unsuffixed group) can not be specified in `same_subtree`".to_owned())),
+            false => Ok(suffixes),
         }
-        out.push(set);
+    };
+    cx.query.all("same_subtree").map(read).collect()
+}
+
+fn groups(cx: &Cx) -> Result<Vec<Group>> {
+    let mut out: Vec<Group> = Vec::new();
+    for (key, value) in &cx.query.0 {
+        let Some((kind, suffix)) = of_group(cx, key) else { continue };
+        let at = out.iter().position(|g| g.suffix == suffix).unwrap_or_else(|| {
+            out.push(Group { suffix: suffix.to_owned(), ..Group::default() });
+            out.len() - 1
+        });
+        match kind {
+            "resources" => out[at].resources = query::resources(value)?,
+            "required" => out[at].traits = Traits::read(cx, key)?,
+            "member_of" => out[at].aggregates = Aggregates::read(cx, key)?,
+            _ => {
+                let uuid = value.trim();
+                if !base::id::is_uuid(uuid) {
+                    return Err(Error::bad_request(format!(
+                        "Invalid query string parameters: Expected 'in_tree' parameter to be a format of uuid. Got: {value}"
+                    )));
+                }
+                out[at].in_tree = Some(uuid.to_owned());
+            }
+        }
     }
     Ok(out)
 }

@@ -1,206 +1,301 @@
-//! The search: for each tree, every way to satisfy each group, and every combination of these that fits together.
+//! The search for candidates: pure, over providers in memory.
+//!
+//! A candidate belongs to one tree, its anchor: each group of the request is given by providers of that tree, or by sharing ones that
+//! have an aggregate in common with a provider of that tree. Per anchor, each group has its solutions; a candidate is one solution per
+//! group, as long as all together fit.
 use super::request::{Group, Request};
 use crate::{
-    consumer::Amounts,
-    provider::{Forest, Provider},
+    rows::{Amounts, PROVIDERS, Provider},
+    standard::SHARES,
 };
-use std::collections::{BTreeMap, BTreeSet};
+use api::Result;
+use resource::Reader;
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
-/// Providers with this trait serve all trees that share an aggregate with them.
-const SHARES: &str = "MISC_SHARES_VIA_AGGREGATE";
-/// A request that fits in more ways is answered with so many of them.
+/// Candidates that are found at most: a request that leaves too much open must end, too.
 const MOST: usize = 10_000;
+/// Steps of the search at most, for requests that have few solutions among many combinations.
+const STEPS: usize = 2_000_000;
 
-/// One way to satisfy the request.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Candidate {
-    pub(super) amounts: Amounts,
-    /// Providers by the suffix of the group that they serve.
-    pub(super) mappings: BTreeMap<String, Vec<String>>,
+/// Place of a provider in [`Forest`].
+pub(crate) type At = usize;
+
+/// All providers as trees.
+pub(crate) struct Forest {
+    providers: Vec<Provider>,
+    parents: Vec<Option<At>>,
+    roots: Vec<At>,
+    by_uuid: HashMap<String, At>,
+    trees: BTreeMap<At, Vec<At>>,
 }
 
-/// One way to satisfy one group: which provider gives which class.
-type Choice<'f> = BTreeMap<&'f str, BTreeSet<&'f str>>;
-
-/// All ways, in a stable order. Without `nested`, no two providers of one tree give something.
-pub(super) fn candidates(forest: &Forest, request: &Request, nested: bool) -> Vec<Candidate> {
-    let most = request.limit.unwrap_or(MOST).min(MOST);
-    let mut found: Vec<Candidate> = Vec::new();
-    let mut seen: BTreeSet<Candidate> = BTreeSet::new();
-    let roots: BTreeSet<&str> = forest.all.keys().map(|uuid| forest.root(uuid)).collect();
-    for root in roots {
-        if !forest.all.get(root).is_some_and(|p| request.root_traits.fits(&p.traits)) {
-            continue;
-        }
-        let tree = Tree::new(forest, root);
-        let mut choices: Vec<(&str, Vec<Choice<'_>>)> = Vec::new();
-        for (suffix, group) in &request.groups {
-            choices.push((suffix, if suffix.is_empty() { tree.spread(group) } else { tree.single(group) }));
-        }
-        let mut search = Search { forest, request, nested, most, picked: Vec::new(), found: &mut found, seen: &mut seen };
-        search.combine(&choices);
-        if found.len() >= most {
-            break;
-        }
-    }
-    found
-}
-
-/// What one tree and those that share with it have.
-struct Tree<'f> {
-    forest: &'f Forest,
-    providers: Vec<&'f Provider>,
-}
-
-impl<'f> Tree<'f> {
-    fn new(forest: &'f Forest, root: &'f str) -> Self {
-        let mut providers: Vec<&Provider> = forest.tree(root).collect();
-        let aggregates: BTreeSet<&String> = providers.iter().flat_map(|p| &p.aggregates).collect();
-        let shares = |p: &&Provider| p.traits.contains(SHARES) && p.aggregates.iter().any(|a| aggregates.contains(a));
-        let sharing = forest.all.values().filter(|p| forest.root(&p.uuid) != root).filter(shares);
-        providers.extend(sharing);
-        Self { forest, providers }
+impl Forest {
+    pub(crate) fn read(reader: &Reader<'_>) -> Result<Self> {
+        Ok(Self::new(reader.all(&PROVIDERS).map(|r| Provider::from_row(r)).collect::<Result<_>>()?))
     }
 
-    fn in_tree(&self, provider: &Provider, wanted: Option<&String>) -> bool {
-        wanted.is_none_or(|uuid| self.forest.root(&provider.uuid) == self.forest.root(uuid))
-    }
-
-    /// The group on one provider.
-    fn single(&self, group: &'f Group) -> Vec<Choice<'f>> {
-        let fits = |p: &&&Provider| {
-            self.in_tree(p, group.in_tree.as_ref())
-                && group.traits.fits(&p.traits)
-                && group.aggregates.fits(&|a| p.aggregates.contains(a))
-                && group.resources.iter().all(|(class, amount)| p.has_room(class, *amount))
-        };
-        let one = |p: &&'f Provider| BTreeMap::from([(p.uuid.as_str(), group.resources.keys().map(String::as_str).collect())]);
-        self.providers.iter().filter(fits).map(one).collect()
-    }
-
-    /// The group over the tree: each class from any provider, the traits from all of them together.
-    fn spread(&self, group: &'f Group) -> Vec<Choice<'f>> {
-        // The aggregates of a root span its tree.
-        let has = |p: &Provider, a: &str| {
-            p.aggregates.contains(a) || self.forest.all.get(self.forest.root(&p.uuid)).is_some_and(|r| r.aggregates.contains(a))
-        };
-        let usable: Vec<&'f Provider> = self
-            .providers
-            .iter()
-            .copied()
-            .filter(|p| self.in_tree(p, group.in_tree.as_ref()))
-            .filter(|p| !group.traits.forbids(&p.traits) && group.aggregates.fits(&|a| has(p, a)))
-            .collect();
-        let mut partial: Vec<Choice<'f>> = vec![BTreeMap::new()];
-        for (class, amount) in &group.resources {
-            let givers: Vec<&str> = usable.iter().filter(|p| p.has_room(class, *amount)).map(|p| p.uuid.as_str()).collect();
-            let mut next = Vec::new();
-            'all: for choice in &partial {
-                for giver in &givers {
-                    let mut more = choice.clone();
-                    more.entry(giver).or_default().insert(class.as_str());
-                    next.push(more);
-                    if next.len() >= MOST {
-                        break 'all;
-                    }
+    pub(crate) fn new(providers: Vec<Provider>) -> Self {
+        let by_uuid: HashMap<String, At> = providers.iter().enumerate().map(|(at, p)| (p.uuid.clone(), at)).collect();
+        let parents: Vec<Option<At>> =
+            providers.iter().map(|p| p.parent_provider_uuid.as_ref().and_then(|u| by_uuid.get(u).copied())).collect();
+        let root = |mut at: At| {
+            // No tree is deeper than there are providers.
+            for _ in 0..parents.len() {
+                match parents[at] {
+                    Some(above) => at = above,
+                    None => break,
                 }
             }
-            partial = next;
-        }
-        partial.retain(|choice| {
-            let traits = |t: &str| choice.keys().any(|uuid| self.forest.all.get(*uuid).is_some_and(|p| p.traits.contains(t)));
-            group.traits.wanted_in(&traits)
-        });
-        partial
-    }
-}
-
-struct Search<'s, 'f> {
-    forest: &'f Forest,
-    request: &'f Request,
-    nested: bool,
-    most: usize,
-    picked: Vec<(&'f str, Choice<'f>)>,
-    found: &'s mut Vec<Candidate>,
-    seen: &'s mut BTreeSet<Candidate>,
-}
-
-impl<'f> Search<'_, 'f> {
-    /// Picks one choice of each group in turn; a pick that cannot fit is not followed.
-    fn combine(&mut self, choices: &[(&'f str, Vec<Choice<'f>>)]) {
-        let Some(((suffix, here), rest)) = choices.split_first() else {
-            self.admit();
-            return;
+            at
         };
-        for choice in here {
-            if self.found.len() >= self.most {
-                return;
-            }
-            if self.request.isolate && !suffix.is_empty() && self.is_taken(choice) {
-                continue;
-            }
-            self.picked.push((suffix, choice.clone()));
-            if self.fits() {
-                self.combine(rest);
-            }
-            self.picked.pop();
+        let roots: Vec<At> = (0..providers.len()).map(root).collect();
+        let mut trees: BTreeMap<At, Vec<At>> = BTreeMap::new();
+        for (at, root) in roots.iter().enumerate() {
+            trees.entry(*root).or_default().push(at);
         }
+        Self { providers, parents, roots, by_uuid, trees }
     }
 
-    fn is_taken(&self, choice: &Choice<'_>) -> bool {
-        self.picked.iter().any(|(suffix, other)| !suffix.is_empty() && other.keys().any(|uuid| choice.contains_key(uuid)))
+    pub(crate) fn provider(&self, at: At) -> &Provider {
+        &self.providers[at]
+    }
+    pub(crate) fn root_uuid(&self, at: At) -> &str {
+        &self.providers[self.roots[at]].uuid
+    }
+    fn tree_of(&self, uuid: &str) -> Option<At> {
+        self.by_uuid.get(uuid).map(|at| self.roots[*at])
+    }
+    /// Is `at` the provider `above`, or below it?
+    fn is_below(&self, at: At, above: At) -> bool {
+        std::iter::successors(Some(at), |at| self.parents[*at]).take(self.parents.len() + 1).any(|a| a == above)
     }
 
-    fn amounts(&self) -> Amounts {
-        let mut out = Amounts::new();
-        for (suffix, choice) in &self.picked {
-            let Some(group) = self.request.groups.get(*suffix) else { continue };
-            for (uuid, classes) in choice {
-                for class in classes {
-                    let amount = group.resources.get(*class).copied().unwrap_or_default();
-                    *out.entry((*uuid).to_owned()).or_default().entry((*class).to_owned()).or_default() += amount;
-                }
+    /// Sharing providers by aggregate.
+    fn sharing(&self) -> HashMap<&str, Vec<At>> {
+        let mut out: HashMap<&str, Vec<At>> = HashMap::new();
+        for (at, p) in self.providers.iter().enumerate().filter(|(_, p)| p.traits.contains(SHARES)) {
+            for aggregate in &p.aggregates {
+                out.entry(aggregate).or_default().push(at);
             }
         }
         out
     }
+}
 
-    /// Is there room for what several groups take from one provider together?
-    fn fits(&self) -> bool {
-        self.amounts().iter().all(|(uuid, resources)| {
-            let provider = self.forest.all.get(uuid);
-            resources.iter().all(|(class, amount)| {
-                let inventory = provider.and_then(|p| p.inventories.get(class).map(|i| (p, i)));
-                inventory.is_some_and(|(p, i)| *amount <= i.max_unit && p.used(class).saturating_add(*amount) <= i.capacity())
-            })
-        })
+/// Amounts by provider and class.
+type Taken = BTreeMap<At, Amounts>;
+
+/// One way to give one group: who gives how much, and who answers the group (also where it asks for no resources).
+#[derive(Clone, Debug)]
+struct Solution {
+    gives: Vec<(At, String, i64)>,
+    answers: BTreeSet<At>,
+}
+
+/// One way to give all that is asked.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Candidate {
+    taken: Taken,
+    mappings: BTreeMap<String, BTreeSet<At>>,
+}
+
+impl Candidate {
+    pub(crate) fn resources<'f>(&'f self, forest: &'f Forest) -> Vec<(&'f str, &'f Amounts)> {
+        self.taken.iter().map(|(at, amounts)| (forest.provider(*at).uuid.as_str(), amounts)).collect()
+    }
+    pub(crate) fn mappings<'f>(&'f self, forest: &'f Forest) -> BTreeMap<&'f str, Vec<&'f str>> {
+        let uuids = |answers: &BTreeSet<At>| answers.iter().map(|at| forest.provider(*at).uuid.as_str()).collect();
+        self.mappings.iter().map(|(suffix, answers)| (suffix.as_str(), uuids(answers))).collect()
+    }
+}
+
+pub(crate) struct Found {
+    pub(crate) candidates: Vec<Candidate>,
+    /// Providers that the answer tells about: those of all trees that give something.
+    pub(crate) summarised: Vec<At>,
+}
+
+/// Finds candidates. Callers that do not know trees (`nested` is false) get those that take from one provider of a tree only.
+pub(crate) fn search(forest: &Forest, request: &Request, nested: bool) -> Found {
+    let limit = request.limit.unwrap_or(MOST).min(MOST);
+    let sharing = forest.sharing();
+    let mut merge = Merge { forest, request, nested, limit, steps: 0, seen: HashSet::new(), found: Vec::new() };
+    for (root, tree) in &forest.trees {
+        if merge.is_done() {
+            break;
+        }
+        if !request.root.admit(&forest.provider(*root).traits) {
+            continue;
+        }
+        let anchor = Anchor::new(forest, *root, tree, &sharing);
+        // Groups of one provider first: they have fewer solutions, so that what cannot fit shows early.
+        let mut groups: Vec<&Group> = request.groups.iter().collect();
+        groups.sort_by_key(|g| !g.is_granular());
+        let solutions: Vec<Vec<Solution>> = groups.iter().map(|g| anchor.solutions(g)).collect();
+        if solutions.iter().all(|s| !s.is_empty()) {
+            merge.descend(&groups, &solutions, &mut Vec::new(), &mut Taken::new());
+        }
+    }
+    let candidates = merge.found;
+    let given: BTreeSet<At> = candidates.iter().flat_map(|c| c.taken.keys().copied()).collect();
+    let is_flat = forest.trees.values().all(|t| t.len() == 1);
+    let summarised = if nested || is_flat {
+        let trees: BTreeSet<At> = given.iter().map(|at| forest.roots[*at]).collect();
+        trees.iter().flat_map(|root| forest.trees[root].iter().copied()).collect()
+    } else {
+        given.into_iter().collect()
+    };
+    Found { candidates, summarised }
+}
+
+/// A tree, and who shares with it.
+struct Anchor<'f> {
+    forest: &'f Forest,
+    root: At,
+    members: Vec<At>,
+}
+
+impl<'f> Anchor<'f> {
+    fn new(forest: &'f Forest, root: At, tree: &[At], sharing: &HashMap<&str, Vec<At>>) -> Self {
+        let mut members = tree.to_vec();
+        for aggregate in tree.iter().flat_map(|at| &forest.provider(*at).aggregates) {
+            for at in sharing.get(aggregate.as_str()).into_iter().flatten() {
+                if !members.contains(at) {
+                    members.push(*at);
+                }
+            }
+        }
+        Self { forest, root, members }
     }
 
-    fn admit(&mut self) {
-        let amounts: Amounts = self.amounts().into_iter().filter(|(_, resources)| !resources.is_empty()).collect();
-        let mappings: BTreeMap<String, Vec<String>> = self
-            .picked
-            .iter()
-            .map(|(suffix, choice)| ((*suffix).to_owned(), choice.keys().map(|uuid| (*uuid).to_owned()).collect()))
-            .collect();
-        let candidate = Candidate { amounts, mappings };
-        let wanted = !candidate.amounts.is_empty() && self.keeps_subtrees(&candidate) && (self.nested || self.is_flat(&candidate));
-        if wanted && self.seen.insert(candidate.clone()) {
-            self.found.push(candidate);
+    fn is_own(&self, at: At) -> bool {
+        self.forest.roots[at] == self.root
+    }
+
+    fn solutions(&self, group: &Group) -> Vec<Solution> {
+        if group.is_granular() { self.from_one(group) } else { self.from_tree(group) }
+    }
+
+    /// Is the provider in the tree that the group asks for?
+    fn in_tree(&self, group: &Group, at: At) -> bool {
+        group.in_tree.as_ref().is_none_or(|uuid| self.forest.tree_of(uuid) == Some(self.forest.roots[at]))
+    }
+
+    /// All from one provider.
+    fn from_one(&self, group: &Group) -> Vec<Solution> {
+        let fits = |at: &At| {
+            let p = self.forest.provider(*at);
+            self.in_tree(group, *at)
+                && group.aggregates.admit(&p.aggregates)
+                && group.traits.admit(&p.traits)
+                && group.resources.iter().all(|(class, amount)| p.has_room(class, *amount))
+        };
+        let solution = |at: At| Solution {
+            gives: group.resources.iter().map(|(class, amount)| (at, class.clone(), *amount)).collect(),
+            answers: BTreeSet::from([at]),
+        };
+        self.members.iter().copied().filter(fits).map(solution).collect()
+    }
+
+    /// Each class from any provider; the traits from all of them together. Aggregates of the root count for its whole tree.
+    fn from_tree(&self, group: &Group) -> Vec<Solution> {
+        let root = &self.forest.provider(self.root).aggregates;
+        let fits = |at: At, class: &str, amount: i64| {
+            let p = self.forest.provider(at);
+            let (own, asked) = (self.is_own(at), &group.aggregates);
+            // One set may be met by the provider and another one by the root only where one of both meets all.
+            let member = asked.requires(&p.aggregates) || (own && asked.requires(root));
+            p.has_room(class, amount)
+                && self.in_tree(group, at)
+                && (own || group.in_tree.is_none())
+                && member
+                && !asked.forbids(&p.aggregates)
+                && !asked.forbids(root)
+                && group.traits.forbids_none(&p.traits)
+        };
+        let mut partial: Vec<Vec<(At, String, i64)>> = vec![Vec::new()];
+        for (class, amount) in &group.resources {
+            let givers: Vec<At> = self.members.iter().copied().filter(|at| fits(*at, class, *amount)).collect();
+            let extended = partial.iter().flat_map(|before| {
+                givers.iter().map(move |at| before.iter().cloned().chain([(*at, class.clone(), *amount)]).collect::<Vec<_>>())
+            });
+            partial = extended.take(MOST).collect();
+        }
+        let has_traits = |gives: &Vec<(At, String, i64)>| {
+            group.traits.satisfied_by(|name| gives.iter().any(|(at, _, _)| self.forest.provider(*at).traits.contains(name)))
+        };
+        let solution = |gives: Vec<(At, String, i64)>| Solution { answers: gives.iter().map(|(at, _, _)| *at).collect(), gives };
+        partial.into_iter().filter(has_traits).map(solution).collect()
+    }
+}
+
+/// Puts one solution of each group together.
+struct Merge<'f> {
+    forest: &'f Forest,
+    request: &'f Request,
+    nested: bool,
+    limit: usize,
+    steps: usize,
+    seen: HashSet<Candidate>,
+    found: Vec<Candidate>,
+}
+
+impl Merge<'_> {
+    fn is_done(&self) -> bool {
+        self.found.len() >= self.limit || self.steps >= STEPS
+    }
+
+    fn descend<'s>(&mut self, groups: &[&Group], solutions: &'s [Vec<Solution>], chosen: &mut Vec<&'s Solution>, taken: &mut Taken) {
+        let Some(next) = solutions.get(chosen.len()) else { return self.finish(groups, chosen, taken) };
+        for solution in next {
+            self.steps += 1;
+            if self.is_done() {
+                return;
+            }
+            let alone = !self.request.isolate
+                || !groups[chosen.len()].is_granular()
+                || chosen.iter().zip(groups).all(|(c, g)| !g.is_granular() || c.answers.is_disjoint(&solution.answers));
+            if !alone {
+                continue;
+            }
+            let mut with = taken.clone();
+            if self.add(&mut with, solution) {
+                chosen.push(solution);
+                self.descend(groups, solutions, chosen, &mut with);
+                chosen.pop();
+            }
         }
     }
 
-    /// Of each subtree, one provider is above all others.
-    fn keeps_subtrees(&self, candidate: &Candidate) -> bool {
-        self.request.same_subtrees.iter().all(|suffixes| {
-            let providers: BTreeSet<&String> = suffixes.iter().filter_map(|s| candidate.mappings.get(s)).flatten().collect();
-            let paths: Vec<BTreeSet<String>> = providers.iter().map(|uuid| self.forest.ancestors(uuid)).collect();
-            providers.iter().any(|top| paths.iter().all(|path| path.contains(*top)))
+    /// Adds what the solution takes; false where that is too much.
+    fn add(&self, taken: &mut Taken, solution: &Solution) -> bool {
+        solution.gives.iter().all(|(at, class, amount)| {
+            let sum = taken.entry(*at).or_default().entry(class.clone()).or_default();
+            *sum = sum.saturating_add(*amount);
+            let provider = self.forest.provider(*at);
+            let inventory = provider.inventories.get(class);
+            inventory.is_some_and(|i| provider.used(class).saturating_add(*sum) <= i.capacity() && *sum <= i.max_unit)
         })
     }
 
-    fn is_flat(&self, candidate: &Candidate) -> bool {
-        let roots: BTreeSet<&str> = candidate.amounts.keys().map(|uuid| self.forest.root(uuid)).collect();
-        roots.len() == candidate.amounts.len()
+    fn finish(&mut self, groups: &[&Group], chosen: &[&Solution], taken: &Taken) {
+        let mappings: BTreeMap<String, BTreeSet<At>> =
+            groups.iter().zip(chosen).map(|(g, c)| (g.suffix.clone(), c.answers.clone())).collect();
+        let rooted = self.request.subtrees.iter().all(|suffixes| {
+            let all: BTreeSet<At> = suffixes.iter().filter_map(|s| mappings.get(s)).flatten().copied().collect();
+            all.iter().any(|top| all.iter().all(|at| self.forest.is_below(*at, *top)))
+        });
+        let trees: HashSet<At> = taken.keys().map(|at| self.forest.roots[*at]).collect();
+        if !rooted || (!self.nested && trees.len() < taken.len()) {
+            return;
+        }
+        let candidate = Candidate { taken: taken.clone(), mappings };
+        if self.seen.insert(candidate.clone()) {
+            self.found.push(candidate);
+        }
     }
 }
+
+#[cfg(test)]
+#[path = "search_tests.rs"]
+mod tests;

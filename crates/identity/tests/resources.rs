@@ -1,0 +1,249 @@
+//! What may be made, changed and seen, by whom, over HTTP.
+use serde_json::{Value, json};
+use testkit::{Client, TestCloud};
+
+async fn make(client: &Client, kind: &str, body: Value) -> String {
+    let path = if kind == "policy" { "policies".into() } else { format!("{kind}s") };
+    client.post(&format!("/identity/v3/{path}"), json!({ kind: body })).await.expect(201).text(&format!("/{kind}/id"))
+}
+
+#[tokio::test]
+async fn strangers_cannot_tell_what_exists() {
+    let cloud = TestCloud::start().await;
+    let (admin, member) = (cloud.admin().await, cloud.member("demo").await);
+    for kind in ["user", "project", "group", "domain", "role"] {
+        let id = make(&admin, kind, json!({"name": format!("hidden-{kind}")})).await;
+        for method in ["GET", "PATCH", "DELETE"] {
+            let body = if method == "PATCH" { json!({kind: {"name": "x"}}) } else { Value::Null };
+            let there = member.send(method, &format!("/identity/v3/{kind}s/{id}"), body.clone()).await.expect(403);
+            let nowhere = member.send(method, &format!("/identity/v3/{kind}s/nowhere"), body).await.expect(403);
+            assert_eq!(there.body, nowhere.body, "{method} {kind}");
+        }
+        admin.get(&format!("/identity/v3/{kind}s/nowhere")).await.expect(404);
+    }
+    member.get("/identity/v3/users").await.expect(403);
+    let me = admin.get("/identity/v3/users?name=demo-member").await.text("/users/0/id");
+    member.get(&format!("/identity/v3/users/{me}")).await.expect(200);
+}
+
+#[tokio::test]
+async fn passwords_are_never_shown() {
+    let cloud = TestCloud::start().await;
+    let admin = cloud.admin().await;
+    let body = json!({"user": {"name": "u", "password": "canary-1", "email": "a@b", "default_project_id": null}});
+    let made = admin.post("/identity/v3/users", body).await.expect(201);
+    let id = made.text("/user/id");
+    let changed =
+        admin.patch(&format!("/identity/v3/users/{id}"), json!({"user": {"password": "canary-2", "tel": 1}})).await.expect(200);
+    let shown = admin.get(&format!("/identity/v3/users/{id}")).await.expect(200);
+    assert_eq!((shown.at("/user/email"), shown.at("/user/tel")), (&json!("a@b"), &json!(1)));
+    for answer in [&made, &changed, &shown, &admin.get("/identity/v3/users").await] {
+        let text = answer.body.to_string();
+        assert!(!text.contains("canary") && !text.contains("argon2") && !text.contains("\"password\""), "{text}");
+    }
+    let row = cloud.cloud.db.read().all(&identity_table("identity/users")).map(|r| r.value().to_string()).collect::<String>();
+    assert!(row.contains("argon2id") && !row.contains("canary"));
+    admin.post("/identity/v3/users", json!({"user": {"name": "v", "password": "x".repeat(5000)}})).await.expect(400);
+    admin.post("/identity/v3/users", json!({"user": {"name": "v", "password_hash": "x"}})).await.expect(400);
+}
+
+fn identity_table(name: &'static str) -> store::Table {
+    store::Table { name, indexes: &[] }
+}
+
+#[tokio::test]
+async fn projects_are_a_tree_in_a_domain() {
+    let cloud = TestCloud::start().await;
+    let admin = cloud.admin().await;
+    let domain = make(&admin, "domain", json!({"name": "d"})).await;
+    let top = make(&admin, "project", json!({"name": "top", "domain_id": domain})).await;
+    let below = make(&admin, "project", json!({"name": "below", "parent_id": top})).await;
+    let of = |id: &str| format!("/identity/v3/projects/{id}");
+    let shown = admin.get(&format!("{}?parents_as_list&subtree_as_ids", of(&below))).await.expect(200);
+    assert_eq!((shown.text("/project/domain_id"), shown.text("/project/parents/0/project/id")), (domain.clone(), top.clone()));
+    assert!(admin.get(&format!("{}?subtree_as_ids", of(&top))).await.at(&format!("/project/subtree/{below}")).is_null());
+
+    let twice = json!({"project": {"name": "top", "domain_id": domain}});
+    admin.post("/identity/v3/projects", twice).await.expect(409);
+    admin.post("/identity/v3/projects", json!({"project": {"name": "x", "parent_id": "nowhere"}})).await.expect(404);
+    admin
+        .post("/identity/v3/projects", json!({"project": {"name": "x", "parent_id": top, "domain_id": "default"}}))
+        .await
+        .expect(400);
+    admin.delete(&of(&top)).await.expect(403);
+    admin.patch(&of(&top), json!({"project": {"enabled": false}})).await.expect(403);
+    admin.patch(&of(&below), json!({"project": {"enabled": false}})).await.expect(200);
+    admin.patch(&of(&top), json!({"project": {"enabled": false}})).await.expect(200);
+    admin.patch(&of(&below), json!({"project": {"enabled": true}})).await.expect(403);
+    admin.patch(&of(&below), json!({"project": {"parent_id": domain}})).await.expect(403);
+    for bad in [
+        json!({"name": ""}),
+        json!({"name": "x".repeat(65)}),
+        json!({"name": 1}),
+        json!({"enabled": "True"}),
+        json!({"tags": ["a", "a"]}),
+    ] {
+        let body = json!({"project": bad});
+        assert_eq!(admin.patch(&of(&below), body.clone()).await.status, 400, "{body}");
+    }
+
+    let user = make(&admin, "user", json!({"name": "u", "domain_id": domain, "password": "p"})).await;
+    let domain_path = format!("/identity/v3/domains/{domain}");
+    admin.delete(&domain_path).await.expect(403);
+    admin.patch(&domain_path, json!({"domain": {"enabled": false}})).await.expect(200);
+    admin.delete(&domain_path).await.expect(204);
+    for gone in [of(&top), of(&below), domain_path, format!("/identity/v3/users/{user}")] {
+        admin.get(&gone).await.expect(404);
+    }
+    make(&admin, "domain", json!({"name": "d"})).await;
+}
+
+#[tokio::test]
+async fn roles_come_by_groups_inheritance_and_implication() {
+    let cloud = TestCloud::start().await;
+    let admin = cloud.admin().await;
+    let domain = make(&admin, "domain", json!({"name": "d"})).await;
+    let project = make(&admin, "project", json!({"name": "p", "domain_id": domain})).await;
+    let leaf = make(&admin, "project", json!({"name": "leaf", "parent_id": project})).await;
+    let user = make(&admin, "user", json!({"name": "u", "domain_id": domain, "password": "p"})).await;
+    let group = make(&admin, "group", json!({"name": "g", "domain_id": domain})).await;
+    let (prior, implied) = (make(&admin, "role", json!({"name": "r1"})).await, make(&admin, "role", json!({"name": "r2"})).await);
+    admin.put(&format!("/identity/v3/roles/{prior}/implies/{implied}"), Value::Null).await.expect(201);
+    admin.put(&format!("/identity/v3/groups/{group}/users/{user}"), Value::Null).await.expect(204);
+    let grant = format!("/identity/v3/OS-INHERIT/projects/{project}/groups/{group}/roles/{prior}/inherited_to_projects");
+    admin.put(&grant, Value::Null).await.expect(204);
+
+    let login = |project: String| {
+        let anybody = cloud.anonymous();
+        let identity = json!({"methods": ["password"], "password": {"user": {"id": user, "password": "p"}}});
+        let auth = json!({"identity": identity, "scope": {"project": {"id": project}}});
+        async move { anybody.post("/identity/v3/auth/tokens", json!({ "auth": auth })).await }
+    };
+    login(project.clone()).await.expect(401);
+    assert_eq!(login(leaf.clone()).await.expect(201).all("/token/roles", "name"), ["r1", "r2"]);
+
+    let list = |query: String| {
+        let admin = admin.clone();
+        async move { admin.get(&format!("/identity/v3/role_assignments?{query}")).await.expect(200) }
+    };
+    let found = list(format!("user.id={user}&effective&include_names")).await;
+    assert_eq!(found.at("/role_assignments").as_array().map(Vec::len), Some(2), "{}", found.body);
+    assert_eq!(found.text("/role_assignments/0/scope/project/name"), "leaf");
+    let plain = list(format!("group.id={group}")).await;
+    assert_eq!(plain.text("/role_assignments/0/scope/OS-INHERIT:inherited_to"), "projects");
+    assert_eq!(
+        list(format!("scope.project.id={project}&include_subtree=true&effective")).await.all("/role_assignments", "none").len(),
+        0
+    );
+    admin.get("/identity/v3/role_assignments?user.id=a&group.id=b").await.expect(400);
+
+    admin.delete(&format!("/identity/v3/groups/{group}")).await.expect(204);
+    login(leaf).await.expect(401);
+    assert_eq!(list(format!("role.id={prior}")).await.at("/role_assignments"), &json!([]));
+}
+
+#[tokio::test]
+async fn a_manager_of_a_domain_manages_that_domain() {
+    let cloud = TestCloud::start().await;
+    let admin = cloud.admin().await;
+    let domain = make(&admin, "domain", json!({"name": "d"})).await;
+    let boss = make(&admin, "user", json!({"name": "boss", "domain_id": domain, "password": "p"})).await;
+    let role = |name: &'static str| {
+        let admin = admin.clone();
+        async move { admin.get(&format!("/identity/v3/roles?name={name}")).await.text("/roles/0/id") }
+    };
+    let (manager, member, admin_role) = (role("manager").await, role("member").await, role("admin").await);
+    admin.put(&format!("/identity/v3/domains/{domain}/users/{boss}/roles/{manager}"), Value::Null).await.expect(204);
+    let identity = json!({"methods": ["password"], "password": {"user": {"id": boss, "password": "p"}}});
+    let auth = json!({"identity": identity, "scope": {"domain": {"id": domain}}});
+    let answer = cloud.anonymous().post("/identity/v3/auth/tokens", json!({ "auth": auth })).await.expect(201);
+    let client = cloud.anonymous().token(answer.header("x-subject-token"));
+
+    let project = make(&client, "project", json!({"name": "p"})).await;
+    let user = make(&client, "user", json!({"name": "u"})).await;
+    let grant = |role: &str| format!("/identity/v3/projects/{project}/users/{user}/roles/{role}");
+    client.put(&grant(&member), Value::Null).await.expect(204);
+    client.put(&grant(&admin_role), Value::Null).await.expect(403);
+    assert_eq!(client.get("/identity/v3/users").await.expect(200).all("/users", "name").len(), 2);
+    client.post("/identity/v3/users", json!({"user": {"name": "x", "domain_id": "default"}})).await.expect(403);
+    client.post("/identity/v3/domains", json!({"domain": {"name": "x"}})).await.expect(403);
+    let foreign = admin.get("/identity/v3/users?name=admin").await.text("/users/0/id");
+    client.get(&format!("/identity/v3/users/{foreign}")).await.expect(403);
+    client.patch(&format!("/identity/v3/users/{foreign}"), json!({"user": {"password": "mine"}})).await.expect(403);
+    client.put(&format!("/identity/v3/system/users/{user}/roles/{member}"), Value::Null).await.expect(403);
+}
+
+#[tokio::test]
+async fn secrets_are_sealed_and_belong_to_their_owner() {
+    let cloud = TestCloud::start().await;
+    let admin = cloud.admin().await;
+    let (a, b) = (cloud.member("a").await, cloud.member("b").await);
+    let me = admin.get("/identity/v3/users?name=a-member").await.text("/users/0/id");
+    let body = json!({"credential": {"type": "totp", "blob": "canary-seed", "user_id": me}});
+    b.post("/identity/v3/credentials", body.clone()).await.expect(403);
+    let id = a.post("/identity/v3/credentials", body).await.expect(201).text("/credential/id");
+    let path = format!("/identity/v3/credentials/{id}");
+    assert_eq!(a.get(&path).await.expect(200).text("/credential/blob"), "canary-seed");
+    b.get(&path).await.expect(404);
+    b.delete(&path).await.expect(404);
+    assert_eq!(b.get("/identity/v3/credentials").await.expect(200).at("/credentials"), &json!([]));
+    a.patch(&path, json!({"credential": {"user_id": "other"}})).await.expect(403);
+    a.patch(&path, json!({"credential": {"blob": "canary-other"}})).await.expect(200);
+    let rows: String =
+        cloud.cloud.db.read().all(&identity_table("identity/credentials")).map(|r| r.value().to_string()).collect();
+    assert!(rows.contains("sealed") && !rows.contains("canary"));
+    a.delete(&path).await.expect(204);
+    a.get(&path).await.expect(404);
+}
+
+#[tokio::test]
+async fn a_catalog_can_be_narrowed_for_a_project() {
+    let cloud = TestCloud::start().await;
+    let admin = cloud.admin().await;
+    let member = cloud.member("demo").await;
+    let project = admin.get("/identity/v3/projects?name=demo").await.text("/projects/0/id");
+    let service = make(&admin, "service", json!({"type": "dns", "name": "x"})).await;
+    let url = "http://x/$(project_id)s";
+    let endpoint =
+        make(&admin, "endpoint", json!({"service_id": service, "interface": "public", "region": "R9", "url": url})).await;
+    admin.get("/identity/v3/regions/R9").await.expect(200);
+    let catalog = |member: Client| async move { member.get("/identity/v3/auth/catalog").await.expect(200).body };
+    let all = catalog(member.clone()).await.to_string();
+    assert!(all.contains(&format!("http://x/{project}")) && all.contains("/identity\""), "{all}");
+    admin.put(&format!("/identity/v3/OS-EP-FILTER/projects/{project}/endpoints/{endpoint}"), Value::Null).await.expect(204);
+    let narrow = catalog(member.clone()).await.to_string();
+    assert!(narrow.contains(&format!("http://x/{project}")) && !narrow.contains("/identity\",\"region"), "{narrow}");
+    admin.delete(&format!("/identity/v3/services/{service}")).await.expect(204);
+    assert!(!catalog(member).await.to_string().contains("http://x/"));
+    admin.get(&format!("/identity/v3/endpoints/{endpoint}")).await.expect(404);
+}
+
+#[tokio::test]
+async fn discovery_needs_no_token() {
+    let cloud = TestCloud::start().await;
+    let anybody = cloud.anonymous();
+    let all = anybody.get("/identity").await.expect(300);
+    assert_eq!(all.header("location"), format!("{}/identity/v3/", cloud.url));
+    assert_eq!(all.text("/versions/values/0/links/0/href"), format!("{}/identity/v3/", cloud.url));
+    assert_eq!(anybody.get("/identity/v3/").await.expect(200).text("/version/id"), "v3.14");
+    let home = anybody.header("accept", "application/json-home").get("/identity/v3").await.expect(200);
+    let users = &home.at("/resources")["https://docs.openstack.org/api/openstack-identity/3/rel/users"];
+    assert_eq!((home.header("content-type"), &users["href"]), ("application/json-home", &json!("/users")));
+}
+
+#[tokio::test]
+async fn bootstrap_twice_is_once() {
+    let cloud = TestCloud::start().await;
+    let admin = cloud.admin().await;
+    let before = admin.get("/identity/v3/endpoints").await.body;
+    let config = identity::BootstrapConfig { admin_password: "another".into(), services: identity::CATALOG.to_vec() };
+    identity::bootstrap(&cloud.cloud, &config).await.unwrap();
+    identity::bootstrap(&cloud.cloud, &config).await.unwrap();
+    let after = admin.get("/identity/v3/endpoints").await.body;
+    assert_eq!(before["endpoints"].as_array().map(Vec::len), Some(3));
+    assert_eq!(after["endpoints"].as_array().map(Vec::len), Some(15), "the password is the old one, the new services are there");
+    let user = identity::NewUser { name: "x".into(), password: "y".into(), project: "z".into(), role: "member".into() };
+    let first = identity::ensure_user(&cloud.cloud, &user).await.unwrap();
+    assert_eq!(identity::ensure_user(&cloud.cloud, &user).await.unwrap(), first);
+    cloud.anonymous().login_to("x", "y", "z").await.get("/identity/v3/auth/projects").await.expect(200);
+}

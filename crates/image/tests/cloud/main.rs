@@ -1,0 +1,5 @@
+//! The image service over HTTP, as clients see it.
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+mod common;
+mod data;
+mod images;
