@@ -172,7 +172,7 @@ async fn run(
         return Err(if lost || !known {
             Error::not_found("The resource could not be found.")
         } else {
-            Error::method_not_allowed(format!("{} is not allowed here.", parts.method))
+            Error::method_not_allowed(format!("The method {} is not allowed for this resource.", parts.method))
         });
     };
     let caller = match route.access {
@@ -216,7 +216,12 @@ async fn run(
             let parts: crate::reply::ByteStream = Box::pin(body.into_data_stream().map(|c| c.map_err(std::io::Error::other)));
             Body::Stream(Mutex::new(Some(parts)))
         }
-        BodyForm::Json if has_body => Body::Json(read_json(body, parts.method.as_str() == "DELETE").await?),
+        BodyForm::Json if has_body => {
+            // What does not claim to be JSON is none; the handler says what it wants instead.
+            let media = parts.headers.get("content-type").and_then(|v| v.to_str().ok());
+            let lenient = parts.method.as_str() == "DELETE" || media.is_some_and(|m| !m.contains("json"));
+            Body::Json(read_json(body, lenient).await?)
+        }
         BodyForm::Json => Body::Json(Value::Null),
     };
     let headers =
@@ -304,7 +309,7 @@ async fn read_json(body: HttpBody, lenient: bool) -> Result<Value> {
     match serde_json::from_slice(&bytes) {
         Ok(v) => Ok(v),
         Err(_) if lenient => Ok(Value::Null),
-        Err(e) => Err(Error::bad_request(format!("Malformed request body: it is not JSON ({e})."))),
+        Err(e) => Err(Error::bad_request(format!("Malformed JSON: the request body cannot be read ({e})."))),
     }
 }
 

@@ -9,34 +9,21 @@
 //!  GET  /servers ◀─ view ◀──────────────────────────  rows ◀─ plan ◀── reports
 //! ```
 mod actions;
-mod aggregates;
 mod common;
-mod flavors;
-mod hypervisors;
-mod keypairs;
-mod misc;
 pub mod nodes;
 mod proxies;
 mod quota;
 mod resources;
 mod scheduler;
 mod server;
-mod server_groups;
-mod services;
 mod shape;
-mod usage;
 mod zones;
 
-use api::{Access, Microversions, Route, Service, dialect::COMPUTE};
-use base::Version;
+use api::{Access, Route, Service, dialect::COMPUTE};
 use resource::Resource;
 use std::time::Duration;
 
 pub use nodes::Nodes;
-
-/// The versions that are served, and no more.
-pub(crate) const MIN_VERSION: &str = "2.1";
-pub(crate) const MAX_VERSION: &str = "2.96";
 
 /// What operators may set. Shared through the state map; without one the defaults hold.
 #[derive(Clone, Debug)]
@@ -61,31 +48,13 @@ pub fn service() -> Service {
         resources::Aggregate::DEF,
         resources::Node::DEF,
     ];
-    let mut routes = [
-        servers(),
-        server::parts::routes(),
-        aggregates::routes(),
-        flavors::routes(),
-        hypervisors::routes(),
-        keypairs::routes(),
-        misc::routes(),
-        proxies::routes(),
-        quota::routes(),
-        server_groups::routes(),
-        services::routes(),
-        usage::routes(),
-        zones::routes(),
-    ]
-    .concat();
-    routes.extend(old_paths(&routes));
+    let mut routes = [servers(), server::parts::routes(), proxies::routes()].concat();
+    routes.extend(proxies::legacy(&routes, &resources));
     let mut rules = actions::rules();
     rules.extend([
-        ("os_compute_api:limits:other_project", "admin"),
         ("os_compute_api:os-attach-interfaces:create", "member"),
         ("os_compute_api:os-attach-interfaces:delete", "member"),
         ("os_compute_api:os-extended-server-attributes", "admin"),
-        ("os_compute_api:os-flavor-access:add_tenant_access", "admin"),
-        ("os_compute_api:os-flavor-access:remove_tenant_access", "admin"),
         ("os_compute_api:os-instance-actions:events", "admin"),
         ("os_compute_api:os-lock-server:unlock:unlock_override", "admin"),
         ("os_compute_api:os-migrate-server:migrate:host", "admin"),
@@ -109,16 +78,12 @@ pub fn service() -> Service {
         ("compute:servers:create:requested_destination", "admin"),
         ("network:attach_external_network", "admin"),
     ]);
+    rules.extend(proxies::rules());
     Service {
         name: "compute",
         prefix: "/compute",
         dialect: &COMPUTE,
-        microversions: Some(Microversions {
-            name: "compute",
-            legacy_header: Some("x-openstack-nova-api-version"),
-            min: Version::of(MIN_VERSION),
-            max: Version::of(MAX_VERSION),
-        }),
+        microversions: Some(proxies::MICROVERSIONS),
         resources,
         routes,
         tables: vec![
@@ -128,6 +93,7 @@ pub fn service() -> Service {
             &common::ACTIONS,
             &common::DELETED,
             &common::CONSOLES,
+            &proxies::MIGRATIONS,
         ],
         rules,
         quotas: quota::QUOTAS.to_vec(),
@@ -160,14 +126,4 @@ fn servers() -> Vec<Route> {
         Route::new("DELETE", "/v2.1/servers/{id}/migrations/{migration}", rule("os_compute_api:servers:migrations:delete", "admin"), server::update::migration).since("2.24"),
         Route::new("POST", "/v2.1/servers/{id}/migrations/{migration}/action", rule("os_compute_api:servers:migrations:force_complete", "admin"), server::update::migration).since("2.22"),
     ]
-}
-
-/// Nova's v2.0 is v2.1 at its first version, below another path.
-fn old_paths(routes: &[Route]) -> Vec<Route> {
-    let old = |r: &Route| {
-        let rest = r.path.strip_prefix("/v2.1/")?;
-        let path: &'static str = Box::leak(format!("/v2/{rest}").into_boxed_str());
-        (r.since <= Version::of(MIN_VERSION)).then(|| Route { path, ..r.clone() })
-    };
-    routes.iter().filter_map(old).collect()
 }

@@ -37,7 +37,7 @@ pub fn central(state: &State) -> Central {
 
 /// The name by which OVN and the compute service know this host.
 pub fn host_name() -> String {
-    nix::unistd::gethostname().ok().and_then(|n| n.into_string().ok()).filter(|n| !n.is_empty()).unwrap_or_else(|| "localhost".into())
+    std::fs::read_to_string("/proc/sys/kernel/hostname").ok().map(|n| n.trim().to_owned()).filter(|n| !n.is_empty()).unwrap_or_else(|| "localhost".into())
 }
 
 fn chassis_config(state: &State, config: &Config) -> chassis::Config {

@@ -58,13 +58,14 @@ async fn assemble(state: &State, config: &Config) -> Result<(Arc<Cloud>, Vec<Ser
     ];
     let store = Sqlite::open(state.database()).map_err(|e| base::chain(&e))?;
     let db = Db::open(store, Arc::new(SystemClock), &api::tables(&services)).await.map_err(|e| base::chain(&e))?;
-    let auth = identity::Auth::open(db.clone(), identity::AuthConfig::new(state.keys("identity"))).map_err(|e| base::chain(&e))?;
+    let auth = identity::Auth::open(db.clone(), identity::AuthConfig::new(&state.keys("identity"))).map_err(|e| base::chain(&e))?;
     let mut shared = StateMap::default();
     shared.insert(auth.clone());
     shared.insert(blobs);
     shared.insert(Arc::new(TaskList::default()));
     shared.insert(Arc::new(operator::Documents::of(&services, &config.endpoint())));
     shared.insert(Nodes::new(db.clone()));
+    shared.insert(Arc::new(compute::Config { build_timeout: Duration::from_secs(config.build_timeout_s) }));
     let settings = Settings { region: config.region.clone(), quotas: api::quotas(&services), public_endpoint: config.endpoint() };
     let policy = resource::policy_book(api::rules(&services), Vec::new()).map_err(|e| base::chain(&e))?;
     let cloud = Arc::new(Cloud {
@@ -93,9 +94,8 @@ fn start_work(state: &State, config: &Config, cloud: &Arc<Cloud>, work: &mut Joi
     let nodes: Arc<Nodes> = cloud.state.get().ok_or("no nodes")?;
     let blobs: Arc<LocalStore> = cloud.state.get().ok_or("no blobs")?;
     let mut runner = Runner::new(cloud.db.clone(), tasks);
-    for reconciler in image::reconcilers(cloud, &blobs).into_iter().chain(compute::reconcilers(cloud)) {
-        runner.spawn(reconciler);
-    }
+    runner.spawn(Arc::new(image::Sweeper::new(blobs.clone())));
+    runner.spawn(Arc::new(image::Uploads));
     work.spawn(async move {
         let _runner = runner;
         std::future::pending::<()>().await;
@@ -113,7 +113,7 @@ fn start_work(state: &State, config: &Config, cloud: &Arc<Cloud>, work: &mut Joi
         let mut attempt = 0;
         let name = host::host_name();
         let host = loop {
-            match host::start(&state, &config, nodes.join(&name).await, blobs.clone()).await {
+            match start_host(&state, &config, &nodes, &name, &blobs).await {
                 Ok(host) => break host,
                 Err(cause) => {
                     tracing::error!(cause, "The host cannot run guests yet; trying again");
@@ -127,6 +127,10 @@ fn start_work(state: &State, config: &Config, cloud: &Arc<Cloud>, work: &mut Joi
         drop(host);
     });
     Ok(())
+}
+
+async fn start_host(state: &State, config: &Config, nodes: &Arc<Nodes>, name: &str, blobs: &Arc<LocalStore>) -> Result<host::Host, String> {
+    host::start(state, config, nodes.join(name).await, blobs.clone()).await
 }
 
 /// Ends what outlives this process, for `down`.

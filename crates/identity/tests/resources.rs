@@ -63,6 +63,12 @@ async fn projects_are_a_tree_in_a_domain() {
     assert_eq!((shown.text("/project/domain_id"), shown.text("/project/parents/0/project/id")), (domain.clone(), top.clone()));
     assert!(admin.get(&format!("{}?subtree_as_ids", of(&top))).await.at(&format!("/project/subtree/{below}")).is_null());
 
+    for (query, there) in
+        [("is_domain=True", false), ("is_domain=false", true), ("name__startswith=TO", false), ("name__istartswith=TO", true)]
+    {
+        let found = admin.get(&format!("/identity/v3/projects?{query}")).await.expect(200).all("/projects", "id");
+        assert_eq!(found.contains(&top), there, "{query}");
+    }
     let twice = json!({"project": {"name": "top", "domain_id": domain}});
     admin.post("/identity/v3/projects", twice).await.expect(409);
     admin.post("/identity/v3/projects", json!({"project": {"name": "x", "parent_id": "nowhere"}})).await.expect(404);

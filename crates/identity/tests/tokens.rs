@@ -20,7 +20,7 @@ async fn id_of(admin: &Client, kind: &str, name: &str) -> String {
 }
 
 fn token(client: &Client) -> String {
-    client.token.clone().unwrap()
+    client.token.clone().expect("a client that has logged in")
 }
 
 async fn by_token(cloud: &TestCloud, token: &str, scope: Value) -> testkit::Answer {

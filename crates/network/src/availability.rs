@@ -78,15 +78,17 @@ fn show(call: &Call) -> Result<Reply> {
 
 /// Each node runs `ovn-controller` and serves metadata itself.
 fn described(node: &Row) -> Map {
-    let first =
-        |names: &[&str]| names.iter().map(|n| node.text(n)).find(|t| !t.is_empty()).unwrap_or_else(|| node.id()).to_owned();
-    let host = first(&["hostname", "host", "name"]);
-    let down = ["down", "fenced", "lost"].contains(&node.text("state")) || node.field("alive") == false;
-    let id = base::id::named(&format!("network/agent/{host}"));
+    let host = node.text("host");
+    let alive = node.text("state") == "up" && node.field("forced_down") != true;
+    let time = |field: &str| {
+        let text = |t| base::Timestamp(t).seconds_z().replace('T', " ").replace('Z', "");
+        node.field(field).as_i64().filter(|t| *t > 0).map(text)
+    };
     let agent = json!({
-        "id": id, "agent_type": "OVN Controller agent", "binary": "ovn-controller", "host": host, "topic": "n/a",
-        "admin_state_up": true, "alive": !down, "availability_zone": "", "description": "", "configurations": {},
-        "created_at": null, "started_at": null, "heartbeat_timestamp": null, "resources_synced": null,
+        "id": base::id::named(&format!("network/agent/{}", node.id())), "agent_type": "OVN Controller agent",
+        "binary": "ovn-controller", "host": host, "topic": "n/a", "admin_state_up": node.field("disabled") != true, "alive": alive,
+        "availability_zone": "", "description": "", "configurations": {}, "created_at": time("up_since"),
+        "started_at": time("up_since"), "heartbeat_timestamp": time("last_seen"), "resources_synced": null,
     });
     agent.as_object().cloned().unwrap_or_default()
 }

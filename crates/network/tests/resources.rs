@@ -373,3 +373,26 @@ async fn what_is_missing_has_its_name() {
         assert_eq!((answer.status, error(&answer)), (404, code), "{plural}");
     }
 }
+
+#[tokio::test]
+async fn nodes_are_shown_as_agents_to_administrators() {
+    static NODES: store::Table = store::Table { name: "compute/nodes", indexes: &[] };
+    let setup = testkit::Setup { services: vec![network::service()], tables: vec![&NODES], ..Default::default() };
+    let cloud = testkit::TestCloud::with(setup).await;
+    let rows = [("a", "up", false), ("b", "down", false), ("c", "up", true)];
+    let write = move |tx: &mut store::Tx<'_>| {
+        for (host, state, forced) in rows {
+            tx.put(&NODES, host, json!({"host": host, "state": state, "forced_down": forced, "last_seen": 1_000_000}));
+        }
+        Ok::<_, resource::Error>(())
+    };
+    cloud.cloud.db.transact(write).await.unwrap();
+    let (admin, member) = (cloud.admin().await, cloud.member("one").await);
+    let agents = admin.get("/network/v2.0/agents").await.expect(200);
+    assert_eq!(agents.all("/agents", "host"), ["a", "b", "c"]);
+    let alive = admin.get("/network/v2.0/agents?alive=True").await.expect(200);
+    assert_eq!(alive.all("/agents", "host"), ["a"]);
+    let shown = admin.get(&format!("/network/v2.0/agents/{}", agents.text("/agents/0/id"))).await.expect(200);
+    assert_eq!(shown.at("/agent/heartbeat_timestamp"), "1970-01-01 00:00:01");
+    assert_eq!(member.get("/network/v2.0/agents").await.expect(200).all("/agents", "id").len(), 0);
+}

@@ -26,15 +26,14 @@ fn uuids(value: &Value) -> Result<Vec<String>> {
     let mut sorted = uuids.clone();
     sorted.sort_unstable();
     if sorted.windows(2).any(|w| w[0] == w[1]) {
-        return Err(schema::invalid(format!("{value} has non-unique elements")));
+        return Err(schema::unique(value));
     }
     Ok(uuids)
 }
 
 pub(crate) async fn replace(call: Call) -> Result<Reply> {
-    let uuid = call.param("uuid").to_owned();
+    let (uuid, body) = (call.param("uuid").to_owned(), rest::body(&call)?);
     provider(&call.reader(), &uuid)?;
-    let body = rest::body(&call)?;
     let (wanted, given) = if rest::at(&call.cx, 19) {
         let map = schema::object(body, &["aggregates", "resource_provider_generation"], 2)?;
         (uuids(&map["aggregates"])?, Some(schema::int(&map["resource_provider_generation"], i64::MIN, i64::MAX)?))

@@ -56,14 +56,10 @@ pub(crate) fn of_provider(call: &Call) -> Result<Reply> {
     Ok(rest::uncached(call, Reply::ok(body), modified))
 }
 
-fn some(map: &Map) -> Result<()> {
-    if map.is_empty() { Err(schema::invalid("{} does not have enough properties")) } else { Ok(()) }
-}
-
 fn amounts(value: &Value) -> Result<Amounts> {
     let map = schema::any_object(value)?;
-    some(map)?;
-    schema::only(map, is_symbol)?;
+    schema::some(map)?;
+    schema::only(map, Some(schema::SYMBOL), is_symbol)?;
     map.iter().map(|(class, v)| Ok((class.clone(), schema::int(v, 1, i64::MAX)?))).collect()
 }
 
@@ -71,9 +67,9 @@ fn amounts(value: &Value) -> Result<Amounts> {
 fn by_provider(value: &Value, may_be_empty: bool) -> Result<BTreeMap<String, Amounts>> {
     let map = schema::any_object(value)?;
     if !may_be_empty {
-        some(map)?;
+        schema::some(map)?;
     }
-    schema::only(map, schema::is_uuid_key)?;
+    schema::only(map, Some(schema::UUID_KEY), schema::is_uuid_key)?;
     let one = |(uuid, v): (&String, &Value)| {
         let given = schema::object(v, &["resources", "generation"], 1)?;
         given.get("generation").map(|g| schema::int(g, i64::MIN, i64::MAX)).transpose()?;
@@ -84,29 +80,21 @@ fn by_provider(value: &Value, may_be_empty: bool) -> Result<BTreeMap<String, Amo
 
 /// `[{"resource_provider": {"uuid": …}, "resources": {…}}]`, up to 1.11.
 fn as_list(value: &Value) -> Result<BTreeMap<String, Amounts>> {
-    let list = schema::list(value)?;
-    if list.is_empty() {
-        return Err(schema::invalid("[] is too short"));
-    }
     let one = |v: &Value| {
         let given = schema::object(v, &["resource_provider", "resources"], 2)?;
         let provider = schema::object(&given["resource_provider"], &["uuid"], 1)?;
         Ok((schema::uuid(&provider["uuid"])?.to_owned(), amounts(&given["resources"])?))
     };
-    list.iter().map(one).collect()
+    schema::some_list(value)?.iter().map(one).collect()
 }
 
 /// Which provider answers which group of a request: checked and not kept, as upstream does.
 fn check_mappings(value: &Value) -> Result<()> {
     let map = schema::any_object(value)?;
-    some(map)?;
+    schema::some(map)?;
     let named = |key: &str| key.bytes().any(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-');
     for list in map.iter().filter(|(key, _)| named(key)).map(|(_, v)| v) {
-        let list = schema::list(list)?;
-        if list.is_empty() {
-            return Err(schema::invalid("[] is too short"));
-        }
-        list.iter().try_for_each(|v| schema::uuid(v).map(|_| ()))?;
+        schema::some_list(list)?.iter().try_for_each(|v| schema::uuid(v).map(|_| ()))?;
     }
     Ok(())
 }
@@ -145,7 +133,7 @@ pub(crate) fn claim(cx: &Cx, consumer: &str, body: &Value, many: bool) -> Result
 /// Reads `{consumer: {…}}`.
 pub(crate) fn claims(cx: &Cx, body: &Value) -> Result<Vec<Claim>> {
     let map = schema::any_object(body)?;
-    schema::only(map, schema::is_uuid_key)?;
+    schema::only(map, Some(schema::UUID_KEY), schema::is_uuid_key)?;
     map.iter().map(|(consumer, v)| claim(cx, consumer, v, true)).collect()
 }
 
@@ -167,8 +155,11 @@ pub(crate) async fn set(call: Call) -> Result<Reply> {
 }
 
 pub(crate) async fn set_many(call: Call) -> Result<Reply> {
+    if !rest::at(&call.cx, 13) {
+        return Err(Error::not_found("The resource could not be found."));
+    }
     let body = rest::body(&call)?;
-    some(schema::any_object(body)?)?;
+    schema::some(schema::any_object(body)?)?;
     let claims = claims(&call.cx, body)?;
     call.transact(move |_, tx| {
         let mut ledger = Ledger::default();

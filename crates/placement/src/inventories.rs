@@ -3,7 +3,7 @@ use crate::{
     rest,
     rows::{Inventory, Provider, has_class, int, load_provider, provider, stale},
     schema,
-    standard::is_symbol,
+    standard::{CLASSES, is_symbol},
 };
 use api::{Call, Cx, Error, Map, Reply, Result};
 use serde_json::{Value, json};
@@ -15,25 +15,29 @@ pub(crate) type Inventories = BTreeMap<String, Inventory>;
 const LARGEST: i64 = i32::MAX as i64;
 const LARGEST_RATIO: f64 = 3.402_82e38;
 const GENERATION: &str = "resource_provider_generation";
-const SYMBOL: &str = "^[A-Z0-9_]+$";
 
 /// Reads one inventory; `also` are keys of the body besides.
 fn record(value: &Value, also: &[&str], required: &[&str]) -> Result<Inventory> {
     const KEYS: [&str; 7] = ["total", "reserved", "min_unit", "max_unit", "step_size", "allocation_ratio", GENERATION];
     let map = schema::any_object(value)?;
     if let Some(missing) = ["total"].iter().chain(required).find(|k| !map.contains_key(**k)) {
-        return Err(schema::invalid(format!("'{missing}' is a required property")));
+        return Err(schema::missing(missing));
     }
-    schema::only(map, |key| KEYS.contains(&key) || also.contains(&key))?;
+    schema::only(map, None, |key| KEYS.contains(&key) || also.contains(&key))?;
     map.get(GENERATION).map(generation).transpose()?;
-    let number = |key: &str, default: i64, min: i64| map.get(key).map_or(Ok(default), |v| schema::int(v, min, LARGEST));
+    let number = |key: &str, default: i64, min: i64| {
+        map.get(key).map_or(Ok(default), |v| schema::within(key, schema::int(v, min, LARGEST)))
+    };
     Ok(Inventory {
         total: number("total", 1, 1)?,
         reserved: number("reserved", 0, 0)?,
         min_unit: number("min_unit", 1, 1)?,
         max_unit: number("max_unit", LARGEST, 1)?,
         step_size: number("step_size", 1, 1)?,
-        allocation_ratio: map.get("allocation_ratio").map_or(Ok(1.0), |v| schema::number(v, LARGEST_RATIO))?,
+        allocation_ratio: match map.get("allocation_ratio") {
+            Some(v) => schema::within("allocation_ratio", schema::number(v, LARGEST_RATIO))?,
+            None => 1.0,
+        },
     })
 }
 
@@ -94,24 +98,24 @@ pub(crate) fn show(call: &Call) -> Result<Reply> {
 }
 
 pub(crate) async fn create(call: Call) -> Result<Reply> {
-    let uuid = call.param("uuid").to_owned();
+    let (uuid, body) = (call.param("uuid").to_owned(), rest::body(&call)?);
     provider(&call.reader(), &uuid)?;
-    let body = rest::body(&call)?;
     let inventory = record(body, &["resource_class"], &["resource_class"])?;
-    let class = schema::matching(&body["resource_class"], 255, SYMBOL, is_symbol)?.to_owned();
+    let class = schema::matching(&body["resource_class"], 255, schema::SYMBOL, is_symbol)?.to_owned();
     let key = class.clone();
     let changed = call
         .transact(move |cx, tx| {
-            let refuse = |reason: String| {
-                Error::bad_request(format!("Unable to create inventory for resource provider {uuid}: {reason}"))
-            };
+            let refuse =
+                |reason: String| Error::bad_request(format!("Unable to create inventory for resource provider {uuid}: {reason}"));
             let mut provider = load_provider(tx, &uuid)?;
             check_capacity(cx, &uuid, &class, &inventory).map_err(refuse)?;
             if !has_class(tx, &class) {
                 return Err(refuse(no_class(&class)));
             }
             if provider.inventories.contains_key(&class) {
-                return Err(stale(format!("Update conflict: there is an inventory of class {class} already; update it instead.")));
+                return Err(stale(format!(
+                    "Update conflict: there is an inventory of class {class} already; update it instead."
+                )));
             }
             provider.inventories.insert(class.clone(), inventory.clone());
             provider.save(tx)?;
@@ -125,8 +129,8 @@ pub(crate) async fn create(call: Call) -> Result<Reply> {
 
 pub(crate) async fn update(call: Call) -> Result<Reply> {
     let (uuid, class) = (call.param("uuid").to_owned(), call.param("resource_class").to_owned());
-    provider(&call.reader(), &uuid)?;
     let body = rest::body(&call)?;
+    provider(&call.reader(), &uuid)?;
     let inventory = record(body, &[], &[GENERATION])?;
     let given = body.as_object().and_then(|m: &Map| int(m, GENERATION));
     let key = class.clone();
@@ -160,9 +164,14 @@ pub(crate) fn assign(tx: &mut Tx<'_>, provider: &mut Provider, wanted: &Inventor
         return Err(Assign::NoClass(no_class(class)));
     }
     let gone = provider.inventories.keys().filter(|class| !wanted.contains_key(*class));
-    let busy: Vec<&str> = gone.filter(|class| provider.used(class) > 0).map(String::as_str).collect();
+    let mut busy: Vec<&str> = gone.filter(|class| provider.used(class) > 0).map(String::as_str).collect();
     if !busy.is_empty() {
-        return Err(Assign::InUse(format!("Inventory for '{}' on resource provider '{}' in use.", busy.join(", "), provider.uuid)));
+        busy.sort_by_key(|class| CLASSES.iter().position(|c| c == class).unwrap_or(CLASSES.len()));
+        return Err(Assign::InUse(format!(
+            "Inventory for '{}' on resource provider '{}' in use.",
+            busy.join(", "),
+            provider.uuid
+        )));
     }
     provider.inventories.clone_from(wanted);
     Ok(())
@@ -179,9 +188,9 @@ pub(crate) fn in_use(message: String) -> Error {
 }
 
 pub(crate) async fn replace(call: Call) -> Result<Reply> {
-    let uuid = call.param("uuid").to_owned();
+    let (uuid, body) = (call.param("uuid").to_owned(), rest::body(&call)?);
     provider(&call.reader(), &uuid)?;
-    let (given, wanted) = read_all(rest::body(&call)?)?;
+    let (given, wanted) = read_all(body)?;
     let changed = call
         .transact(move |cx, tx| {
             let mut provider = load_provider(tx, &uuid)?;
@@ -228,7 +237,8 @@ pub(crate) async fn delete(call: Call) -> Result<Reply> {
             )));
         }
         if provider.inventories.remove(&class).is_none() {
-            let reason = if has_class(tx, &class) { format!("No inventory of class {class} found for delete") } else { no_class(&class) };
+            let reason =
+                if has_class(tx, &class) { format!("No inventory of class {class} found for delete") } else { no_class(&class) };
             return Err(Error::not_found(format!("No inventory of class {class} found for delete: {reason}")));
         }
         provider.save(tx)

@@ -1,7 +1,7 @@
 //! Moves claims between consumers and providers: all of them or none, in the caller's transaction.
 //!
 //! Guarantees that a provider's `used` stays the sum of what consumers hold of it, that no claim goes beyond what a provider has, and
-//! that each provider whose use changed counts its generation up once.
+//! that each provider on which claims are made counts its generation up.
 use crate::{
     rows::{ALLOCATIONS, Amounts, Consumer, Provider, find_provider, has_class, load_consumer, stale},
     schema,
@@ -52,6 +52,7 @@ impl Expected {
 #[derive(Default)]
 pub(crate) struct Ledger {
     providers: BTreeMap<String, Provider>,
+    /// Those to be written.
     changed: BTreeSet<String>,
 }
 
@@ -66,8 +67,11 @@ impl Ledger {
         Ok(self.providers.get_mut(uuid))
     }
 
-    /// Notes that the provider changed.
-    pub(crate) fn touch(&mut self, uuid: &str) {
+    /// Counts a change of the provider.
+    pub(crate) fn count(&mut self, uuid: &str) {
+        if let Some(provider) = self.providers.get_mut(uuid) {
+            provider.generation += 1;
+        }
         self.changed.insert(uuid.to_owned());
     }
 
@@ -75,7 +79,7 @@ impl Ledger {
     pub(crate) fn save(mut self, tx: &mut Tx<'_>) -> Result<()> {
         for uuid in &self.changed {
             if let Some(provider) = self.providers.get_mut(uuid) {
-                provider.save(tx)?;
+                provider.put(tx)?;
             }
         }
         Ok(())
@@ -89,7 +93,7 @@ impl Ledger {
                 *used -= amount;
             }
             provider.used.retain(|_, n| *n > 0);
-            self.touch(uuid);
+            self.changed.insert(uuid.clone());
         }
         Ok(())
     }
@@ -113,7 +117,9 @@ impl Ledger {
             }
         }
         let before: BTreeMap<String, Amounts> = self.providers.iter().map(|(uuid, p)| (uuid.clone(), p.used.clone())).collect();
+        let mut visited = BTreeSet::new();
         for consumer in consumers.iter().flatten() {
+            visited.extend(consumer.allocations.keys().cloned());
             self.take_back(tx, &consumer.allocations)?;
         }
         for claim in claims {
@@ -122,19 +128,21 @@ impl Ledger {
                 let before = before.get(uuid);
                 for (class, amount) in amounts {
                     let used = before.and_then(|b| b.get(class)).copied().unwrap_or(0);
-                    admit(provider, class, *amount, used).map_err(|e| Error::conflict(format!("Unable to allocate inventory: {e}")))?;
+                    admit(provider, class, *amount, used)
+                        .map_err(|e| Error::conflict(format!("Unable to allocate inventory: {e}")))?;
                     *provider.used.entry(class.clone()).or_default() += amount;
                 }
-                self.touch(uuid);
+                visited.insert(uuid.clone());
             }
         }
+        visited.iter().for_each(|uuid| self.count(uuid));
         for (claim, consumer) in claims.iter().zip(consumers) {
             write(tx, claim, consumer)?;
         }
         Ok(())
     }
 
-    /// Takes everything from the consumer. False when it held nothing.
+    /// Takes everything from the consumer. False when it held nothing. No generation counts that: more room harms nobody's plan.
     pub(crate) fn release(&mut self, tx: &mut Tx<'_>, consumer: &str) -> Result<bool> {
         let Some(held) = load_consumer(tx, consumer)? else { return Ok(false) };
         self.take_back(tx, &held.allocations)?;
@@ -187,7 +195,7 @@ pub(crate) fn unknown_class(prefix: &str, class: &str) -> Error {
 /// Checks the form of a consumer's type.
 pub(crate) fn consumer_type(value: &serde_json::Value) -> Result<String> {
     schema::text(value, 1, 255)?;
-    schema::matching(value, 255, "^[A-Z0-9_]+$", crate::standard::is_symbol).map(str::to_owned)
+    schema::matching(value, 255, schema::SYMBOL, crate::standard::is_symbol).map(str::to_owned)
 }
 
 #[cfg(test)]
@@ -197,7 +205,8 @@ mod tests {
 
     fn host(used: i64) -> Provider {
         let inventory = json!({"total": 10, "reserved": 2, "max_unit": 6, "step_size": 2});
-        serde_json::from_value(json!({"uuid": "p", "name": "n", "inventories": {"VCPU": inventory}, "used": {"VCPU": used}})).unwrap()
+        serde_json::from_value(json!({"uuid": "p", "name": "n", "inventories": {"VCPU": inventory}, "used": {"VCPU": used}}))
+            .unwrap()
     }
 
     #[test]

@@ -96,7 +96,12 @@ fn routes() -> Vec<Route> {
         write("PUT", INVENTORY, "placement:resource_providers:inventories:update", "1.0", inventories::update),
         write("DELETE", INVENTORY, "placement:resource_providers:inventories:delete", "1.0", inventories::delete),
         get("/resource_providers/{uuid}/usages", "placement:resource_providers:usages", "1.0", usages::of_provider),
-        get("/resource_providers/{uuid}/allocations", "placement:resource_providers:allocations:list", "1.0", allocations::of_provider),
+        get(
+            "/resource_providers/{uuid}/allocations",
+            "placement:resource_providers:allocations:list",
+            "1.0",
+            allocations::of_provider,
+        ),
         get(AGGREGATES, "placement:resource_providers:aggregates:list", "1.1", aggregates::show),
         write("PUT", AGGREGATES, "placement:resource_providers:aggregates:update", "1.1", aggregates::replace),
         get(PROVIDER_TRAITS, "placement:resource_providers:traits:list", "1.6", traits::of_provider),
@@ -113,7 +118,8 @@ fn routes() -> Vec<Route> {
         write("GET", TRAIT, "placement:traits:show", "1.6", |call| async move { traits::show(&call) }),
         write("PUT", TRAIT, "placement:traits:update", "1.6", traits::ensure),
         write("DELETE", TRAIT, "placement:traits:delete", "1.6", traits::delete),
-        write("POST", "/allocations", "placement:allocations:manage", "1.13", allocations::set_many),
+        // Since 1.13; the path is known before that, so that other methods are not allowed rather than not found.
+        write("POST", "/allocations", "placement:allocations:manage", "1.0", allocations::set_many),
         get(CONSUMER, "placement:allocations:list", "1.0", allocations::of_consumer),
         write("PUT", CONSUMER, "placement:allocations:update", "1.0", allocations::set),
         write("DELETE", CONSUMER, "placement:allocations:delete", "1.0", allocations::delete),

@@ -27,7 +27,10 @@ pub(crate) fn root_of(reader: &Reader<'_>, provider: &Provider) -> String {
 fn links(cx: &Cx, uuid: &str) -> Vec<Value> {
     let own = rest::path(&format!("/resource_providers/{uuid}"));
     let below = [("inventories", 0), ("usages", 0), ("aggregates", 1), ("traits", 6), ("allocations", 11)];
-    let below = below.iter().filter(|(_, since)| rest::at(cx, *since)).map(|(rel, _)| json!({"rel": rel, "href": format!("{own}/{rel}")}));
+    let below = below
+        .iter()
+        .filter(|(_, since)| rest::at(cx, *since))
+        .map(|(rel, _)| json!({"rel": rel, "href": format!("{own}/{rel}")}));
     std::iter::once(json!({"rel": "self", "href": own})).chain(below).collect()
 }
 
@@ -65,7 +68,7 @@ struct Filter {
 impl Filter {
     fn read(cx: &Cx, reader: &Reader<'_>) -> Result<Self> {
         let since = [("name", 0), ("uuid", 0), ("member_of", 3), ("resources", 4), ("in_tree", 14), ("required", 18)];
-        query::check_keys(cx, |key| since.iter().any(|(k, since)| *k == key && rest::at(cx, *since)))?;
+        query::check_keys(cx, None, |key| since.iter().any(|(k, since)| *k == key && rest::at(cx, *since)))?;
         let last = |key: &str| query::last(cx, key).map(str::to_owned);
         let filter = Self {
             name: last("name"),
@@ -76,7 +79,10 @@ impl Filter {
             aggregates: Aggregates::read(cx, "member_of")?,
         };
         query::known_classes(reader, filter.resources.iter().map(|(class, _)| class.as_str()))?;
-        filter.traits.known(reader).map_err(|e| Error::bad_request(format!("Invalid trait(s) in \"required\" parameter: {}", e.message)))?;
+        filter
+            .traits
+            .known(reader)
+            .map_err(|e| Error::bad_request(format!("Invalid trait(s) in \"required\" parameter: {}", e.message)))?;
         Ok(filter)
     }
 
@@ -93,11 +99,9 @@ impl Filter {
 pub(crate) fn list(call: &Call) -> Result<Reply> {
     let (cx, reader) = (&call.cx, call.reader());
     let filter = Filter::read(cx, &reader)?;
-    let tree = match &filter.tree {
-        // A tree that does not exist has no members.
-        Some(uuid) => Some(provider(&reader, uuid).map(|p| root_of(&reader, &p)).unwrap_or_default()),
-        None => None,
-    };
+    // A tree that does not exist has no members.
+    let root = |uuid: &String| provider(&reader, uuid).map(|p| root_of(&reader, &p)).unwrap_or_default();
+    let tree = filter.tree.as_ref().map(root);
     let mut found = match (&filter.uuid, &filter.name) {
         (Some(uuid), _) => reader.get(&PROVIDERS, uuid).into_iter().collect(),
         (None, Some(name)) => reader.find(&PROVIDERS, "name", name),
@@ -177,7 +181,11 @@ pub(crate) async fn create(call: Call) -> Result<Reply> {
     let made = call
         .transact(move |_, tx| {
             if parent.as_ref() == Some(&uuid) {
-                return Err(refuse(&name, &uuid, "parent provider UUID cannot be same as UUID. Please set parent provider UUID to None if there is no parent."));
+                return Err(refuse(
+                    &name,
+                    &uuid,
+                    "parent provider UUID cannot be same as UUID. Please set parent provider UUID to None if there is no parent.",
+                ));
             }
             if let Some(parent) = &parent
                 && find_provider(tx, parent)?.is_none()
@@ -256,9 +264,9 @@ fn reparent(tx: &mut Tx<'_>, cx: &Cx, provider: &mut Provider, parent: Option<&s
 }
 
 pub(crate) async fn update(call: Call) -> Result<Reply> {
-    let uuid = call.param("uuid").to_owned();
+    let (uuid, body) = (call.param("uuid").to_owned(), rest::body(&call)?);
     provider(&call.reader(), &uuid)?;
-    let input = input(&call.cx, rest::body(&call)?, false)?;
+    let input = input(&call.cx, body, false)?;
     let changed = call
         .transact(move |cx, tx| {
             let mut provider = load_provider(tx, &uuid)?;

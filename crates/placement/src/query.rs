@@ -1,16 +1,24 @@
 //! Query parameters that several lists share: resources, traits, aggregates.
-use crate::rest;
-use crate::rows::{knows_class, knows_trait};
+use crate::{
+    rest,
+    rows::{knows_class, knows_trait},
+    schema,
+};
 use api::{Cx, Error, Result};
 use resource::Reader;
 use std::collections::BTreeSet;
 
 const BAD: &str = "Invalid query string parameters:";
 
-/// 400 for a parameter that is not known at the version.
-pub(crate) fn check_keys(cx: &Cx, known: impl Fn(&str) -> bool) -> Result<()> {
+/// 400: the query is not what it must be.
+pub(crate) fn bad(detail: impl std::fmt::Display) -> Error {
+    Error::bad_request(format!("{BAD} {detail}"))
+}
+
+/// 400 for a parameter that is not known at the version. `pattern` is what names must match where any number is known.
+pub(crate) fn check_keys(cx: &Cx, pattern: Option<&str>, known: impl Fn(&str) -> bool) -> Result<()> {
     match cx.query.keys().find(|k| !known(k)) {
-        Some(other) => Err(Error::bad_request(format!("{BAD} Additional properties are not allowed ('{other}' was unexpected)"))),
+        Some(other) => Err(bad(schema::unexpected(other, pattern))),
         None => Ok(()),
     }
 }
@@ -22,7 +30,7 @@ pub(crate) fn last<'a>(cx: &'a Cx, key: &'a str) -> Option<&'a str> {
 
 pub(crate) fn uuid(cx: &Cx, key: &str) -> Result<Option<String>> {
     match last(cx, key) {
-        Some(text) if !base::id::is_uuid(text) => Err(Error::bad_request(format!("{BAD} '{text}' is not a 'uuid'"))),
+        Some(text) if !base::id::is_uuid(text) => Err(bad(format!("'{text}' is not a 'uuid'"))),
         other => Ok(other.map(str::to_owned)),
     }
 }
@@ -162,7 +170,9 @@ impl Aggregates {
             out.add(text)?;
         }
         if !out.forbidden.is_empty() && !rest::at(cx, 32) {
-            return Err(Error::bad_request(format!("Forbidden {key} parameters are not supported in the specified microversion")));
+            return Err(Error::bad_request(format!(
+                "Forbidden {key} parameters are not supported in the specified microversion"
+            )));
         }
         Ok(out)
     }
@@ -219,7 +229,9 @@ mod tests {
         let has = |names: &[&str]| names.iter().map(|n| (*n).to_owned()).collect::<BTreeSet<String>>();
         assert!(traits.admit(&has(&["A", "D"])));
         assert!(!traits.admit(&has(&["A"])) && !traits.admit(&has(&["A", "B", "C"])) && !traits.admit(&has(&["C"])));
-        for (bad, forbidden, any) in [("!B", false, false), ("in:A", true, false), ("A,,B", true, true), ("in:A,!B", true, true), ("!", true, true)] {
+        for (bad, forbidden, any) in
+            [("!B", false, false), ("in:A", true, false), ("A,,B", true, true), ("in:A,!B", true, true), ("!", true, true)]
+        {
             assert!(Traits::default().add(bad, forbidden, any).is_err(), "{bad}");
         }
     }
@@ -230,7 +242,7 @@ mod tests {
         let mut asked = Aggregates::default();
         asked.add(&format!("in:{a},{b}")).unwrap();
         asked.add(&format!("!{c}")).unwrap();
-        assert!(asked.admit(&[b.clone()]) && !asked.admit(&[b.clone(), c.clone()]) && !asked.admit(&[]));
+        assert!(asked.admit(std::slice::from_ref(&b)) && !asked.admit(&[b, c.clone()]) && !asked.admit(&[]));
         assert!(asked.add("not-one").is_err() && asked.add(&format!("{a},{b}")).is_err());
     }
 }

@@ -12,10 +12,8 @@ use api::{Call, Error, Reply, Result};
 pub(crate) async fn reshape(call: Call) -> Result<Reply> {
     let map = schema::object(rest::body(&call)?, &["inventories", "allocations"], 2)?;
     let given = schema::any_object(&map["inventories"])?;
-    if given.is_empty() {
-        return Err(schema::invalid("{} does not have enough properties"));
-    }
-    schema::only(given, schema::is_uuid_key)?;
+    schema::some(given)?;
+    schema::only(given, Some(schema::UUID_KEY), schema::is_uuid_key)?;
     let wanted = given.iter().map(|(uuid, v)| Ok((uuid.clone(), inventories::read_all(v)?)));
     let wanted = wanted.collect::<Result<Vec<(String, (i64, Inventories))>>>()?;
     let claims = allocations::claims(&call.cx, &map["allocations"])?;
@@ -38,13 +36,16 @@ pub(crate) async fn reshape(call: Call) -> Result<Reply> {
             let mut both = provider.inventories.clone();
             both.extend(new.clone());
             inventories::assign(tx, provider, &both).map_err(refused)?;
-            ledger.touch(uuid);
+            if !new.is_empty() {
+                ledger.count(uuid);
+            }
         }
         ledger.replace(tx, &claims, |_, class| ledger::unknown_class("malformed reshaper data:", class))?;
         for (uuid, (_, new)) in &wanted {
             if let Some(provider) = ledger.get(tx, uuid)? {
                 inventories::assign(tx, provider, new).map_err(refused)?;
             }
+            ledger.count(uuid);
         }
         ledger.save(tx)
     })

@@ -36,7 +36,10 @@ pub(crate) fn body(call: &Call) -> Result<&Value> {
     let media = call.header("content-type").unwrap_or_default();
     let media = media.split(';').next().unwrap_or_default().trim();
     if media.eq_ignore_ascii_case("application/json") {
-        return Ok(call.json());
+        return match call.json() {
+            Value::Null => Err(Error::bad_request("Malformed JSON: the request has no body.")),
+            body => Ok(body),
+        };
     }
     let shown = if media.is_empty() { "None" } else { media };
     Err(Error::unsupported_media(format!("The media type {shown} is not supported, use application/json")))

@@ -2,9 +2,27 @@
 use api::{Error, Map, Result};
 use serde_json::Value;
 
+/// What failed, as a validator says it: the detail, and the keyword of the schema.
+pub(crate) fn failed(keyword: &str, detail: impl std::fmt::Display) -> String {
+    format!("{detail}. Failed validating '{keyword}' in schema")
+}
+
 /// 400: the body is not what it must be.
-pub(crate) fn invalid(detail: impl std::fmt::Display) -> Error {
-    Error::bad_request(format!("JSON does not validate: {detail}"))
+fn invalid(keyword: &str, detail: impl std::fmt::Display) -> Error {
+    Error::bad_request(format!("JSON does not validate: {}", failed(keyword, detail)))
+}
+
+/// Names the field in which the check failed.
+pub(crate) fn within<T>(field: &str, checked: Result<T>) -> Result<T> {
+    checked.map_err(|mut e| {
+        e.message.push_str(&format!("['properties']['{field}']"));
+        e
+    })
+}
+
+/// Without a key that must be there.
+pub(crate) fn missing(key: &str) -> Error {
+    invalid("required", format!("'{key}' is a required property"))
 }
 
 fn shown(value: &Value) -> String {
@@ -16,7 +34,7 @@ fn shown(value: &Value) -> String {
 }
 
 fn not_a(value: &Value, kind: &str) -> Error {
-    invalid(format!("{} is not of type '{kind}'", shown(value)))
+    invalid("type", format!("{} is not of type '{kind}'", shown(value)))
 }
 
 /// An object with any keys.
@@ -28,20 +46,43 @@ pub(crate) fn any_object(value: &Value) -> Result<&Map> {
 pub(crate) fn object<'a>(value: &'a Value, keys: &[&str], required: usize) -> Result<&'a Map> {
     let map = any_object(value)?;
     if let Some(missing) = keys.iter().take(required).find(|k| !map.contains_key(**k)) {
-        return Err(invalid(format!("'{missing}' is a required property")));
+        return Err(self::missing(missing));
     }
-    only(map, |key| keys.contains(&key))?;
+    only(map, None, |key| keys.contains(&key))?;
     Ok(map)
 }
 
-/// No keys but those that suit.
-pub(crate) fn only(map: &Map, suits: impl Fn(&str) -> bool) -> Result<()> {
+/// No keys but those that suit: the named ones, or those that match a pattern.
+pub(crate) fn only(map: &Map, pattern: Option<&str>, suits: impl Fn(&str) -> bool) -> Result<()> {
     match map.keys().find(|k| !suits(k)) {
-        Some(other) => {
-            Err(invalid(format!("Additional properties are not allowed ({} was unexpected)", shown(&other.as_str().into()))))
-        }
+        Some(other) => Err(invalid("additionalProperties", unexpected(other, pattern))),
         None => Ok(()),
     }
+}
+
+/// Words for a key that must not be there.
+pub(crate) fn unexpected(key: &str, pattern: Option<&str>) -> String {
+    let key = shown(&key.into());
+    match pattern {
+        Some(pattern) => format!("{key} does not match any of the regexes: '{pattern}'"),
+        None => format!("Additional properties are not allowed ({key} was unexpected)"),
+    }
+}
+
+/// At least one key.
+pub(crate) fn some(map: &Map) -> Result<()> {
+    if map.is_empty() { Err(invalid("minProperties", "{} does not have enough properties")) } else { Ok(()) }
+}
+
+/// A list with at least one element.
+pub(crate) fn some_list(value: &Value) -> Result<&Vec<Value>> {
+    let list = list(value)?;
+    if list.is_empty() { Err(invalid("minItems", "[] is too short")) } else { Ok(list) }
+}
+
+/// No element twice.
+pub(crate) fn unique(value: &Value) -> Error {
+    invalid("uniqueItems", format!("{} has non-unique elements", shown(value)))
 }
 
 pub(crate) fn list(value: &Value) -> Result<&Vec<Value>> {
@@ -52,8 +93,8 @@ pub(crate) fn list(value: &Value) -> Result<&Vec<Value>> {
 pub(crate) fn text(value: &Value, min: usize, max: usize) -> Result<&str> {
     let text = value.as_str().ok_or_else(|| not_a(value, "string"))?;
     match text.chars().count() {
-        n if n < min => Err(invalid(format!("{} is too short: Failed validating 'minLength'", shown(value)))),
-        n if n > max => Err(invalid(format!("{} is too long: Failed validating 'maxLength'", shown(value)))),
+        n if n < min => Err(invalid("minLength", format!("{} is too short", shown(value)))),
+        n if n > max => Err(invalid("maxLength", format!("{} is too long", shown(value)))),
         _ => Ok(text),
     }
 }
@@ -61,12 +102,12 @@ pub(crate) fn text(value: &Value, min: usize, max: usize) -> Result<&str> {
 /// A text that matches what the pattern says.
 pub(crate) fn matching<'a>(value: &'a Value, max: usize, pattern: &str, matches: impl Fn(&str) -> bool) -> Result<&'a str> {
     let found = text(value, 0, max)?;
-    if matches(found) { Ok(found) } else { Err(invalid(format!("{} does not match '{pattern}'", shown(value)))) }
+    if matches(found) { Ok(found) } else { Err(invalid("pattern", format!("{} does not match '{pattern}'", shown(value)))) }
 }
 
 pub(crate) fn uuid(value: &Value) -> Result<&str> {
     let found = text(value, 0, usize::MAX)?;
-    if base::id::is_uuid(found) { Ok(found) } else { Err(invalid(format!("{} is not a 'uuid'", shown(value)))) }
+    if base::id::is_uuid(found) { Ok(found) } else { Err(invalid("format", format!("{} is not a 'uuid'", shown(value)))) }
 }
 
 /// A whole number between these; `1.0` counts as one.
@@ -74,11 +115,12 @@ pub(crate) fn int(value: &Value, min: i64, max: i64) -> Result<i64> {
     let whole = |f: f64| (f.fract() == 0.0 && f.abs() < 9e15).then_some(f as i64);
     let number = value.as_i64().or_else(|| value.as_f64().and_then(whole));
     // Beyond 64 bits it is a number still, only too large or too small.
-    let number = number.or_else(|| value.is_number().then(|| value.as_f64()).flatten().filter(|f| f.fract() == 0.0).map(|f| f as i64));
+    let number =
+        number.or_else(|| value.is_number().then(|| value.as_f64()).flatten().filter(|f| f.fract() == 0.0).map(|f| f as i64));
     match number {
         None => Err(not_a(value, "integer")),
-        Some(n) if n < min => Err(invalid(format!("{} is less than the minimum of {min}", shown(value)))),
-        Some(n) if n > max => Err(invalid(format!("{} is greater than the maximum of {max}", shown(value)))),
+        Some(n) if n < min => Err(invalid("minimum", format!("{} is less than the minimum of {min}", shown(value)))),
+        Some(n) if n > max => Err(invalid("maximum", format!("{} is greater than the maximum of {max}", shown(value)))),
         Some(n) => Ok(n),
     }
 }
@@ -86,12 +128,16 @@ pub(crate) fn int(value: &Value, min: i64, max: i64) -> Result<i64> {
 pub(crate) fn number(value: &Value, max: f64) -> Result<f64> {
     match value.as_f64() {
         None => Err(not_a(value, "number")),
-        Some(n) if n > max => Err(invalid(format!("{} is greater than the maximum of {max}", shown(value)))),
+        Some(n) if n > max => Err(invalid("maximum", format!("{} is greater than the maximum of {max}", shown(value)))),
         Some(n) => Ok(n),
     }
 }
 
 /// Keys of 36 hex digits and dashes: how uuids are checked where they are keys.
+pub(crate) const UUID_KEY: &str = "^[0-9a-fA-F-]{36}$";
+/// Names of resource classes, traits and types of consumers.
+pub(crate) const SYMBOL: &str = "^[A-Z0-9_]+$";
+
 pub(crate) fn is_uuid_key(key: &str) -> bool {
     key.len() == 36 && key.bytes().all(|b| b.is_ascii_hexdigit() || b == b'-')
 }

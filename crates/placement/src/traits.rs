@@ -43,7 +43,7 @@ impl Names {
 
 pub(crate) fn list(call: &Call) -> Result<Reply> {
     let (cx, reader) = (&call.cx, call.reader());
-    query::check_keys(cx, |key| matches!(key, "name" | "associated"))?;
+    query::check_keys(cx, None, |key| matches!(key, "name" | "associated"))?;
     let names = Names::read(query::last(cx, "name"))?;
     let associated = match query::last(cx, "associated").map(str::to_ascii_lowercase).as_deref() {
         None => None,

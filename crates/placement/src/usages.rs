@@ -2,9 +2,10 @@
 use crate::{
     TOTAL_USAGES, query, rest,
     rows::{ALLOCATIONS, Amounts, Consumer, provider},
+    schema,
     standard::is_symbol,
 };
-use api::{Call, Error, Map, Reply, Result};
+use api::{Call, Map, Reply, Result};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
@@ -20,9 +21,8 @@ pub(crate) fn of_provider(call: &Call) -> Result<Reply> {
 
 fn text<'a>(call: &'a Call, key: &'a str) -> Result<Option<&'a str>> {
     match query::last(&call.cx, key) {
-        Some(v) if v.is_empty() || v.chars().count() > 255 => {
-            Err(Error::bad_request(format!("Invalid query string parameters: {key} must have 1 to 255 characters.")))
-        }
+        Some("") => Err(query::bad(schema::failed("minLength", format!("{key} '' is too short")))),
+        Some(v) if v.chars().count() > 255 => Err(query::bad(schema::failed("maxLength", format!("{key} is too long")))),
         other => Ok(other),
     }
 }
@@ -33,15 +33,13 @@ pub(crate) fn total(call: &Call) -> Result<Reply> {
     let by_type = rest::at(&call.cx, 38);
     let asked: Map = query::last(&call.cx, "project_id").map(|p| ("project_id".to_owned(), p.into())).into_iter().collect();
     call.require(TOTAL_USAGES.0, Some(&asked))?;
-    query::check_keys(&call.cx, |key| matches!(key, "project_id" | "user_id") || (by_type && key == "consumer_type"))?;
-    let missing = || Error::bad_request("Invalid query string parameters: 'project_id' is a required property");
+    query::check_keys(&call.cx, None, |key| matches!(key, "project_id" | "user_id") || (by_type && key == "consumer_type"))?;
+    let missing = || query::bad("'project_id' is a required property");
     let project = text(call, "project_id")?.ok_or_else(missing)?;
     let user = text(call, "user_id")?;
     let kind = text(call, "consumer_type")?;
     if let Some(kind) = kind.filter(|k| !is_symbol(k) && !k.starts_with("all") && *k != UNKNOWN) {
-        return Err(Error::bad_request(format!(
-            "Invalid query string parameters: '{kind}' does not match '^[A-Z0-9_]+$|^all|^unknown$'"
-        )));
+        return Err(query::bad(format!("'{kind}' does not match '^[A-Z0-9_]+$|^all|^unknown$'")));
     }
     let rows = call.reader().find(&ALLOCATIONS, "project", project);
     let mut groups: BTreeMap<String, (i64, Amounts)> = BTreeMap::new();

@@ -18,8 +18,7 @@ use std::{
 };
 use store::{Index, Table};
 
-pub(super) static PORTS: Table =
-    Table { name: "network/ports", indexes: &[Index { name: "device_id", path: "/device_id" }] };
+pub(super) static PORTS: Table = Table { name: "network/ports", indexes: &[Index { name: "device_id", path: "/device_id" }] };
 static NETWORKS: Table = Table { name: "network/networks", indexes: &[] };
 static SUBNETS: Table = Table { name: "network/subnets", indexes: &[] };
 static GROUPS: Table = Table { name: "network/security_groups", indexes: &[] };
@@ -64,7 +63,7 @@ impl<'a> Look<'a> {
 /// Where a server is.
 pub(super) enum Place {
     /// On a host that shall have it.
-    On { host: String, built: Built },
+    On { host: String, built: Box<Built> },
     /// On a host that shall not have it any more.
     Leaving { host: String },
     /// On no host, or not there at all.
@@ -93,11 +92,8 @@ pub(super) fn server(reader: &Reader<'_>, id: &str) -> Place {
     }
     let Some(root) = &server.root else { return Place::Nowhere };
     let mut look = Look::new(reader);
-    let root = RootDisk {
-        image: image(root),
-        size_gib: u64::try_from(server.flavor.disk).unwrap_or(0),
-        generation: server.generation,
-    };
+    let root =
+        RootDisk { image: image(root), size_gib: u64::try_from(server.flavor.disk).unwrap_or(0), generation: server.generation };
     let interfaces = interfaces(&mut look, &server);
     let user_data = look.get(&USER_DATA, id).map(|r| r.text("data").to_owned()).filter(|d| !d.is_empty());
     let zone = crate::zones::zone_of(reader, &host);
@@ -128,7 +124,7 @@ pub(super) fn server(reader: &Reader<'_>, id: &str) -> Place {
         properties: properties(server.root.as_ref(), &server.flavor),
     };
     let networks = interfaces.into_iter().map(|i| i.network_id).collect();
-    Place::On { host, built: Built { assignment, networks, sources: look.seen } }
+    Place::On { host, built: Box::new(Built { assignment, networks, sources: look.seen }) }
 }
 
 fn image(copy: &ImageCopy) -> ImageRef {

@@ -1,44 +1,63 @@
-//! What a guest may read of itself: the OpenStack and EC2 trees of the metadata service and the config drive. Pure.
-use crate::{common::text, resources::Server};
-use api::Map;
+//! What a guest may read about itself: OpenStack's `meta_data.json` and `network_data.json`, and EC2's tree. Pure.
+//!
+//! The forms are Nova's newest; cloud-init and its like read them.
+use crate::resources::Server;
 use assign::GuestData;
+use resource::Object;
 use serde_json::{Value, json};
-use std::collections::BTreeMap;
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+};
 
-/// A port with what its network says of it.
-pub(super) struct Plug {
-    pub(super) port: Map,
-    pub(super) tag: Option<String>,
-    pub(super) mtu: u16,
-    /// Subnets of its fixed addresses, by id.
-    pub(super) subnets: BTreeMap<String, Map>,
-    pub(super) floating: Vec<String>,
-    pub(super) groups: Vec<String>,
-}
-
-impl Plug {
-    fn fixed(&self) -> impl Iterator<Item = (&str, Option<&Map>)> {
-        let list = self.port.get("fixed_ips").and_then(Value::as_array);
-        list.into_iter().flatten().filter_map(|f| {
-            let subnet = f.get("subnet_id").and_then(Value::as_str).and_then(|s| self.subnets.get(s));
-            Some((f.get("ip_address")?.as_str()?, subnet))
-        })
-    }
-}
-
+/// A server and what else its guest is told.
 pub(super) struct Guest<'a> {
     pub(super) id: &'a str,
-    pub(super) project_id: &'a str,
-    pub(super) server: &'a Server,
+    pub(super) server: &'a Object<Server>,
     pub(super) zone: &'a str,
+    /// Base64, as the user gave it.
     pub(super) user_data: Option<String>,
-    pub(super) plugs: &'a [Plug],
+    pub(super) interfaces: &'a [Interface],
+    /// Names of security groups.
+    pub(super) groups: &'a [String],
+}
+
+/// An interface as its guest should set it up.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Interface {
+    pub(super) port_id: String,
+    pub(super) network_id: String,
+    pub(super) mac: String,
+    pub(super) mtu: u16,
+    pub(super) tag: Option<String>,
+    pub(super) addresses: Vec<Address>,
+    pub(super) floating: Vec<String>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Address {
+    pub(super) ip: String,
+    pub(super) subnet: Option<Subnet>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Subnet {
+    /// 4 or 6.
+    pub(super) version: u8,
+    pub(super) cidr: String,
+    pub(super) gateway: Option<String>,
+    pub(super) dhcp: bool,
+    /// `slaac`, `dhcpv6-stateless`, `dhcpv6-stateful`.
+    pub(super) mode: Option<String>,
+    pub(super) dns: Vec<String>,
+    /// Destination and next hop.
+    pub(super) routes: Vec<(String, String)>,
 }
 
 pub(super) fn data(guest: &Guest<'_>) -> GuestData {
     GuestData {
         meta_data: meta_data(guest),
-        network_data: network_data(guest.plugs),
+        network_data: network_data(guest.interfaces),
         user_data: guest.user_data.clone(),
         vendor_data: json!({}),
         ec2: ec2(guest),
@@ -46,157 +65,120 @@ pub(super) fn data(guest: &Guest<'_>) -> GuestData {
 }
 
 fn meta_data(guest: &Guest<'_>) -> Value {
-    let s = guest.server;
-    let devices: Vec<Value> = guest
-        .plugs
-        .iter()
-        .filter_map(|p| Some(json!({ "type": "nic", "bus": "none", "mac": text(&p.port, "mac_address"), "tags": [p.tag.as_ref()?] })))
-        .collect();
+    let server = guest.server;
     let mut out = crate::common::map(json!({
-        "uuid": guest.id, "name": s.name, "hostname": s.hostname, "availability_zone": guest.zone, "launch_index": s.launch_index,
-        "project_id": guest.project_id, "random_seed": s.seed, "devices": devices, "dedicated_cpus": [],
+        "uuid": guest.id, "hostname": server.hostname, "name": server.name, "launch_index": server.launch_index,
+        "availability_zone": guest.zone, "project_id": server.project_id(), "random_seed": server.seed,
+        "devices": devices(guest.interfaces), "dedicated_cpus": [],
     }));
-    if !s.metadata.is_empty() {
-        out.insert("meta".into(), json!(s.metadata));
+    if !server.metadata.is_empty() {
+        out.insert("meta".into(), json!(server.metadata));
     }
-    if let Some(key) = &s.key {
+    if let Some(key) = &server.key {
         out.insert("public_keys".into(), json!({ &key.name: key.public_key }));
         out.insert("keys".into(), json!([{ "name": key.name, "type": key.kind, "data": key.public_key }]));
     }
     out.into()
 }
 
-fn netmask(cidr: &str) -> String {
-    cidr.parse::<ipnet::IpNet>().map(|n| n.netmask().to_string()).unwrap_or_default()
+/// Interfaces that the user tagged; where they are on the guest's bus is for the guest to find by MAC.
+fn devices(interfaces: &[Interface]) -> Vec<Value> {
+    let tagged = interfaces.iter().filter_map(|i| Some((i, i.tag.as_ref()?)));
+    let device = |(i, tag): (&Interface, &String)| json!({ "type": "nic", "bus": "none", "address": "none", "mac": i.mac, "tags": [tag], "vf_trusted": false });
+    tagged.map(device).collect()
 }
 
-fn network_data(plugs: &[Plug]) -> Value {
+/// Nova's form: links, networks on them, and services.
+fn network_data(interfaces: &[Interface]) -> Value {
     let (mut links, mut networks, mut services) = (Vec::new(), Vec::new(), Vec::new());
-    for plug in plugs {
-        let id = text(&plug.port, "id");
-        let link = format!("tap{}", id.get(..11).unwrap_or(id));
+    for interface in interfaces {
+        let link = format!("tap{}", interface.port_id.get(..11).unwrap_or(&interface.port_id));
         links.push(json!({
-            "id": link, "vif_id": id, "type": "ovs", "mtu": plug.mtu, "ethernet_mac_address": text(&plug.port, "mac_address"),
+            "id": link, "vif_id": interface.port_id, "type": "ovs", "mtu": interface.mtu, "ethernet_mac_address": interface.mac,
         }));
-        for (address, subnet) in plug.fixed() {
-            let network = text(&plug.port, "network_id");
-            let mut out = crate::common::map(json!({ "id": format!("network{}", networks.len()), "link": link, "network_id": network }));
-            let (four, Some(subnet)) = (!address.contains(':'), subnet) else { continue };
-            let mode = subnet.get("ipv6_address_mode").and_then(Value::as_str);
-            let family = if four { "ipv4" } else { "ipv6" };
-            let dhcp = crate::common::flag(subnet, "enable_dhcp") && mode.is_none();
-            out.insert("type".into(), if dhcp { format!("{family}_dhcp") } else { mode.map_or(family.to_owned(), |m| format!("{family}_{m}")) }.into());
-            if !dhcp {
-                out.insert("ip_address".into(), address.into());
-                out.insert("netmask".into(), netmask(text(subnet, "cidr")).into());
-                out.insert("routes".into(), routes(subnet, four));
-                let dns: Vec<Value> = name_servers(subnet);
-                out.insert("services".into(), dns.clone().into());
+        for (address, subnet) in interface.addresses.iter().filter_map(|a| Some((&a.ip, a.subnet.as_ref()?))) {
+            let id = format!("network{}", networks.len());
+            networks.push(network(&id, &link, &interface.network_id, address, subnet));
+            let dns = subnet.dns.iter().map(|d| json!({ "type": "dns", "address": d }));
+            for service in dns {
+                if !services.contains(&service) {
+                    services.push(service);
+                }
             }
-            services.extend(name_servers(subnet).into_iter().filter(|s| !services.contains(s)).collect::<Vec<_>>());
-            networks.push(Value::from(out));
         }
     }
     json!({ "links": links, "networks": networks, "services": services })
 }
 
-fn name_servers(subnet: &Map) -> Vec<Value> {
-    let servers = crate::server::request::strings(subnet.get("dns_nameservers"));
-    servers.into_iter().map(|a| json!({ "type": "dns", "address": a })).collect()
+fn network(id: &str, link: &str, network_id: &str, address: &str, subnet: &Subnet) -> Value {
+    let version = subnet.version;
+    let kind = match &subnet.mode {
+        Some(mode) if version == 6 => format!("ipv6_{mode}"),
+        _ if subnet.dhcp => format!("ipv{version}_dhcp"),
+        _ => format!("ipv{version}"),
+    };
+    if kind.ends_with("_dhcp") {
+        return json!({ "id": id, "type": kind, "link": link, "network_id": network_id });
+    }
+    let mut routes = Vec::new();
+    if let Some(gateway) = &subnet.gateway {
+        let all = if version == 4 { "0.0.0.0" } else { "::" };
+        routes.push(json!({ "network": all, "netmask": all, "gateway": gateway }));
+    }
+    for (destination, nexthop) in &subnet.routes {
+        if let Some((network, netmask)) = split(destination) {
+            routes.push(json!({ "network": network, "netmask": netmask, "gateway": nexthop }));
+        }
+    }
+    let services: Vec<Value> = subnet.dns.iter().map(|d| json!({ "type": "dns", "address": d })).collect();
+    json!({
+        "id": id, "type": kind, "link": link, "ip_address": address, "netmask": split(&subnet.cidr).map(|(_, mask)| mask),
+        "routes": routes, "network_id": network_id, "services": services,
+    })
 }
 
-fn routes(subnet: &Map, four: bool) -> Value {
-    let mut out: Vec<Value> = Vec::new();
-    if let Some(gateway) = subnet.get("gateway_ip").and_then(Value::as_str) {
-        let any = if four { "0.0.0.0" } else { "::" };
-        out.push(json!({ "network": any, "netmask": any, "gateway": gateway }));
-    }
-    for route in subnet.get("host_routes").and_then(Value::as_array).into_iter().flatten() {
-        let destination = route["destination"].as_str().unwrap_or_default();
-        let network = destination.split('/').next().unwrap_or_default();
-        out.push(json!({ "network": network, "netmask": netmask(destination), "gateway": route["nexthop"] }));
-    }
-    out.into()
+/// Address and netmask of a CIDR.
+fn split(cidr: &str) -> Option<(String, String)> {
+    let (address, prefix) = cidr.split_once('/')?;
+    let prefix: u32 = prefix.parse().ok()?;
+    let mask = match address.parse().ok()? {
+        IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::from_bits(u32::MAX.checked_shl(32u32.checked_sub(prefix)?).unwrap_or(0))),
+        IpAddr::V6(_) => IpAddr::V6(Ipv6Addr::from_bits(u128::MAX.checked_shl(128u32.checked_sub(prefix)?).unwrap_or(0))),
+    };
+    Some((address.to_owned(), mask.to_string()))
 }
 
-/// The tree below `/latest/meta-data/`.
+/// EC2's tree, path to text. Its short ids are made of the long ones.
 fn ec2(guest: &Guest<'_>) -> BTreeMap<String, String> {
-    let s = guest.server;
-    let addresses: Vec<&str> = guest.plugs.iter().flat_map(|p| p.fixed().map(|(a, _)| a)).collect();
-    let first = addresses.iter().find(|a| !a.contains(':')).copied().unwrap_or_default();
-    let floating = guest.plugs.iter().flat_map(|p| &p.floating).next().cloned().unwrap_or_default();
-    let mut groups: Vec<String> = guest.plugs.iter().flat_map(|p| p.groups.clone()).collect();
-    groups.dedup();
-    let short = |id: &str| id.replace('-', "").chars().take(8).collect::<String>();
-    let mut out: BTreeMap<String, String> = [
-        ("ami-id", format!("ami-{}", short(&s.image_id))),
-        ("ami-launch-index", s.launch_index.to_string()),
-        ("ami-manifest-path", "FIXME".to_owned()),
-        ("block-device-mapping/ami", "vda".to_owned()),
-        ("block-device-mapping/root", "/dev/vda".to_owned()),
-        ("hostname", s.hostname.clone()),
-        ("instance-action", "none".to_owned()),
-        ("instance-id", format!("i-{}", short(guest.id))),
-        ("instance-type", s.flavor.name.clone()),
-        ("local-hostname", s.hostname.clone()),
-        ("local-ipv4", first.to_owned()),
-        ("placement/availability-zone", guest.zone.to_owned()),
-        ("public-hostname", s.hostname.clone()),
-        ("public-ipv4", floating),
-        ("reservation-id", s.reservation_id.clone()),
-        ("security-groups", groups.join("\n")),
-    ]
-    .map(|(k, v)| (k.to_owned(), v))
-    .into();
-    if let Some(key) = &s.key {
-        out.insert("public-keys/0/openssh-key".into(), key.public_key.clone());
+    let server = guest.server;
+    let short = |id: &str| id.chars().filter(char::is_ascii_hexdigit).take(8).collect::<String>();
+    let fixed = guest.interfaces.iter().flat_map(|i| &i.addresses).map(|a| a.ip.as_str()).find(|a| !a.contains(':'));
+    let floating = guest.interfaces.iter().flat_map(|i| &i.floating).next();
+    let mut out = BTreeMap::new();
+    let mut put = |path: &str, text: String| drop(out.insert(path.to_owned(), text));
+    put("ami-id", format!("ami-{:0>8}", short(&server.image_id)));
+    put("ami-launch-index", server.launch_index.to_string());
+    // Nova's own text: there are no manifests.
+    put("ami-manifest-path", "FIXME".to_owned());
+    put("block-device-mapping/ami", "vda".to_owned());
+    put("block-device-mapping/root", "/dev/vda".to_owned());
+    put("hostname", server.hostname.clone());
+    put("instance-action", "none".to_owned());
+    put("instance-id", format!("i-{:0>8}", short(guest.id)));
+    put("instance-type", server.flavor.name.clone());
+    put("local-hostname", server.hostname.clone());
+    put("local-ipv4", fixed.unwrap_or_default().to_owned());
+    put("placement/availability-zone", guest.zone.to_owned());
+    put("public-hostname", server.hostname.clone());
+    put("public-ipv4", floating.cloned().unwrap_or_default());
+    put("reservation-id", server.reservation_id.clone());
+    put("security-groups", guest.groups.join("\n"));
+    if let Some(key) = &server.key {
+        put("public-keys/0/openssh-key", key.public_key.clone());
     }
     out
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::resources::server::KeyCopy;
-
-    fn plug(dhcp: bool) -> Plug {
-        let map = crate::common::map;
-        Plug {
-            port: map(json!({"id": "0123456789abcdef", "network_id": "n", "mac_address": "fa:16:3e:00:00:01",
-                "fixed_ips": [{"subnet_id": "s", "ip_address": "10.0.0.9"}]})),
-            tag: Some("front".into()),
-            mtu: 1442,
-            subnets: [("s".to_owned(), map(json!({"cidr": "10.0.0.0/24", "gateway_ip": "10.0.0.1", "enable_dhcp": dhcp,
-                "dns_nameservers": ["9.9.9.9"], "host_routes": [{"destination": "10.9.0.0/16", "nexthop": "10.0.0.2"}]})))].into(),
-            floating: vec!["203.0.113.5".into()],
-            groups: vec!["default".into()],
-        }
-    }
-
-    #[test]
-    fn network_data_tells_dhcp_or_all_addresses() {
-        let all = network_data(&[plug(true)]);
-        assert_eq!(all["links"][0], json!({"id": "tap0123456789a", "vif_id": "0123456789abcdef", "type": "ovs", "mtu": 1442,
-            "ethernet_mac_address": "fa:16:3e:00:00:01"}));
-        assert_eq!(all["networks"][0], json!({"id": "network0", "link": "tap0123456789a", "network_id": "n", "type": "ipv4_dhcp"}));
-        assert_eq!(all["services"], json!([{"type": "dns", "address": "9.9.9.9"}]));
-        let fixed = network_data(&[plug(false)]);
-        assert_eq!(fixed["networks"][0]["netmask"], "255.255.255.0");
-        assert_eq!(fixed["networks"][0]["routes"], json!([
-            {"network": "0.0.0.0", "netmask": "0.0.0.0", "gateway": "10.0.0.1"},
-            {"network": "10.9.0.0", "netmask": "255.255.0.0", "gateway": "10.0.0.2"}]));
-    }
-
-    #[test]
-    fn the_trees_hold_the_key_and_the_addresses() {
-        let key = KeyCopy { name: "k".into(), kind: "ssh".into(), public_key: "ssh-ed25519 AAAA".into() };
-        let server = Server { name: "web".into(), hostname: "web".into(), key: Some(key), ..Server::default() };
-        let plugs = [plug(true)];
-        let guest = Guest { id: "u-1", project_id: "p", server: &server, zone: "nova", user_data: None, plugs: &plugs };
-        let data = data(&guest);
-        assert_eq!(data.meta_data["public_keys"]["k"], "ssh-ed25519 AAAA");
-        assert_eq!(data.meta_data["devices"][0]["tags"], json!(["front"]));
-        assert_eq!(data.ec2["public-keys/0/openssh-key"], "ssh-ed25519 AAAA");
-        assert_eq!((data.ec2["local-ipv4"].as_str(), data.ec2["public-ipv4"].as_str()), ("10.0.0.9", "203.0.113.5"));
-    }
-}
+#[path = "guest_tests.rs"]
+mod tests;

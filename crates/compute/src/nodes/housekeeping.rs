@@ -95,10 +95,11 @@ impl Nodes {
     }
 
     /// As if the node had reported that the server is gone.
-    async fn end(&self, id: &str, host: &str, why: &'static str) -> Result<()> {
+    pub(super) async fn end(&self, id: &str, host: &str, why: &'static str) -> Result<()> {
         let (cx, id, host) = (self.cx()?, id.to_owned(), host.to_owned());
         let ended = move |tx: &mut store::Tx<'_>| {
-            let Some(mut server) = resource::load_any::<Server>(tx, &id)?.filter(|s| s.host.as_deref() == Some(host.as_str())) else {
+            let Some(mut server) = resource::load_any::<Server>(tx, &id)?.filter(|s| s.host.as_deref() == Some(host.as_str()))
+            else {
                 return Ok(());
             };
             let deleting = server.deleting();

@@ -149,6 +149,7 @@ impl Levels {
             self.depend(Item::Server(id.to_owned()), Sources::new());
             return;
         };
+        let built = *built;
         self.depend(Item::Server(id.to_owned()), built.sources);
         let kept = old.filter(|o| o.host == host && *o.assignment == built.assignment).map(|o| o.assignment);
         let assignment = kept.unwrap_or_else(|| {
@@ -173,7 +174,11 @@ impl Levels {
             }
             if edge {
                 let users = &mut self.networks.entry(network.clone()).or_default().1;
-                if up { users.insert(host.to_owned()) } else { users.remove(host) };
+                if up {
+                    users.insert(host.to_owned())
+                } else {
+                    users.remove(host)
+                };
                 changed.insert(network.clone());
             }
         }
@@ -283,7 +288,10 @@ impl Levels {
     /// What every host has to do.
     #[cfg(test)]
     pub(super) fn now(&self) -> BTreeMap<String, Assignments> {
-        let busy = self.hosts.iter().filter(|(_, h)| !h.now.servers.is_empty() || !h.now.networks.is_empty() || !h.now.snapshots.is_empty());
+        let busy = self
+            .hosts
+            .iter()
+            .filter(|(_, h)| !h.now.servers.is_empty() || !h.now.networks.is_empty() || !h.now.snapshots.is_empty());
         busy.map(|(name, host)| (name.clone(), host.now.clone())).collect()
     }
     /// Keys that are remembered, and for how many things: nothing must be left of what is gone.

@@ -1,273 +1,217 @@
-//! The link between rows and nodes: assignments down, reports up, and questions in between.
+//! Nodes as the compute service sees them: what each has to do, and what each has seen.
 //!
 //! ```text
-//!  rows ──changes──▶ Compiler ──watch──▶ Uplink ─▶ agent          (levels: the newest set is all that counts)
-//!  rows ◀──one transaction per batch── reports ◀─ Uplink
+//!   rows ──changes──▶ levels (what each host has to do) ──watch──▶ agent of the host
+//!    ▲                                                                │
+//!    └───── one transaction per batch ◀── sink ◀── reports ◀──────────┘
 //! ```
-//! Nothing here is truth: assignments are made anew from rows at every start, and a node that was told nothing new goes on as it is.
-//! Heartbeats are not written; a node's row changes when the node does.
-mod compile;
+//! [`Nodes`] follows the view. A change of a row rebuilds only the assignments that were made from it; an assignment that comes out
+//! equal keeps its `Arc`, and a batch of changes gives each host one new set. The first set that an agent gets is complete: an agent
+//! destroys what it knows and is not assigned.
+//!
+//! A server that is being deleted is not assigned any more. Its node destroys it and reports `Gone`; then its row goes with all that
+//! it holds, in one transaction. Two cases have no such report and are settled by [`housekeeping`]: the agent says that it never had
+//! the server, or the node is down for a minute.
+//!
+//! All of this is a cache and may be lost at any instant: rows and agents make it anew.
+mod ask;
+mod build;
 mod deadlines;
+mod effects;
 mod guest;
-mod metadata;
-mod reports;
+mod host;
+mod housekeeping;
+mod levels;
+mod sink;
+mod snapshot;
+mod steps;
+#[cfg(test)]
+mod testbed;
+#[cfg(test)]
+mod tests;
 
-use crate::{
-    common::{next_number, touch},
-    resources::{Node, Server},
-};
-use api::{Call, Cloud, Error, Result};
-use assign::{Agent, Answer, Assignments, Duplex, Pending, Query, QueryError, Report, ReportError, Uplink};
-use auth::{Caller, Role};
-use resource::{Cx, Object, Resource, engine};
-use serde_json::Value;
+pub(crate) use ask::{ask, display};
+
+use api::{Cloud, Cx, Error, Result};
+use assign::{Agent, Assignments, Pending, Report, ReportError, Uplink};
+use base::retry::Backoff;
+use levels::{Item, Levels};
 use std::{
-    collections::{BTreeMap, HashMap},
-    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock},
+    collections::{BTreeSet, HashMap},
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak},
     time::Duration,
 };
-use tokio::{
-    sync::{Notify, watch},
-    task::AbortHandle,
-};
+use store::{Changed, Db};
+use tokio::sync::{broadcast, watch};
 
-/// Until a new node gets its first assignments.
-const FIRST_SET: Duration = Duration::from_secs(30);
-/// A node's answer to a question.
-const ANSWER_TIME: Duration = Duration::from_secs(20);
+/// Assignments built under one look at the rows, so that writers need not wait for all.
+const AT_ONCE: usize = 256;
+const BACKOFF: Backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(5));
 
-/// The nodes that this process serves. Shared with handlers through the state map.
-#[derive(Default)]
+/// The nodes of this process: their assignments, their reports, and the agents to ask.
 pub struct Nodes {
-    cloud: OnceLock<Arc<Cloud>>,
-    links: RwLock<BTreeMap<String, Arc<Link>>>,
-    /// Wakes the compiler when a link came or something was heard of a server that it waits for.
-    poke: Notify,
-    tasks: Mutex<Vec<AbortHandle>>,
-}
-
-/// One connected node.
-pub(crate) struct Link {
-    node_id: String,
-    host: String,
-    assignments: watch::Sender<Arc<Assignments>>,
-    agent: RwLock<Option<Arc<dyn Agent>>>,
-    /// Servers that the node has said anything of, with the epoch.
-    seen: Mutex<HashMap<String, u64>>,
-}
-
-impl Link {
-    fn seen(&self) -> MutexGuard<'_, HashMap<String, u64>> {
-        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Drop for Nodes {
-    fn drop(&mut self) {
-        self.stop();
-    }
+    db: Db,
+    cloud: OnceLock<Weak<Cloud>>,
+    levels: Mutex<Levels>,
+    agents: Mutex<HashMap<String, Arc<dyn Agent>>>,
+    steps: Mutex<steps::Steps>,
+    /// Do the levels hold all rows?
+    ready: watch::Sender<bool>,
 }
 
 impl Nodes {
-    pub fn new() -> Arc<Self> {
-        Arc::new(Self::default())
-    }
-
-    /// Begins to serve nodes from the rows of this cloud. Work ends with [`Nodes::stop`] or with the last owner.
-    pub fn start(self: &Arc<Self>, cloud: Arc<Cloud>) {
-        if self.cloud.set(cloud.clone()).is_err() {
-            return;
-        }
-        let compiler = compile::run(Arc::downgrade(self), cloud.clone());
-        let watchman = deadlines::run(Arc::downgrade(self), cloud);
-        let started = [tokio::spawn(compiler).abort_handle(), tokio::spawn(watchman).abort_handle()];
-        self.tasks.lock().unwrap_or_else(PoisonError::into_inner).extend(started);
-    }
-
-    /// Ends the work of [`Nodes::start`].
-    pub fn stop(&self) {
-        let mut tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
-        tasks.drain(..).for_each(|t| t.abort());
-    }
-
-    /// The id of a host's node: the same after every start.
-    pub fn id_of(host: &str) -> String {
-        base::id::named(&format!("node {host}"))
-    }
-
-    /// Makes or renews the node's row and gives what its agent needs. Call [`Nodes::attach`] when the agent runs.
-    pub async fn register(self: &Arc<Self>, host: &str) -> Result<Arc<dyn Uplink>> {
-        let cloud = self.cloud()?;
-        let (id, name) = (Self::id_of(host), host.to_owned());
-        let node_id = id.clone();
-        cloud
-            .db
-            .transact(move |tx| -> Result<()> {
-                let node: Option<Object<Node>> = resource::load_any(tx, &id)?;
-                let mut node = match node {
-                    Some(node) => node,
-                    None => {
-                        let number = next_number(tx, "nodes");
-                        let body = Node { host: name.clone(), number, ..Node::default() };
-                        Object::new(id.clone(), None, body, tx.now, "register")
-                    }
-                };
-                node.state = "up".to_owned();
-                node.last_seen = tx.now.0;
-                save_node(tx, node)
-            })
-            .await?;
-        let link = Arc::new(Link {
-            node_id: node_id.clone(),
-            host: host.to_owned(),
-            assignments: watch::Sender::new(Arc::default()),
-            agent: RwLock::new(None),
-            seen: Mutex::default(),
-        });
-        // What the agent first sees must be whole: an empty set would make it remove its guests.
-        let mut first = link.assignments.subscribe();
-        self.links.write().unwrap_or_else(PoisonError::into_inner).insert(node_id, link.clone());
-        self.poke.notify_one();
-        match tokio::time::timeout(FIRST_SET, first.changed()).await {
-            Ok(Ok(())) => {}
-            Ok(Err(_)) | Err(_) => return Err(Error::unavailable("The assignments of the node were not ready in time.")),
-        }
-        Ok(Arc::new(Line { nodes: Arc::downgrade(self), link, cloud }))
-    }
-
-    /// Makes the agent of a registered host known, for questions.
-    pub fn attach(&self, host: &str, agent: Arc<dyn Agent>) {
-        if let Some(link) = self.link(&Self::id_of(host)) {
-            *link.agent.write().unwrap_or_else(PoisonError::into_inner) = Some(agent);
-        }
-    }
-
-    /// The node is not connected any more.
-    pub async fn detach(&self, host: &str) -> Result<()> {
-        let id = Self::id_of(host);
-        self.links.write().unwrap_or_else(PoisonError::into_inner).remove(&id);
-        let cloud = self.cloud()?;
-        mark_down(&cloud, id).await
-    }
-
-    fn cloud(&self) -> Result<Arc<Cloud>> {
-        self.cloud.get().cloned().ok_or_else(|| Error::internal("nodes are used before they were started"))
-    }
-    fn link(&self, id: &str) -> Option<Arc<Link>> {
-        self.links.read().unwrap_or_else(PoisonError::into_inner).get(id).cloned()
-    }
-    fn links(&self) -> Vec<Arc<Link>> {
-        self.links.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
-    }
-    fn agent(&self, node_id: &str) -> Option<Arc<dyn Agent>> {
-        self.link(node_id)?.agent.read().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-}
-
-async fn mark_down(cloud: &Cloud, id: String) -> Result<()> {
-    cloud
-        .db
-        .transact(move |tx| -> Result<()> {
-            let node: Option<Object<Node>> = resource::load_any(tx, &id)?;
-            let Some(mut node) = node.filter(|n| n.state != "down") else { return Ok(()) };
-            node.state = "down".to_owned();
-            node.last_seen = tx.now.0;
-            save_node(tx, node)
+    pub fn new(db: Db) -> Arc<Self> {
+        Arc::new(Self {
+            db,
+            cloud: OnceLock::new(),
+            levels: Mutex::default(),
+            agents: Mutex::default(),
+            steps: Mutex::default(),
+            ready: watch::Sender::new(false),
         })
-        .await?;
-    Ok(())
+    }
+
+    /// The line of the agent on that host. Waits until the assignments of all hosts are known, so it needs [`Nodes::run`].
+    pub async fn join(self: &Arc<Self>, host: &str) -> Arc<dyn Uplink> {
+        // The sender is in `self`: it cannot be closed.
+        self.ready.subscribe().wait_for(|ready| *ready).await.ok();
+        let assignments = self.levels().join(host);
+        Arc::new(Line { nodes: Arc::downgrade(self), host: host.to_owned(), assignments })
+    }
+
+    /// Names the agent that answers questions about the host's servers.
+    pub fn attach(&self, host: &str, agent: Arc<dyn Agent>) {
+        lock(&self.agents).insert(host.to_owned(), agent);
+    }
+
+    pub fn agent(&self, host: &str) -> Option<Arc<dyn Agent>> {
+        lock(&self.agents).get(host).cloned()
+    }
+
+    /// The host's agent is gone: its node is down until it reports again.
+    pub async fn lost(&self, host: &str) -> Result<()> {
+        lock(&self.agents).remove(host);
+        self.levels().leave(host);
+        let name = host.to_owned();
+        self.db.transact(move |tx| host::mark_down(tx, &name)).await?;
+        Ok(())
+    }
+
+    /// Keeps the assignments as the rows are, for ever.
+    pub async fn run(self: Arc<Self>, cloud: Arc<Cloud>) {
+        // The cloud holds these nodes among its state: a strong reference would keep both for ever.
+        self.cloud.set(Arc::downgrade(&cloud)).ok();
+        drop(cloud);
+        tokio::join!(self.follow(), self.keep_house(), self.keep_deadlines());
+    }
+
+    async fn follow(&self) {
+        let mut changes = self.db.view.changes();
+        let mut attempt = 0;
+        while let Err(e) = self.db.fresh().await {
+            tracing::warn!(error = %e, "The assignments of nodes wait for the store");
+            tokio::time::sleep(BACKOFF.jittered(attempt)).await;
+            attempt = attempt.saturating_add(1);
+        }
+        self.rebuild().await;
+        self.ready.send_replace(true);
+        loop {
+            match next_batch(&mut changes).await {
+                Batch::Keys(keys) => {
+                    let dirty = {
+                        let (reader, levels) = (self.db.read(), self.levels());
+                        let mut dirty = BTreeSet::new();
+                        keys.iter().for_each(|key| levels.touched_by(&reader, key, &mut dirty));
+                        dirty
+                    };
+                    self.apply(dirty).await;
+                }
+                Batch::Lagged => self.rebuild().await,
+                Batch::Closed => return,
+            }
+        }
+    }
+
+    /// Looks at every row.
+    async fn rebuild(&self) {
+        let all = {
+            let reader = self.db.read();
+            self.levels().everything(&reader)
+        };
+        self.apply(all).await;
+    }
+
+    /// Builds anew what may have changed, then tells each host once.
+    async fn apply(&self, dirty: BTreeSet<Item>) {
+        let dirty: Vec<Item> = dirty.into_iter().collect();
+        for some in dirty.chunks(AT_ONCE) {
+            {
+                let reader = self.db.read();
+                self.levels().apply(&reader, some);
+            }
+            tokio::task::yield_now().await;
+        }
+        self.levels().publish();
+    }
+
+    fn levels(&self) -> MutexGuard<'_, Levels> {
+        lock(&self.levels)
+    }
+
+    /// A context for what reports cause: nobody asks, the administrator's rules apply.
+    fn cx(&self) -> Result<Cx> {
+        let cloud = self.cloud.get().and_then(Weak::upgrade);
+        let cloud = cloud.ok_or_else(|| Error::unavailable("The controller starts or ends; try again."))?;
+        let admin = auth::Role { id: "admin".into(), name: "admin".to_owned() };
+        Ok(cloud.cx(Arc::new(auth::Caller::internal(vec![admin], "")), ""))
+    }
 }
 
-pub(crate) fn save_node(tx: &mut store::Tx<'_>, node: Object<Node>) -> Result<()> {
-    let id = node.id.clone();
-    let mut map = node.into_map()?;
-    touch(&mut map, tx.now, "node");
-    tx.put(&Node::DEF.table, &id, Value::Object(map));
-    Ok(())
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The service itself as a caller, for work that no request asked for.
-pub(crate) fn service_cx(cloud: &Cloud, request_id: &str) -> Cx {
-    let admin = Role { id: "admin".into(), name: "admin".to_owned() };
-    cloud.cx(Arc::new(Caller::internal(vec![admin], "nova")), request_id)
+enum Batch {
+    Keys(BTreeSet<Arc<str>>),
+    Lagged,
+    Closed,
 }
 
-/// What an agent of this process sees of its controller.
+/// What changed since, all of it at once.
+async fn next_batch(changes: &mut broadcast::Receiver<Changed>) -> Batch {
+    use broadcast::error::{RecvError, TryRecvError};
+    let mut keys: BTreeSet<Arc<str>> = match changes.recv().await {
+        Ok(changed) => changed.keys.iter().cloned().collect(),
+        Err(RecvError::Lagged(_)) => return Batch::Lagged,
+        Err(RecvError::Closed) => return Batch::Closed,
+    };
+    loop {
+        match changes.try_recv() {
+            Ok(changed) => keys.extend(changed.keys.iter().cloned()),
+            Err(TryRecvError::Empty | TryRecvError::Closed) => return Batch::Keys(keys),
+            Err(TryRecvError::Lagged(_)) => return Batch::Lagged,
+        }
+    }
+}
+
+/// What an agent in this process holds of its controllers.
 struct Line {
-    nodes: std::sync::Weak<Nodes>,
-    link: Arc<Link>,
-    cloud: Arc<Cloud>,
+    nodes: Weak<Nodes>,
+    host: String,
+    assignments: watch::Receiver<Arc<Assignments>>,
 }
 
 impl Uplink for Line {
     fn assignments(&self) -> watch::Receiver<Arc<Assignments>> {
-        let mut receiver = self.link.assignments.subscribe();
-        receiver.mark_changed();
-        receiver
+        self.assignments.clone()
     }
     fn report(&self, reports: Vec<Report>) -> Pending<'_, Result<(), ReportError>> {
         Box::pin(async move {
-            {
-                let mut seen = self.link.seen();
-                for report in &reports {
-                    if let Report::Server(r) = report {
-                        seen.insert(r.id.clone(), r.epoch);
-                    }
-                }
-            }
-            if let Some(nodes) = self.nodes.upgrade() {
-                nodes.poke.notify_one();
-            }
-            reports::apply(&self.cloud, &self.link.node_id, reports).await.map_err(|e| ReportError(e.to_string()))
+            let nodes = self.nodes.upgrade().ok_or_else(|| ReportError("the controller is shutting down".to_owned()))?;
+            nodes.take(&self.host, reports).await.map_err(|e| match e.context {
+                Some(context) => ReportError(format!("{} ({context})", e.message)),
+                None => ReportError(e.message),
+            })
         })
     }
 }
-
-fn explained(e: QueryError, server: &Object<Server>) -> Error {
-    match e {
-        QueryError::NotHere(_) => Error::conflict(format!("Instance {} is not ready", server.id)),
-        QueryError::Unreachable(_) => Error::conflict(format!("Compute service of {} is unavailable at this time.", server.host.clone().unwrap_or_default())),
-        QueryError::Failed { .. } => Error::conflict(format!("Instance {} is not ready", server.id)).context(e.to_string()),
-    }
-}
-
-fn agent_of(call: &Call, server: &Object<Server>) -> Result<Arc<dyn Agent>> {
-    let nodes = call.cx.state::<Nodes>()?;
-    let agent = server.node_id.as_deref().and_then(|id| nodes.agent(id));
-    agent.ok_or_else(|| explained(QueryError::Unreachable(server.host.clone().unwrap_or_default()), server))
-}
-
-/// Asks the server's node.
-pub(crate) async fn ask(call: &Call, server: &Object<Server>, query: Query) -> Result<Answer> {
-    let agent = agent_of(call, server)?;
-    match tokio::time::timeout(ANSWER_TIME, agent.query(query)).await {
-        Ok(answer) => answer.map_err(|e| explained(e, server)),
-        Err(_) => Err(Error::unavailable("The server's node did not answer in time; try again.")),
-    }
-}
-
-/// Opens the server's display.
-pub(crate) async fn display(call: &Call, server: &Object<Server>) -> Result<Box<dyn Duplex>> {
-    let agent = agent_of(call, server)?;
-    match tokio::time::timeout(ANSWER_TIME, agent.vnc(&server.id)).await {
-        Ok(display) => display.map_err(|e| explained(e, server)),
-        Err(_) => Err(Error::unavailable("The server's node did not answer in time; try again.")),
-    }
-}
-
-/// Finishes a deletion whose node has nothing more to say.
-pub(crate) async fn finish_deletion(cloud: &Arc<Cloud>, id: &str, why: &'static str) -> Result<()> {
-    let (cx, id) = (service_cx(cloud, "finish-deletion"), id.to_owned());
-    cloud
-        .db
-        .transact(move |tx| -> Result<()> {
-            let server: Option<Object<Server>> = resource::load_any(tx, &id)?;
-            let Some(server) = server.filter(Object::deleting) else { return Ok(()) };
-            tracing::info!(server = id, why, "A server's deletion is finished");
-            engine::tell(tx, &id, &cx.request_id, why);
-            crate::server::records::remove(tx, &cx, server)
-        })
-        .await?;
-    Ok(())
-}
-

@@ -86,7 +86,9 @@ impl Steps {
     pub(super) fn slow(&mut self, now: Instant) -> Vec<Told> {
         let mut out = Vec::new();
         for (id, work) in &mut self.0 {
-            let Some((step, _)) = work.steps.last().filter(|(_, at)| now.saturating_duration_since(*at) >= SLOW) else { continue };
+            let Some((step, _)) = work.steps.last().filter(|(_, at)| now.saturating_duration_since(*at) >= SLOW) else {
+                continue;
+            };
             if !std::mem::replace(&mut work.told_step, true) {
                 let text = format!("Node {}: {step}", work.host);
                 out.push(Told { host: work.host.clone(), server: id.clone(), epoch: work.epoch, text });

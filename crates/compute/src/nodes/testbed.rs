@@ -74,7 +74,8 @@ pub(super) struct Has(pub(super) Vec<String>);
 impl Agent for Has {
     fn query(&self, query: Query) -> Pending<'_, Result<Answer, QueryError>> {
         let (Query::ConsoleLog { server_id, .. } | Query::Diagnostics { server_id }) = query;
-        let answer = if self.0.contains(&server_id) { Ok(Answer::Text(String::new())) } else { Err(QueryError::NotHere(server_id)) };
+        let answer =
+            if self.0.contains(&server_id) { Ok(Answer::Text(String::new())) } else { Err(QueryError::NotHere(server_id)) };
         Box::pin(async { answer })
     }
     fn vnc(&self, server_id: &str) -> Pending<'_, Result<Box<dyn Duplex>, QueryError>> {

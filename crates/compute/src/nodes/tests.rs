@@ -5,18 +5,15 @@ use super::{
     testbed::{Bed, Has, host_report, images, network_rows, of_server, port_row, ports, report, server_row, servers, until},
 };
 use crate::{
-    common::{ALLOCATIONS, DELETED, PROVIDERS, SNAPSHOTS, USER_DATA},
+    common::{ALLOCATIONS, CONSOLES, DELETED, PROVIDERS, SNAPSHOTS, USER_DATA},
     resources::Node,
 };
 use assign::{Assignments, BlobInfo, GuestState, HostReport, Report, ServerReport, SnapshotReport, Uplink};
+use base::Clock as _;
 use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
 use resource::{Resource, engine};
 use serde_json::{Value, json};
-use std::{
-    collections::BTreeSet,
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 use store::Table;
 use tokio::sync::watch;
 
@@ -169,14 +166,22 @@ fn random_rows(rng: &mut StdRng) -> Rows {
         7 => network_rows(&n),
         8 => row(ports(), &format!("meta-{n}"), Value::Null),
         9 => row(networks, &n, json!({"id": n, "mtu": 1400 + value})),
-        10 => row(subnets, &format!("sub-{n}"), if value == 0 { Value::Null } else { json!({"cidr": format!("10.0.0.0/2{value}")}) }),
+        10 => row(
+            subnets,
+            &format!("sub-{n}"),
+            if value == 0 { Value::Null } else { json!({"cidr": format!("10.0.0.0/2{value}")}) },
+        ),
         11 => {
             let fip = json!({"port_id": port, "floating_ip_address": format!("203.0.113.{value}")});
             let mut rows = row(floating, "f", if value == 0 { Value::Null } else { fip });
             rows.extend(row(groups, "sg", json!({"name": format!("group {value}")})));
             rows
         }
-        _ => row(&SNAPSHOTS, &format!("image-{s}"), if value == 0 { Value::Null } else { json!({"server_id": s, "format": "raw"}) }),
+        _ => row(
+            &SNAPSHOTS,
+            &format!("image-{s}"),
+            if value == 0 { Value::Null } else { json!({"server_id": s, "format": "raw"}) },
+        ),
     }
 }
 
@@ -312,7 +317,8 @@ async fn a_host_becomes_a_node_and_a_provider() {
     assert_eq!((node.text("host"), node.text("state"), node.field("number")), ("a", "up", &json!(1)));
     let provider = bed.row(&PROVIDERS, &id).unwrap();
     assert_eq!((provider.text("name"), provider.field("generation"), provider.text("uuid")), ("a", &json!(0), id.as_str()));
-    let memory = json!({"reserved": 512, "min_unit": 1, "step_size": 1, "allocation_ratio": 1.0, "total": 8192, "max_unit": 8192});
+    let memory =
+        json!({"reserved": 512, "min_unit": 1, "step_size": 1, "allocation_ratio": 1.0, "total": 8192, "max_unit": 8192});
     assert_eq!(provider.field("inventories")["MEMORY_MB"], memory);
     assert_eq!(provider.field("inventories")["VCPU"]["allocation_ratio"], 16.0);
     assert!(provider.field("traits").as_array().unwrap().contains(&"COMPUTE_NODE".into()));
@@ -378,6 +384,27 @@ async fn a_deletion_ends_when_the_node_is_down_for_a_minute() {
     until("the server goes without its node", || bed.server("s1").is_none()).await;
 }
 
+#[tokio::test]
+async fn what_passes_its_deadline_ends() {
+    let bed = Bed::start().await;
+    let (line, _seen) = bed.join("a").await;
+    line.report(vec![Report::Host(host_report())]).await.unwrap();
+    bed.put(one("s1", "a").into_iter().chain(one("s2", "a")).collect()).await;
+    let deadline = bed.clock.now().plus(Duration::from_secs(100)).0;
+    for id in ["s1", "s2"] {
+        bed.change(id, move |row| drop(row.insert("deadline".into(), deadline.into()))).await;
+    }
+    bed.change("s2", |row| drop(row.insert("deleting".into(), true.into()))).await;
+    bed.put(vec![(&CONSOLES, "old".into(), json!({"server_id": "s1", "expires_at": deadline}))]).await;
+    bed.clock.advance(Duration::from_secs(101));
+    let over = || bed.server("s2").is_none() && bed.server("s1").is_some_and(|s| s.vm_state == "error");
+    until("both servers end", over).await;
+    until("the token is cleared away", || bed.row(&CONSOLES, "old").is_none()).await;
+    let server = bed.server("s1").unwrap();
+    assert_eq!((server.task_state.as_deref(), server.deadline), (None, None));
+    assert!(bed.story("s1").last().unwrap().starts_with("Failed: "), "{:?}", bed.story("s1"));
+}
+
 fn blob() -> BlobInfo {
     BlobInfo { blob: "512".into(), checksum: "md5".into(), size: 9, virtual_size: Some(10), format: "qcow2".into() }
 }
@@ -437,7 +464,10 @@ async fn a_shelved_server_leaves_its_node_and_keeps_its_image() {
     until("it is taken from its node", || seen.borrow_and_update().servers.is_empty()).await;
     line.report(of_server(report("s1", GuestState::Gone))).await.unwrap();
     let server = bed.server("s1").unwrap();
-    assert_eq!((server.vm_state.as_str(), server.host.as_deref(), server.task_state.as_deref()), ("shelved_offloaded", None, None));
+    assert_eq!(
+        (server.vm_state.as_str(), server.host.as_deref(), server.task_state.as_deref()),
+        ("shelved_offloaded", None, None)
+    );
     assert_eq!(server.shelved_image.as_deref(), Some("img1"));
     assert!(bed.row(&ALLOCATIONS, "s1").is_none());
     assert_eq!(bed.row(ports(), "port-s1").unwrap().text("binding:host_id"), "");

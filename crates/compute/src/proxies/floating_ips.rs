@@ -78,7 +78,7 @@ async fn pools(call: Call) -> Result<Reply> {
     Ok(Reply::ok(json!({ "floating_ip_pools": external.map(|n| json!({ "name": n.text("name") })).collect::<Vec<_>>() })))
 }
 
-pub(crate) fn routes() -> Vec<Route> {
+pub(super) fn routes() -> Vec<Route> {
     let rule = |name, text| Access::Rule(name, text);
     vec![
         Route::new("GET", "/v2.1/os-floating-ip-pools", rule("os_compute_api:os-floating-ip-pools", "reader"), pools).until("2.35"),

@@ -13,12 +13,14 @@ const ALL: Shape = Shape::Object(&[req("metadata", &shape::METADATA)]);
 const ONE: Shape = Shape::Object(&[req("meta", &shape::METADATA)]);
 
 async fn list(call: Call) -> Result<Reply> {
-    Ok(Reply::ok(json!({ "metadata": images::metadata(object(&images::look(&call)?)) })))
+    let row = images::look(&call)?;
+    Ok(Reply::ok(json!({ "metadata": images::metadata(object(&row)) })))
 }
 
 async fn show(call: Call) -> Result<Reply> {
     let key = call.param("key");
-    match images::metadata(object(&images::look(&call)?)).get(key) {
+    let row = images::look(&call)?;
+    match images::metadata(object(&row)).get(key) {
         Some(value) => Ok(Reply::ok(json!({ "meta": { key: value } }))),
         None => Err(Error::not_found("The resource could not be found.")),
     }

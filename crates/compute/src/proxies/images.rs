@@ -1,13 +1,14 @@
-//! `images`: until 2.35, their metadata until 2.38.
+//! Images through the old road (Nova api-ref, `images`, until 2.35): the image service's rows in Nova's shape.
+use super::page;
 use crate::{
-    common::{elevated, flag, foreign, foreign_all, id_of, int, map, object, seconds, text, touch},
-    quota,
+    common::{flag, foreign, foreign_all, id_of, int, map, object, seconds, text},
     server::view::link_pair,
-    shape::{self, Shape, req},
 };
-use api::{Access, Call, Error, Map, Reply, Result, Route};
+use api::{Access, Call, Cx, Error, Map, Reply, Result, Route};
 use resource::engine;
 use serde_json::{Value, json};
+use std::sync::Arc;
+use store::Row;
 
 fn status(row: &Map) -> &'static str {
     match text(row, "status") {
@@ -19,7 +20,8 @@ fn status(row: &Map) -> &'static str {
     }
 }
 
-fn properties(row: &Map) -> Map {
+/// What Nova called an image's metadata.
+pub(super) fn metadata(row: &Map) -> Map {
     row.get("properties").and_then(Value::as_object).cloned().unwrap_or_default()
 }
 
@@ -41,21 +43,39 @@ fn view(call: &Call, row: &Map) -> Map {
     let mut out = brief(call, row);
     let status = status(row);
     let updated = if row.get("updated_at").is_some_and(Value::is_i64) { "updated_at" } else { "created_at" };
-    let properties = properties(row);
+    let properties = metadata(row);
     out.extend(map(json!({
         "status": status, "created": seconds(row, "created_at"), "updated": seconds(row, updated), "minDisk": int(row, "min_disk"),
         "minRam": int(row, "min_ram"), "progress": match status { "ACTIVE" => 100, "SAVING" => 50, _ => 0 },
-        "OS-EXT-IMG-SIZE:size": int(row, "size"),
+        "OS-EXT-IMG-SIZE:size": row.get("size"),
     })));
     if let Some(server) = properties.get("instance_uuid").and_then(Value::as_str) {
         out.insert("server".into(), json!({ "id": server, "links": link_pair(&call.cx, "servers", server) }));
+    }
+    if let Some(auto) = properties.get("auto_disk_config").and_then(crate::shape::as_bool) {
+        out.insert("OS-DCF:diskConfig".into(), if auto { "AUTO" } else { "MANUAL" }.into());
     }
     out.insert("metadata".into(), properties.into());
     out
 }
 
+/// Is it among those that the image service lists for the caller without being asked?
+fn is_listed(cx: &Cx, row: &Map) -> bool {
+    let mine = cx.caller.project_id().is_some_and(|p| text(row, "project_id") == p);
+    let accepted = || {
+        let members = row.get("members").and_then(Value::as_array);
+        members.into_iter().flatten().any(|m| m["member_id"].as_str() == cx.caller.project_id() && m["status"] == "accepted")
+    };
+    let theirs = match text(row, "visibility") {
+        "public" => true,
+        "shared" => accepted(),
+        _ => false,
+    };
+    !flag(row, "os_hidden") && (mine || theirs || cx.is_admin())
+}
+
 fn passes(row: &Map, key: &str, value: &str) -> Result<bool> {
-    let property = |name: &str| properties(row).get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
+    let property = |name: &str| metadata(row).get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
     Ok(match key {
         "name" => text(row, "name") == value,
         "status" => status(row).eq_ignore_ascii_case(value),
@@ -78,156 +98,80 @@ fn passes(row: &Map, key: &str, value: &str) -> Result<bool> {
 async fn list(call: Call, detail: bool) -> Result<Reply> {
     let cx = &call.cx;
     let reader = call.reader();
-    let mut rows = Vec::new();
-    for row in foreign_all(cx, &reader, "image/images")? {
-        let mut fits = true;
-        for (key, value) in &cx.query.0 {
-            fits = fits && passes(object(&row), key, value)?;
-        }
-        if fits {
-            rows.push(row);
-        }
+    let mut rows = foreign_all(cx, &reader, "image/images")?;
+    rows.retain(|r| is_listed(cx, object(r)));
+    for (key, value) in &cx.query.0 {
+        let fit: Vec<bool> = rows.iter().map(|r| passes(object(r), key, value)).collect::<Result<_>>()?;
+        let mut fit = fit.into_iter();
+        rows.retain(|_| fit.next().unwrap_or(false));
     }
-    rows.sort_by_key(|r| std::cmp::Reverse(int(object(r), "created_at")));
-    let (rows, more) = crate::common::paged(cx, rows, 1000, |r| r.id())?;
+    rows.sort_by(|a, b| (int(object(b), "created_at"), b.id()).cmp(&(int(object(a), "created_at"), a.id())));
+    let path = if detail { "/v2.1/images/detail" } else { "/v2.1/images" };
+    let (rows, link) = page(cx, rows, path, |r| r.id())?;
     let list: Vec<Map> = rows.iter().map(|r| if detail { view(&call, object(r)) } else { brief(&call, object(r)) }).collect();
     let mut body = map(json!({ "images": list }));
-    if let (true, Some(last)) = (more, rows.last()) {
-        let path = if detail { "/v2.1/images/detail" } else { "/v2.1/images" };
-        body.insert("images_links".into(), json!([{ "rel": "next", "href": crate::server::list::next_link(cx, path, last.id()) }]));
+    if let Some(link) = link {
+        body.insert("images_links".into(), link);
     }
     Ok(Reply::ok(body.into()))
 }
 
-fn find(call: &Call) -> Result<Map> {
-    let row = foreign(&call.cx, &call.reader(), "image/images", call.param("id"))?;
-    row.map(|r| object(&r).clone()).ok_or_else(|| Error::not_found("Image not found."))
+/// The image of the path, if the caller may see it.
+pub(super) fn look(call: &Call) -> Result<Arc<Row>> {
+    foreign(&call.cx, &call.reader(), "image/images", call.param("id"))?.ok_or_else(missing)
+}
+
+pub(super) fn missing() -> Error {
+    Error::not_found("Image not found.")
+}
+
+/// `DELETE /images/`: the id is missing.
+async fn lost(_: Call) -> Result<Reply> {
+    Err(missing())
 }
 
 async fn show(call: Call) -> Result<Reply> {
-    let row = find(&call)?;
-    Ok(Reply::ok(json!({ "image": view(&call, &row) })))
+    let row = look(&call)?;
+    Ok(Reply::ok(json!({ "image": view(&call, object(&row)) })))
 }
 
 async fn delete(call: Call) -> Result<Reply> {
-    let row = find(&call)?;
-    check_mine(&call, &row)?;
-    let id = text(&row, "id").to_owned();
+    let row = look(&call)?;
+    // The image service's own rule: readers and members of a shared image may not.
+    if !call.cx.may("delete_image", Some(object(&row))) || flag(object(&row), "protected") {
+        return Err(Error::forbidden("You are not allowed to delete the image."));
+    }
+    let id = row.id().to_owned();
     call.transact(move |cx, tx| engine::delete(tx, cx.registry.get("image/images")?, cx, &id)).await?;
     Ok(Reply::empty(204))
 }
 
-fn check_mine(call: &Call, row: &Map) -> Result<()> {
-    if Some(text(row, "project_id")) == call.cx.caller.project_id() || call.cx.is_admin() {
-        return Ok(());
-    }
-    Err(Error::forbidden("You are not allowed to change this image."))
-}
-
-// --- metadata ---
-
-const METADATA: Shape = Shape::Object(&[req("metadata", &shape::METADATA)]);
-const META: Shape = Shape::Object(&[req("meta", &shape::METADATA)]);
-
-async fn metadata(call: Call) -> Result<Reply> {
-    Ok(Reply::ok(json!({ "metadata": properties(&find(&call)?) })))
-}
-
-async fn metadata_item(call: Call) -> Result<Reply> {
-    let all = properties(&find(&call)?);
-    let key = call.param("key");
-    match all.get(key) {
-        Some(value) => Ok(Reply::ok(json!({ "meta": { key: value } }))),
-        None => Err(Error::not_found("Metadata item was not found")),
-    }
-}
-
-async fn change<F>(call: &Call, mut how: F) -> Result<Map>
-where
-    F: FnMut(&mut Map) -> Result<()> + Send + 'static,
-{
-    let row = find(call)?;
-    check_mine(call, &row)?;
-    if flag(&row, "protected") {
-        return Err(Error::forbidden("The image is protected."));
-    }
-    let id = text(&row, "id").to_owned();
-    call.transact(move |cx, tx| {
-        let def = cx.registry.get("image/images")?;
-        let old = engine::existing(tx, def, &id)?;
-        let mut properties = properties(&old);
-        how(&mut properties)?;
-        let most = quota::limit(tx, cx, text(&old, "project_id"), "metadata_items");
-        quota::check_metadata(most, properties.len())?;
-        let mut row = old.clone();
-        row.insert("properties".into(), properties.clone().into());
-        touch(&mut row, tx.now, &cx.request_id);
-        engine::replace(tx, def, &elevated(cx), &old, row)?;
-        Ok(properties)
-    })
-    .await
-}
-
-async fn add_metadata(call: Call) -> Result<Reply> {
-    find(&call)?;
-    METADATA.check(call.json(), &call.cx)?;
-    let new = call.inner("metadata")?.clone();
-    let all = change(&call, move |m| {
-        m.extend(new.clone());
-        Ok(())
-    })
-    .await?;
-    Ok(Reply::ok(json!({ "metadata": all })))
-}
-
-async fn replace_metadata(call: Call) -> Result<Reply> {
-    find(&call)?;
-    METADATA.check(call.json(), &call.cx)?;
-    let new = call.inner("metadata")?.clone();
-    let all = change(&call, move |m| {
-        m.clone_from(&new);
-        Ok(())
-    })
-    .await?;
-    Ok(Reply::ok(json!({ "metadata": all })))
-}
-
-async fn set_metadata_item(call: Call) -> Result<Reply> {
-    find(&call)?;
-    META.check(call.json(), &call.cx)?;
-    let new = call.inner("meta")?.clone();
-    if new.len() != 1 || !new.contains_key(call.param("key")) {
-        return Err(Error::bad_request("Request body and URI mismatch"));
-    }
-    let shown = new.clone();
-    change(&call, move |m| {
-        m.extend(new.clone());
-        Ok(())
-    })
-    .await?;
-    Ok(Reply::ok(json!({ "meta": shown })))
-}
-
-async fn delete_metadata_item(call: Call) -> Result<Reply> {
-    let key = call.param("key").to_owned();
-    change(&call, move |m| m.remove(&key).map(drop).ok_or_else(|| Error::not_found("Invalid metadata key: it is not there"))).await?;
-    Ok(Reply::empty(204))
-}
-
-pub(crate) fn routes() -> Vec<Route> {
+pub(super) fn routes() -> Vec<Route> {
     // The image service decides by the row; its policy is asked when rows are looked up.
     let any = Access::Authenticated;
     vec![
         Route::new("GET", "/v2.1/images", any, |c| list(c, false)).until("2.35"),
-        Route::new("DELETE", "/v2.1/images", any, crate::misc::missing),
+        Route::new("DELETE", "/v2.1/images", any, lost),
         Route::new("GET", "/v2.1/images/detail", any, |c| list(c, true)).until("2.35"),
         Route::new("GET", "/v2.1/images/{id}", any, show).until("2.35"),
         Route::new("DELETE", "/v2.1/images/{id}", any, delete).until("2.35"),
-        Route::new("GET", "/v2.1/images/{id}/metadata", any, metadata).until("2.38"),
-        Route::new("POST", "/v2.1/images/{id}/metadata", any, add_metadata).until("2.38"),
-        Route::new("PUT", "/v2.1/images/{id}/metadata", any, replace_metadata).until("2.38"),
-        Route::new("GET", "/v2.1/images/{id}/metadata/{key}", any, metadata_item).until("2.38"),
-        Route::new("PUT", "/v2.1/images/{id}/metadata/{key}", any, set_metadata_item).until("2.38"),
-        Route::new("DELETE", "/v2.1/images/{id}/metadata/{key}", any, delete_metadata_item).until("2.38"),
     ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn filters_know_novas_words() {
+        let image = map(json!({
+            "name": "a", "status": "active", "min_ram": 64, "created_at": 5_000_000, "updated_at": null,
+            "properties": {"instance_uuid": "s", "image_type": "snapshot", "os": "linux"},
+        }));
+        let is = |key: &str, value: &str| passes(&image, key, value).expect("a filter");
+        assert!(is("status", "ACTIVE") && !is("status", "SAVING") && is("server", "http://h/v2.1/servers/s") && is("server", "s"));
+        assert!(is("type", "snapshot") && is("property-os", "linux") && !is("property-os", "other") && is("anything", "else"));
+        assert!(is("changes-since", "1970-01-01T00:00:05Z") && !is("changes-since", "1970-01-01T00:00:06Z"));
+        assert!(passes(&image, "changes-since", "yesterday").is_err());
+    }
 }

@@ -1,4 +1,5 @@
-//! `os-security-groups` and `os-security-group-rules`.
+//! Security groups through the old road (Nova api-ref, `os-security-groups` and `os-security-group-rules`, until 2.35): the network
+//! service's rows in Nova's shape.
 use crate::{
     common::{by_index, foreign, foreign_all, map, object, text},
     shape::{Shape, as_int, opt, req},
@@ -74,10 +75,26 @@ async fn show(call: Call) -> Result<Reply> {
 }
 
 const LOOSE: Shape = Shape::Text { min: 1, max: 255 };
-const GROUP: Shape = Shape::Object(&[req(
+const GROUP: Shape = Shape::Open(&[req(
     "security_group",
-    &Shape::Object(&[req("name", &LOOSE), opt("description", &Shape::OneOf(&[&Shape::Text { min: 0, max: 255 }, &Shape::Null]))]),
+    &Shape::Open(&[req("name", &LOOSE), opt("description", &Shape::OneOf(&[&Shape::Text { min: 0, max: 255 }, &Shape::Null]))]),
 )]);
+
+/// 404 unless the row is the caller's own: a group that others share is for using, not for changing.
+fn check_own(call: &Call, row: &Map, missing: Error) -> Result<()> {
+    if call.cx.is_admin() || call.cx.caller.project_id() == Some(text(row, "project_id")) {
+        return Ok(());
+    }
+    Err(missing)
+}
+
+/// The group of the path, if the caller may change it.
+fn own(call: &Call) -> Result<Map> {
+    let row = find(call, &call.reader(), call.param("id"))?;
+    let missing = Error::not_found(format!("Security group {} not found.", text(&row, "id")));
+    check_own(call, &row, missing)?;
+    Ok(row)
+}
 
 /// Neutron's conflicts were 400 in Nova.
 fn translated(e: Error) -> Error {
@@ -94,7 +111,7 @@ fn input(call: &Call) -> Result<Map> {
     if text(&input, "name").trim().is_empty() {
         return Err(Error::bad_request("Security group name is not a string or is empty."));
     }
-    input.retain(|_, v| !v.is_null());
+    input.retain(|k, v| !v.is_null() && (k == "name" || k == "description"));
     Ok(input)
 }
 
@@ -107,7 +124,7 @@ async fn create(call: Call) -> Result<Reply> {
 }
 
 async fn update(call: Call) -> Result<Reply> {
-    let id = text(&find(&call, &call.reader(), call.param("id"))?, "id").to_owned();
+    let id = text(&own(&call)?, "id").to_owned();
     let input = input(&call)?;
     let row = call.transact(move |cx, tx| engine::update(tx, cx.registry.get("network/security_groups")?, cx, &id, &input)).await;
     let row = row.map_err(translated)?;
@@ -116,14 +133,18 @@ async fn update(call: Call) -> Result<Reply> {
 }
 
 async fn delete(call: Call) -> Result<Reply> {
-    let id = text(&find(&call, &call.reader(), call.param("id"))?, "id").to_owned();
+    let group = own(&call)?;
+    if text(&group, "name") == "default" {
+        return Err(Error::bad_request("Removing default security group not allowed."));
+    }
+    let id = text(&group, "id").to_owned();
     call.transact(move |cx, tx| engine::delete(tx, cx.registry.get("network/security_groups")?, cx, &id)).await.map_err(translated)?;
     Ok(Reply::empty(202))
 }
 
-const RULE: Shape = Shape::Object(&[req(
+const RULE: Shape = Shape::Open(&[req(
     "security_group_rule",
-    &Shape::Object(&[
+    &Shape::Open(&[
         req("parent_group_id", &Shape::Any),
         opt("ip_protocol", &Shape::Any),
         opt("from_port", &Shape::Any),
@@ -198,17 +219,24 @@ async fn delete_rule(call: Call) -> Result<Reply> {
         return Err(Error::bad_request(format!("Invalid input received: Rule id should be uuid, not {id}")));
     }
     let row = foreign(&call.cx, &call.reader(), "network/security_group_rules", &id)?;
-    row.ok_or_else(|| Error::not_found(format!("Security group with rule {id} not found.")))?;
+    let missing = || Error::not_found(format!("Security group with rule {id} not found."));
+    let row = row.ok_or_else(missing)?;
+    check_own(&call, object(&row), missing())?;
     call.transact(move |cx, tx| engine::delete(tx, cx.registry.get("network/security_group_rules")?, cx, &id)).await.map_err(translated)?;
     Ok(Reply::empty(202))
 }
 
-pub(crate) fn routes() -> Vec<Route> {
+/// `DELETE /os-security-groups/`: the id is missing.
+async fn lost(_: Call) -> Result<Reply> {
+    Err(Error::not_found("The resource could not be found."))
+}
+
+pub(super) fn routes() -> Vec<Route> {
     let rule = |name, text| Access::Rule(name, text);
     vec![
         Route::new("GET", "/v2.1/os-security-groups", rule("os_compute_api:os-security-groups:get", "reader"), list).until("2.35"),
         Route::new("POST", "/v2.1/os-security-groups", rule("os_compute_api:os-security-groups:create", "member"), create).until("2.35"),
-        Route::new("DELETE", "/v2.1/os-security-groups", Access::Authenticated, crate::misc::missing),
+        Route::new("DELETE", "/v2.1/os-security-groups", Access::Authenticated, lost),
         Route::new("GET", "/v2.1/os-security-groups/{id}", rule("os_compute_api:os-security-groups:show", "reader"), show).until("2.35"),
         Route::new("PUT", "/v2.1/os-security-groups/{id}", rule("os_compute_api:os-security-groups:update", "member"), update).until("2.35"),
         Route::new("DELETE", "/v2.1/os-security-groups/{id}", rule("os_compute_api:os-security-groups:delete", "member"), delete).until("2.35"),

@@ -9,7 +9,7 @@ pub(crate) const MICROVERSIONS: Microversions = Microversions {
     name: "compute",
     legacy_header: Some("x-openstack-nova-api-version"),
     min: Version::of("2.1"),
-    max: Version::of("2.104"),
+    max: Version::of("2.96"),
 };
 
 struct Api {

@@ -86,9 +86,9 @@ async fn foreign_images_are_seen_and_changed_as_their_visibility_says() {
     let hidden = queued(&admin, json!({"visibility": "public", "os_hidden": true})).await;
     show(&other, &private).await.expect(404);
     show(&other, &community).await.expect(200);
-    assert_eq!(list("").await, [public.clone()]);
-    assert_eq!(list("?visibility=community").await, [community.clone()]);
-    assert_eq!(list("?os_hidden=true").await, [hidden]);
+    assert_eq!(list("").await, [public.as_str()]);
+    assert_eq!(list("?visibility=community").await, [community.as_str()]);
+    assert_eq!(list("?os_hidden=true").await, [hidden.as_str()]);
     assert_eq!(list("?visibility=private").await, Vec::<String>::new());
     patch(&other, &private, "replace", "/name", json!("mine")).await.expect(404);
     patch(&other, &community, "replace", "/name", json!("mine")).await.expect(403);

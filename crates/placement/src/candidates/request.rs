@@ -1,7 +1,7 @@
 //! What is asked for: groups of resources, traits and aggregates, and what holds for the request as a whole.
 use crate::{
     query::{self, Aggregates, Traits},
-    rest,
+    rest, schema,
 };
 use api::{Cx, Error, Result};
 use resource::Reader;
@@ -36,6 +36,8 @@ pub(crate) struct Request {
     pub(crate) subtrees: Vec<BTreeSet<String>>,
 }
 
+const NUMBERED: &str = "^(resources|required|member_of|in_tree)([1-9][0-9]*)?$";
+const NAMED: &str = "^(resources|required|member_of|in_tree)([a-zA-Z0-9_-]{1,64})?$";
 const KINDS: [&str; 4] = ["resources", "required", "member_of", "in_tree"];
 
 /// A parameter of a group: its kind and suffix.
@@ -63,7 +65,8 @@ fn bad_value(message: String) -> Error {
 
 impl Request {
     pub(crate) fn read(cx: &Cx, reader: &Reader<'_>) -> Result<Self> {
-        query::check_keys(cx, |key| {
+        let pattern = rest::at(cx, 25).then_some(if rest::at(cx, 33) { NAMED } else { NUMBERED });
+        query::check_keys(cx, pattern, |key| {
             let since = match key {
                 "limit" => 16,
                 "group_policy" => 25,
@@ -74,7 +77,7 @@ impl Request {
             rest::at(cx, since)
         })?;
         if !rest::at(cx, 25) && cx.query.get("resources").is_none() {
-            return Err(Error::bad_request("Invalid query string parameters: 'resources' is a required property"));
+            return Err(query::bad("'resources' is a required property"));
         }
         let limit = limit(cx)?;
         let policy = policy(cx)?;
@@ -128,10 +131,15 @@ impl Request {
             }
         }
         let forbidden = |g: &&Group| g.traits.required.iter().any(|any| any.is_subset(&g.traits.forbidden));
-        let conflicts: Vec<String> = self.groups.iter().filter(forbidden).map(|g| {
-            let both = g.traits.required.iter().filter(|any| any.is_subset(&g.traits.forbidden)).flatten();
-            format!("required{}: ({})", g.suffix, both.map(String::as_str).collect::<Vec<_>>().join(", "))
-        }).collect();
+        let conflicts: Vec<String> = self
+            .groups
+            .iter()
+            .filter(forbidden)
+            .map(|g| {
+                let both = g.traits.required.iter().filter(|any| any.is_subset(&g.traits.forbidden)).flatten();
+                format!("required{}: ({})", g.suffix, both.map(String::as_str).collect::<Vec<_>>().join(", "))
+            })
+            .collect();
         if conflicts.is_empty() {
             return Ok(());
         }
@@ -147,8 +155,12 @@ impl Request {
                 .code("placement.query.missing_value"));
         }
         let named: BTreeSet<&String> = self.subtrees.iter().flatten().collect();
-        let alone: Vec<&str> =
-            self.groups.iter().filter(|g| g.resources.is_empty() && !named.contains(&g.suffix)).map(|g| g.suffix.as_str()).collect();
+        let alone: Vec<&str> = self
+            .groups
+            .iter()
+            .filter(|g| g.resources.is_empty() && !named.contains(&g.suffix))
+            .map(|g| g.suffix.as_str())
+            .collect();
         if !alone.is_empty() {
             return Err(bad_value(format!(
                 "Resourceless suffixed group request should be specified in `same_subtree` query param: bad group(s) - {alone:?}."
@@ -158,30 +170,31 @@ impl Request {
             named.into_iter().filter(|s| !self.groups.iter().any(|g| g.suffix == **s)).map(String::as_str).collect();
         if !unknown.is_empty() {
             let known: Vec<&str> = self.groups.iter().map(|g| g.suffix.as_str()).collect();
-            return Err(bad_value(format!("Real suffixes should be specified in `same_subtree`: {unknown:?} not found in {known:?}.")));
+            return Err(bad_value(format!(
+                "Real suffixes should be specified in `same_subtree`: {unknown:?} not found in {known:?}."
+            )));
         }
         Ok(())
     }
 }
 
 fn limit(cx: &Cx) -> Result<Option<usize>> {
-    let Some(text) = query::last(cx, "limit") else { return Ok(None) };
+    // Of several, upstream takes the first.
+    let Some(text) = cx.query.get("limit") else { return Ok(None) };
     let plain = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit()) && !text.starts_with('0');
     if !plain {
-        return Err(Error::bad_request(format!("Invalid query string parameters: '{text}' does not match '^[1-9][0-9]*$'")));
+        return Err(query::bad(schema::failed("pattern", format!("'{text}' does not match '^[1-9][0-9]*$'"))));
     }
     Ok(Some(text.parse().unwrap_or(usize::MAX)))
 }
 
 /// Some(true) is "isolate".
 fn policy(cx: &Cx) -> Result<Option<bool>> {
-    match query::last(cx, "group_policy") {
+    match cx.query.get("group_policy") {
         None => Ok(None),
         Some("none") => Ok(Some(false)),
         Some("isolate") => Ok(Some(true)),
-        Some(other) => {
-            Err(Error::bad_request(format!("Invalid query string parameters: '{other}' is not one of ['none', 'isolate']")))
-        }
+        Some(other) => Err(query::bad(schema::failed("enum", format!("'{other}' is not one of ['none', 'isolate']")))),
     }
 }
 
@@ -194,7 +207,8 @@ fn root(cx: &Cx) -> Result<Traits> {
             .code("placement.query.duplicate_key"));
     }
     traits.add(text, true, false)?;
-    let both: Vec<&str> = traits.required.iter().flatten().filter(|t| traits.forbidden.contains(*t)).map(String::as_str).collect();
+    let both: Vec<&str> =
+        traits.required.iter().flatten().filter(|t| traits.forbidden.contains(*t)).map(String::as_str).collect();
     if !both.is_empty() {
         return Err(bad_value(format!("Conflicting required and forbidden traits found in root_required: {}", both.join(", "))));
     }

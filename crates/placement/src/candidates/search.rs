@@ -173,7 +173,7 @@ impl<'f> Anchor<'f> {
     }
 
     fn solutions(&self, group: &Group) -> Vec<Solution> {
-        if group.is_granular() { self.from_one(group) } else { self.from_tree(group) }
+        if group.is_granular() { self.by_one(group) } else { self.by_tree(group) }
     }
 
     /// Is the provider in the tree that the group asks for?
@@ -182,7 +182,7 @@ impl<'f> Anchor<'f> {
     }
 
     /// All from one provider.
-    fn from_one(&self, group: &Group) -> Vec<Solution> {
+    fn by_one(&self, group: &Group) -> Vec<Solution> {
         let fits = |at: &At| {
             let p = self.forest.provider(*at);
             self.in_tree(group, *at)
@@ -198,7 +198,7 @@ impl<'f> Anchor<'f> {
     }
 
     /// Each class from any provider; the traits from all of them together. Aggregates of the root count for its whole tree.
-    fn from_tree(&self, group: &Group) -> Vec<Solution> {
+    fn by_tree(&self, group: &Group) -> Vec<Solution> {
         let root = &self.forest.provider(self.root).aggregates;
         let fits = |at: At, class: &str, amount: i64| {
             let p = self.forest.provider(at);
@@ -245,7 +245,13 @@ impl Merge<'_> {
         self.found.len() >= self.limit || self.steps >= STEPS
     }
 
-    fn descend<'s>(&mut self, groups: &[&Group], solutions: &'s [Vec<Solution>], chosen: &mut Vec<&'s Solution>, taken: &mut Taken) {
+    fn descend<'s>(
+        &mut self,
+        groups: &[&Group],
+        solutions: &'s [Vec<Solution>],
+        chosen: &mut Vec<&'s Solution>,
+        taken: &mut Taken,
+    ) {
         let Some(next) = solutions.get(chosen.len()) else { return self.finish(groups, chosen, taken) };
         for solution in next {
             self.steps += 1;

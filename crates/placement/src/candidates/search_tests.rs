@@ -105,7 +105,8 @@ fn aggregates_of_a_root_count_for_its_tree() {
 
 #[test]
 fn the_summary_tells_of_whole_trees_and_the_limit_holds() {
-    let spread = Request { groups: vec![group("", &[("VCPU", 1), ("SRIOV_NET_VF", 1)], "")], limit: Some(1), ..Request::default() };
+    let spread =
+        Request { groups: vec![group("", &[("VCPU", 1), ("SRIOV_NET_VF", 1)], "")], limit: Some(1), ..Request::default() };
     let (candidates, summary) = found(&spread);
     assert_eq!((candidates.len(), summary.len()), (1, 3));
     let flat = search(&forest(), &spread, false);
