@@ -142,11 +142,3 @@ pub(crate) fn paged<T>(cx: &Cx, mut items: Vec<T>, most: usize, id: impl Fn(&T) 
 pub(crate) fn unsupported() -> Error {
     Error::not_implemented("Unable to use this function: it is not supported by this cloud.")
 }
-
-/// Rows of an index in a transaction, also of tables that do not declare it.
-pub(crate) fn by_index_tx(tx: &Tx<'_>, table: &Table, index: &str, value: &str) -> Vec<Arc<Row>> {
-    if table.indexes.iter().any(|i| i.name == index) {
-        return tx.find(table, index, value);
-    }
-    tx.all(table).into_iter().filter(|r| r.text(index) == value).collect()
-}

@@ -19,9 +19,10 @@ mod server;
 mod shape;
 mod zones;
 
-use api::{Access, Route, Service, dialect::COMPUTE};
+use api::{Access, Cloud, Route, Service, dialect::COMPUTE};
+use reconcile::Reconciler;
 use resource::Resource;
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 pub use nodes::Nodes;
 
@@ -36,6 +37,11 @@ impl Default for Config {
     fn default() -> Self {
         Self { build_timeout: Duration::from_secs(300) }
     }
+}
+
+/// What keeps servers from being stuck, and old rows from staying.
+pub fn reconcilers(cloud: &Arc<Cloud>) -> Vec<Arc<dyn Reconciler>> {
+    vec![Arc::new(server::deadlines::Deadlines { cloud: Arc::downgrade(cloud) }), Arc::new(server::deadlines::OldRows)]
 }
 
 /// The service as the HTTP edge sees it.

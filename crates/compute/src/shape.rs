@@ -12,8 +12,6 @@ pub(crate) enum Shape {
     Null,
     /// A boolean, or one of the words that Nova takes for one.
     Bool,
-    /// A real boolean only.
-    StrictBool,
     /// An integer, also in a string.
     Int { min: i64, max: i64 },
     /// A number, also in a string.
@@ -90,7 +88,6 @@ pub(crate) const HOSTNAME: Shape =
     Shape::Checked { min: 2, max: 63, check: is_hostname, what: "does not match '^[a-zA-Z0-9]+[a-zA-Z0-9-]*[a-zA-Z0-9]+$'" };
 pub(crate) const PASSWORD: Shape = Shape::Text { min: 0, max: 4096 };
 pub(crate) const FLAVOR_REF: Shape = Shape::OneOf(&[&Shape::Text { min: 1, max: 255 }, &Shape::Int { min: i64::MIN, max: i64::MAX }]);
-pub(crate) const NOTHING: Shape = Shape::Object(&[]);
 
 pub(crate) fn is_printable(text: &str) -> bool {
     text.chars().all(|c| !c.is_control())
@@ -198,8 +195,6 @@ impl Shape {
             Self::Null => is_not("null"),
             Self::Bool if as_bool(value).is_some() => Ok(()),
             Self::Bool => wrong(format!("{} is not one of [True, 'True', 'true', '1', False, 'False', 'false', '0']", quoted(value))),
-            Self::StrictBool if value.is_boolean() => Ok(()),
-            Self::StrictBool => is_not("boolean"),
             Self::Int { min, max } => match as_int(value) {
                 None => is_not("integer"),
                 Some(n) if n < *min => wrong(format!("{n} is less than the minimum of {min}")),

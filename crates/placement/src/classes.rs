@@ -25,7 +25,6 @@ pub(crate) fn list(call: &Call) -> Result<Reply> {
     let modified = reader.all(&CLASSES).filter_map(|r| stamp(r)).max();
     let names = standard::CLASSES.into_iter().chain(reader.all(&CLASSES).map(|r| r.id()));
     let body = json!({ "resource_classes": names.map(view).collect::<Vec<Value>>() });
-    drop(reader);
     Ok(rest::uncached(call, Reply::ok(body), modified))
 }
 
@@ -35,7 +34,6 @@ pub(crate) fn show(call: &Call) -> Result<Reply> {
         return Err(Error::not_found(no_class(name)));
     }
     let modified = reader.get(&CLASSES, name).and_then(|r| stamp(&r));
-    drop(reader);
     Ok(rest::uncached(call, Reply::ok(view(name)), modified))
 }
 

@@ -116,7 +116,6 @@ pub(crate) fn list(call: &Call) -> Result<Reply> {
             shown.push(view(cx, &reader, &provider));
         }
     }
-    drop(reader);
     Ok(rest::uncached(call, Reply::ok(json!({ "resource_providers": shown })), modified))
 }
 

@@ -59,7 +59,6 @@ pub(crate) fn list(call: &Call) -> Result<Reply> {
         .filter(|name| associated.is_none_or(|a| a != reader.find(&PROVIDERS, "trait", name).is_empty()));
     let shown: Vec<&str> = wanted.collect();
     let body = json!({ "traits": shown });
-    drop(reader);
     Ok(rest::uncached(call, Reply::ok(body), modified))
 }
 
@@ -71,7 +70,6 @@ pub(crate) fn show(call: &Call) -> Result<Reply> {
         None if standard::is_trait(name) => None,
         None => return Err(unknown(name)),
     };
-    drop(reader);
     Ok(rest::uncached(call, Reply::empty(204), modified))
 }
 

@@ -95,11 +95,6 @@ pub(super) fn is_down_for(reader: &Reader<'_>, host: &str, time: Duration, now: 
     row.text("state") == "down" && now.since(since) >= time
 }
 
-/// Writes a node's row as changed now.
-pub(crate) fn save_node(tx: &mut Tx<'_>, node: Object<Node>) -> Result<()> {
-    node.save(tx)
-}
-
 /// The provider's row. What operators set (ratios, reserves, other classes, traits, aggregates) stays.
 fn provide(tx: &mut Tx<'_>, host: &str, id: &str, report: &HostReport) {
     let old = tx.get(&PROVIDERS, id).map(|r: std::sync::Arc<Row>| object(&r).clone());

@@ -16,8 +16,7 @@
 //! All of this is a cache and may be lost at any instant: rows and agents make it anew.
 mod ask;
 mod build;
-mod deadlines;
-mod effects;
+pub(crate) mod effects;
 mod guest;
 mod host;
 mod housekeeping;
@@ -102,7 +101,7 @@ impl Nodes {
         // The cloud holds these nodes among its state: a strong reference would keep both for ever.
         self.cloud.set(Arc::downgrade(&cloud)).ok();
         drop(cloud);
-        tokio::join!(self.follow(), self.keep_house(), self.keep_deadlines());
+        tokio::join!(self.follow(), self.keep_house());
     }
 
     async fn follow(&self) {
@@ -162,9 +161,14 @@ impl Nodes {
     fn cx(&self) -> Result<Cx> {
         let cloud = self.cloud.get().and_then(Weak::upgrade);
         let cloud = cloud.ok_or_else(|| Error::unavailable("The controller starts or ends; try again."))?;
-        let admin = auth::Role { id: "admin".into(), name: "admin".to_owned() };
-        Ok(cloud.cx(Arc::new(auth::Caller::internal(vec![admin], "")), ""))
+        Ok(service_cx(&cloud, ""))
     }
+}
+
+/// The service itself as a caller, for work that no request waits for.
+pub(crate) fn service_cx(cloud: &Cloud, request_id: &str) -> Cx {
+    let admin = auth::Role { id: "admin".into(), name: "admin".to_owned() };
+    cloud.cx(Arc::new(auth::Caller::internal(vec![admin], "")), request_id)
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

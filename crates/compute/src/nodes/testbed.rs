@@ -129,6 +129,12 @@ impl Bed {
     pub(super) fn run(&mut self) {
         self.run = Some(tokio::spawn(self.nodes.clone().run(self.cloud.clone())));
     }
+    /// Starts the service's reconcilers.
+    pub(super) fn reconcile(&self) -> reconcile::Runner {
+        let mut runner = reconcile::Runner::new(self.db.clone(), Arc::default());
+        crate::reconcilers(&self.cloud).into_iter().for_each(|r| runner.spawn(r));
+        runner
+    }
     pub(super) async fn join(&self, host: &str) -> (Arc<dyn assign::Uplink>, watch::Receiver<Arc<Assignments>>) {
         let line = tokio::time::timeout(Duration::from_secs(20), self.nodes.join(host)).await.unwrap();
         let assignments = line.assignments();

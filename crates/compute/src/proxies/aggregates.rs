@@ -2,7 +2,7 @@
 //! zone at most, and never leaves it while it runs servers.
 use super::check_query;
 use crate::{
-    common::{at, map, micros, next_number, object, text},
+    common::{PROVIDERS, at, map, micros, next_number, object, text},
     resources::{Aggregate, Node, Server},
     shape::{self, Shape, opt, req},
 };
@@ -12,20 +12,24 @@ use serde_json::{Value, json};
 use store::Tx;
 
 const AZ: Shape = Shape::OneOf(&[&Shape::Checked { min: 1, max: 255, check: is_zone, what: AZ_RULE }, &Shape::Null]);
-const AZ_RULE: &str =
-    "An invalid 'availability_zone' value was provided. It must be: printable characters except :.Can not start or end with whitespace.";
+const AZ_RULE: &str = "An invalid 'availability_zone' value was provided. It must be: printable characters except :.Can not start or end with whitespace.";
 const LOOSE_NAME: Shape = Shape::Checked { min: 1, max: 255, check: is_loose_name, what: LOOSE_RULE };
 const LOOSE_RULE: &str =
     "An invalid 'name' value was provided. The name must be: printable characters with at least one non space character";
-const CREATE: Shape = Shape::Object(&[req("aggregate", &Shape::Object(&[req("name", &shape::NAME), opt("availability_zone", &AZ)]))]);
-const UPDATE: Shape = Shape::Object(&[req("aggregate", &Shape::Object(&[opt("name", &LOOSE_NAME), opt("availability_zone", &AZ)]))]);
+const CREATE: Shape =
+    Shape::Object(&[req("aggregate", &Shape::Object(&[req("name", &shape::NAME), opt("availability_zone", &AZ)]))]);
+const UPDATE: Shape =
+    Shape::Object(&[req("aggregate", &Shape::Object(&[opt("name", &LOOSE_NAME), opt("availability_zone", &AZ)]))]);
 const HOST: Shape = Shape::Object(&[req("host", &shape::FQDN)]);
-const VALUES: Shape = Shape::Map { key: shape::is_metadata_key, of: &Shape::OneOf(&[&Shape::Text { min: 0, max: 255 }, &Shape::Null]) };
+const VALUES: Shape =
+    Shape::Map { key: shape::is_metadata_key, of: &Shape::OneOf(&[&Shape::Text { min: 0, max: 255 }, &Shape::Null]) };
 const ADD_HOST: Shape = Shape::Object(&[req("add_host", &HOST)]);
 const REMOVE_HOST: Shape = Shape::Object(&[req("remove_host", &HOST)]);
 const SET_METADATA: Shape = Shape::Object(&[req("set_metadata", &Shape::Object(&[req("metadata", &VALUES)]))]);
-const IMAGES: Shape =
-    Shape::Object(&[req("cache", &Shape::List { of: &Shape::Object(&[req("id", &shape::UUID)]), min: 1, max: usize::MAX, unique: false })]);
+const IMAGES: Shape = Shape::Object(&[req(
+    "cache",
+    &Shape::List { of: &Shape::Object(&[req("id", &shape::UUID)]), min: 1, max: usize::MAX, unique: false },
+)]);
 
 fn is_zone(name: &str) -> bool {
     shape::is_name(name) && !name.contains(':')
@@ -158,7 +162,10 @@ fn refused(doing: Doing, id: &str, reason: &str) -> Error {
 fn other_zones(tx: &mut Tx<'_>, but: &str, hosts: &[String]) -> Vec<String> {
     let rows = tx.all(&Aggregate::DEF.table);
     let of = |row: &resource::Row| {
-        let shares = row.field("hosts").as_array().is_some_and(|l| l.iter().filter_map(Value::as_str).any(|h| hosts.iter().any(|x| x == h)));
+        let shares = row
+            .field("hosts")
+            .as_array()
+            .is_some_and(|l| l.iter().filter_map(Value::as_str).any(|h| hosts.iter().any(|x| x == h)));
         row.field("availability_zone").as_str().filter(|_| shares && row.id() != but).map(str::to_owned)
     };
     let mut zones: Vec<String> = rows.iter().filter_map(|r| of(r)).collect();
@@ -190,7 +197,9 @@ async fn update(call: Call) -> Result<Reply> {
     UPDATE.check(call.json(), &call.cx)?;
     let input = call.inner("aggregate")?.clone();
     if input.is_empty() {
-        return Err(Error::bad_request("Invalid input for field/attribute aggregate. Value: {}. {} is not valid under any of the given schemas"));
+        return Err(Error::bad_request(
+            "Invalid input for field/attribute aggregate. Value: {}. {} is not valid under any of the given schemas",
+        ));
     }
     change(&call, move |tx, aggregate| {
         if let Some(name) = input.get("name").and_then(Value::as_str) {
@@ -209,7 +218,9 @@ async fn delete(call: Call) -> Result<Reply> {
     let id = number(&call)?;
     call.transact(move |cx, tx| {
         if !find(tx, &id)?.hosts.is_empty() {
-            return Err(Error::bad_request(format!("Cannot remove host from aggregate {id}. Reason: Host aggregate is not empty.")));
+            return Err(Error::bad_request(format!(
+                "Cannot remove host from aggregate {id}. Reason: Host aggregate is not empty."
+            )));
         }
         engine::delete(tx, Aggregate::DEF, cx, &id)
     })
@@ -217,8 +228,23 @@ async fn delete(call: Call) -> Result<Reply> {
     Ok(Reply::empty(200))
 }
 
-fn host_exists(tx: &mut Tx<'_>, host: &str) -> bool {
-    !tx.find(&Node::DEF.table, "host", host).is_empty()
+fn node_of(tx: &Tx<'_>, host: &str) -> Option<String> {
+    tx.find(&Node::DEF.table, "host", host).first().map(|r| r.id().to_owned())
+}
+
+/// Tells placement, whose providers name their aggregates, too.
+fn tell_placement(tx: &mut Tx<'_>, node_id: &str, uuid: &str, is_member: bool) {
+    let Some(row) = tx.get(&PROVIDERS, node_id) else { return };
+    let mut provider = object(&row).clone();
+    let mut uuids = crate::server::request::strings(provider.get("aggregates"));
+    uuids.retain(|u| u != uuid);
+    if is_member {
+        uuids.push(uuid.to_owned());
+    }
+    let generation = crate::common::int(&provider, "generation");
+    provider.insert("aggregates".into(), json!(uuids));
+    provider.insert("generation".into(), (generation + 1).into());
+    tx.put(&PROVIDERS, node_id, provider.into());
 }
 
 /// The zone of the host would change under its servers.
@@ -238,9 +264,9 @@ async fn add_host(call: Call) -> Result<Reply> {
     ADD_HOST.check(call.json(), &call.cx)?;
     let host = text(call.inner("add_host")?, "host").to_owned();
     change(&call, move |tx, aggregate| {
-        if !host_exists(tx, &host) {
+        let Some(node) = node_of(tx, &host) else {
             return Err(Error::not_found(format!("Compute host {host} could not be found.")));
-        }
+        };
         let hosts = [host.clone()];
         if let Some(zone) = aggregate.availability_zone.clone() {
             let others = other_zones(tx, &aggregate.id, &hosts);
@@ -258,6 +284,7 @@ async fn add_host(call: Call) -> Result<Reply> {
             return Err(Error::conflict(format!("Aggregate {} already has host {host}.", aggregate.id)));
         }
         aggregate.hosts.push(host.clone());
+        tell_placement(tx, &node, &aggregate.uuid, true);
         Ok(())
     })
     .await
@@ -279,6 +306,9 @@ async fn remove_host(call: Call) -> Result<Reply> {
             }
         }
         aggregate.hosts.remove(place);
+        if let Some(node) = node_of(tx, &host) {
+            tell_placement(tx, &node, &aggregate.uuid, false);
+        }
         Ok(())
     })
     .await

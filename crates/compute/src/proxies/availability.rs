@@ -1,5 +1,8 @@
 //! Availability zones (Nova api-ref, `os-availability-zone`).
-use super::{check_query, services::{self, Service}};
+use super::{
+    check_query,
+    services::{self, Service},
+};
 use crate::zones;
 use api::{Access, Call, Reply, Result, Route};
 use serde_json::{Map, Value, json};
@@ -55,7 +58,12 @@ async fn detail(call: Call) -> Result<Reply> {
 pub(super) fn routes() -> Vec<Route> {
     vec![
         Route::new("GET", "/v2.1/os-availability-zone", Access::Rule("os_compute_api:os-availability-zone:list", "reader"), list),
-        Route::new("GET", "/v2.1/os-availability-zone/detail", Access::Rule("os_compute_api:os-availability-zone:detail", "admin"), detail),
+        Route::new(
+            "GET",
+            "/v2.1/os-availability-zone/detail",
+            Access::Rule("os_compute_api:os-availability-zone:detail", "admin"),
+            detail,
+        ),
     ]
 }
 
@@ -81,8 +89,10 @@ mod tests {
 
     #[test]
     fn zones_without_an_enabled_host_come_last() {
-        let all = [service("c", "internal", false), service("h1", "a", true), service("h2", "b", false), service("h3", "b", true)];
-        let names = |l: &[Value]| l.iter().map(|z| format!("{} {}", z["zoneName"], z["zoneState"]["available"])).collect::<Vec<_>>();
+        let all =
+            [service("c", "internal", false), service("h1", "a", true), service("h2", "b", false), service("h3", "b", true)];
+        let names =
+            |l: &[Value]| l.iter().map(|z| format!("{} {}", z["zoneName"], z["zoneState"]["available"])).collect::<Vec<_>>();
         assert_eq!(names(&info(&all, false)), ["\"b\" true", "\"a\" false"]);
         let detail = info(&all, true);
         assert_eq!(names(&detail), ["\"b\" true", "\"internal\" true", "\"a\" false"]);

@@ -39,9 +39,9 @@ fn check_names(list: &[Value], minor: u16) -> Result<()> {
     let known = KNOWN.iter().find(|(since, _)| minor >= *since).map_or(4, |(_, n)| *n);
     let names = NAMES.split_at(known).0;
     match list.iter().filter_map(|e| e["name"].as_str()).find(|n| !names.contains(n)) {
-        Some(name) => {
-            Err(Error::bad_request(format!("Invalid input for field/attribute name. Value: {name}. '{name}' is not one of {names:?}")))
-        }
+        Some(name) => Err(Error::bad_request(format!(
+            "Invalid input for field/attribute name. Value: {name}. '{name}' is not one of {names:?}"
+        ))),
         None => Ok(()),
     }
 }
@@ -101,7 +101,12 @@ pub(super) fn routes() -> Vec<Route> {
     let snapshots = "/v2.1/os-assisted-volume-snapshots";
     vec![
         Route::new("POST", "/v2.1/os-server-external-events", Access::Rule(events, "service"), create),
-        Route::new("POST", snapshots, Access::Rule("os_compute_api:os-assisted-volume-snapshots:create", "admin"), create_snapshot),
+        Route::new(
+            "POST",
+            snapshots,
+            Access::Rule("os_compute_api:os-assisted-volume-snapshots:create", "admin"),
+            create_snapshot,
+        ),
         Route::new(
             "DELETE",
             "/v2.1/os-assisted-volume-snapshots/{id}",

@@ -63,7 +63,11 @@ async fn update(call: Call) -> Result<Reply> {
     let input = call.object()?;
     match input.len() {
         1 => {}
-        0 => return Err(Error::bad_request("Invalid input for field/attribute extra_specs. Value: {}. {} does not have enough properties")),
+        0 => {
+            return Err(Error::bad_request(
+                "Invalid input for field/attribute extra_specs. Value: {}. {} does not have enough properties",
+            ));
+        }
         _ => return Err(Error::bad_request("Invalid input for field/attribute extra_specs. The body has too many properties")),
     }
     if !input.contains_key(call.param("key")) {
@@ -150,8 +154,7 @@ static KNOWN: LazyLock<Vec<(regex::Regex, Form)>> = LazyLock::new(|| {
 });
 
 /// Namespaces in which an unknown name is a mistake; others are left to who uses them.
-const NAMESPACES: &str =
-    "^(accel|aggregate_instance_extra_specs|capabilities|hw|hw_rng|hw_video|os|pci_passthrough|quota|resources[a-zA-Z0-9_-]*|trait[a-zA-Z0-9_-]*|vmware)$";
+const NAMESPACES: &str = "^(accel|aggregate_instance_extra_specs|capabilities|hw|hw_rng|hw_video|os|pci_passthrough|quota|resources[a-zA-Z0-9_-]*|trait[a-zA-Z0-9_-]*|vmware)$";
 
 fn check(name: &str, value: &str) -> Result<()> {
     let wrong = |text: String| Err(Error::bad_request(format!("Validation failed; {text}")));

@@ -67,7 +67,11 @@ async fn action(call: Call) -> Result<Reply> {
     let flavor = call
         .transact(move |cx: &Cx, tx: &mut Tx<'_>| {
             let mut flavor: Object<Flavor> = load(tx, &id)?.ok_or_else(|| flavors::missing(&id))?;
-            if adding { add(&mut flavor, &project, cx)? } else { remove(&mut flavor, &project)? }
+            if adding {
+                add(&mut flavor, &project, cx)?
+            } else {
+                remove(&mut flavor, &project)?
+            }
             flavor.save(tx)?;
             Ok(flavor)
         })

@@ -172,7 +172,8 @@ fn list(call: &Call, brief: bool) -> Result<Reply> {
     let cx = &call.cx;
     let wanted = Wanted::read(cx)?;
     let reader = call.reader();
-    let mut rows: Vec<Arc<Row>> = visible_rows(cx, &reader).filter(|r| wanted.admits(object(r), cx.caller.project_id())).collect();
+    let mut rows: Vec<Arc<Row>> =
+        visible_rows(cx, &reader).filter(|r| wanted.admits(object(r), cx.caller.project_id())).collect();
     sort(cx, &mut rows)?;
     let path = if brief { "/v2.1/flavors" } else { "/v2.1/flavors/detail" };
     let (rows, link) = page(cx, rows, path, |r| r.id())?;
@@ -210,7 +211,9 @@ fn fields(input: &Map, cx: &Cx) -> Result<Map> {
         Some(v) => v.as_f64().unwrap_or(0.0),
     };
     if factor <= 0.0 || factor > MAX_FACTOR {
-        return Err(Error::bad_request("Invalid input received: 'rxtx_factor' argument must be a float between 0 and 3.40282e+38"));
+        return Err(Error::bad_request(
+            "Invalid input received: 'rxtx_factor' argument must be a float between 0 and 3.40282e+38",
+        ));
     }
     let mut out = crate::common::map(json!({
         "id": id, "name": text(input, "name").trim(), "ram": number("ram"), "vcpus": number("vcpus"), "disk": number("disk"),
@@ -278,7 +281,9 @@ mod tests {
 
     #[test]
     fn lists_show_public_flavors_and_those_shared_with_the_project() {
-        let row = |is_public: bool, projects: &[&str]| crate::common::map(json!({"os-flavor-access:is_public": is_public, "projects": projects}));
+        let row = |is_public: bool, projects: &[&str]| {
+            crate::common::map(json!({"os-flavor-access:is_public": is_public, "projects": projects}))
+        };
         assert!(wanted(Some(true)).admits(&row(true, &[]), None));
         assert!(!wanted(Some(true)).admits(&row(false, &[]), Some("p")));
         assert!(wanted(Some(true)).admits(&row(false, &["p"]), Some("p")));

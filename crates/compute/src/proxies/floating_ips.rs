@@ -37,7 +37,10 @@ async fn show(call: Call) -> Result<Reply> {
     Ok(Reply::ok(json!({ "floating_ip": view(&call, &reader, object(&row))? })))
 }
 
-const CREATE: Shape = Shape::OneOf(&[&Shape::Null, &Shape::Object(&[opt("pool", &Shape::OneOf(&[&Shape::Text { min: 0, max: 255 }, &Shape::Null]))])]);
+const CREATE: Shape = Shape::OneOf(&[
+    &Shape::Null,
+    &Shape::Object(&[opt("pool", &Shape::OneOf(&[&Shape::Text { min: 0, max: 255 }, &Shape::Null]))]),
+]);
 
 async fn create(call: Call) -> Result<Reply> {
     CREATE.check(call.json(), &call.cx)?;
@@ -81,10 +84,14 @@ async fn pools(call: Call) -> Result<Reply> {
 pub(super) fn routes() -> Vec<Route> {
     let rule = |name, text| Access::Rule(name, text);
     vec![
-        Route::new("GET", "/v2.1/os-floating-ip-pools", rule("os_compute_api:os-floating-ip-pools", "reader"), pools).until("2.35"),
+        Route::new("GET", "/v2.1/os-floating-ip-pools", rule("os_compute_api:os-floating-ip-pools", "reader"), pools)
+            .until("2.35"),
         Route::new("GET", "/v2.1/os-floating-ips", rule("os_compute_api:os-floating-ips:list", "reader"), list).until("2.35"),
-        Route::new("POST", "/v2.1/os-floating-ips", rule("os_compute_api:os-floating-ips:create", "member"), create).until("2.35"),
-        Route::new("GET", "/v2.1/os-floating-ips/{id}", rule("os_compute_api:os-floating-ips:show", "reader"), show).until("2.35"),
-        Route::new("DELETE", "/v2.1/os-floating-ips/{id}", rule("os_compute_api:os-floating-ips:delete", "member"), delete).until("2.35"),
+        Route::new("POST", "/v2.1/os-floating-ips", rule("os_compute_api:os-floating-ips:create", "member"), create)
+            .until("2.35"),
+        Route::new("GET", "/v2.1/os-floating-ips/{id}", rule("os_compute_api:os-floating-ips:show", "reader"), show)
+            .until("2.35"),
+        Route::new("DELETE", "/v2.1/os-floating-ips/{id}", rule("os_compute_api:os-floating-ips:delete", "member"), delete)
+            .until("2.35"),
     ]
 }

@@ -72,7 +72,9 @@ async fn update(call: Call) -> Result<Reply> {
     UPDATE.check(call.json(), &call.cx)?;
     let input = call.object()?;
     if input.is_empty() {
-        return Err(Error::bad_request("Invalid input for field/attribute host. Either 'status' or 'maintenance_mode' is a required property"));
+        return Err(Error::bad_request(
+            "Invalid input for field/attribute host. Either 'status' or 'maintenance_mode' is a required property",
+        ));
     }
     let enabled = input.get("status").and_then(Value::as_str).map(|s| s.eq_ignore_ascii_case("enable"));
     let host = look(&call, &call.reader())?.host.clone();

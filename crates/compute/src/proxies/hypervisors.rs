@@ -1,11 +1,12 @@
 //! Hypervisors (Nova api-ref, `os-hypervisors`): nodes with what they have and what is used of it.
-use super::{check_query, only, page, services};
+use super::{check_query, page, services};
 use crate::{
     common::{PROVIDERS, at, by_index, map},
     resources::{Node, Server},
     shape,
 };
 use api::{Access, Call, Cx, Error, Map, Reply, Result, Route};
+use base::Timestamp;
 use resource::{Object, Reader, Resource};
 use serde_json::{Value, json};
 
@@ -33,6 +34,17 @@ pub(super) fn used(reader: &Reader<'_>, node: &Object<Node>) -> Use {
     }
 }
 
+/// How long a host is up, in the form of uptime(1) without what nobody measured; `None` while it is down.
+fn uptime_of(node: &Node, now: Timestamp) -> Option<String> {
+    if !node.is_up() {
+        return None;
+    }
+    let seconds = now.since(Timestamp(node.up_since)).as_secs();
+    let clock = now.seconds_z();
+    let (days, hours, minutes) = (seconds / 86_400, seconds / 3600 % 24, seconds / 60 % 60);
+    Some(format!(" {} up {days} days, {hours:2}:{minutes:02}", clock.get(11..19).unwrap_or_default()))
+}
+
 /// The numbers that went with 2.88.
 fn numbers(node: &Node, used: &Use) -> Map {
     let (memory, disk) = (node.memory_mib as i64, node.disk_gib as i64);
@@ -48,6 +60,7 @@ fn numbers(node: &Node, used: &Use) -> Map {
 struct Show {
     detail: bool,
     servers: bool,
+    now: Timestamp,
 }
 
 fn view(cx: &Cx, reader: &Reader<'_>, node: &Object<Node>, show: Show) -> Map {
@@ -64,7 +77,7 @@ fn view(cx: &Cx, reader: &Reader<'_>, node: &Object<Node>, show: Show) -> Map {
             },
         })));
         if at(cx, 88) {
-            out.insert("uptime".into(), Value::Null);
+            out.insert("uptime".into(), json!(uptime_of(node, show.now)));
         } else {
             out.extend(numbers(node, &used(reader, node)));
             let cpu = json!({ "model": node.cpu_model });
@@ -102,7 +115,7 @@ fn with_servers(cx: &Cx) -> Result<bool> {
 fn answer(call: &Call, detail: bool) -> Result<Reply> {
     let cx = &call.cx;
     check_query(cx, 53, &["limit", "marker", "hypervisor_hostname_pattern", "with_servers"])?;
-    let show = Show { detail, servers: with_servers(cx)? };
+    let show = Show { detail, servers: with_servers(cx)?, now: call.cloud.db.now() };
     let reader = call.reader();
     let mut link = None;
     let nodes = match cx.query.get("hypervisor_hostname_pattern").filter(|_| at(cx, 53)) {
@@ -151,26 +164,32 @@ fn look(call: &Call, reader: &Reader<'_>) -> Result<Object<Node>> {
 
 async fn show(call: Call) -> Result<Reply> {
     check_query(&call.cx, 53, &["with_servers"])?;
-    let show = Show { detail: true, servers: with_servers(&call.cx)? };
+    let show = Show { detail: true, servers: with_servers(&call.cx)?, now: call.cloud.db.now() };
     let reader = call.reader();
     let node = look(&call, &reader)?;
     Ok(Reply::ok(json!({ "hypervisor": view(&call.cx, &reader, &node, show) })))
 }
 
-/// Nodes do not tell how long they are up: Nova's answer for such drivers.
+/// A view of its own until 2.87; later it is an attribute.
 async fn uptime(call: Call) -> Result<Reply> {
-    only(&call.cx, 0, 87)?;
-    look(&call, &call.reader())?;
-    Err(crate::common::unsupported())
+    let reader = call.reader();
+    let node = look(&call, &reader)?;
+    let show = Show { detail: false, servers: false, now: call.cloud.db.now() };
+    let uptime = uptime_of(&node, show.now)
+        .ok_or_else(|| Error::bad_request(format!("Compute service of {} is unavailable at this time.", node.host)))?;
+    let mut out = view(&call.cx, &reader, &node, show);
+    out.insert("uptime".into(), uptime.into());
+    Ok(Reply::ok(json!({ "hypervisor": out })))
 }
 
 async fn search(call: Call) -> Result<Reply> {
-    by_pattern(&call, Show { detail: false, servers: false })
+    by_pattern(&call, false)
 }
 async fn servers(call: Call) -> Result<Reply> {
-    by_pattern(&call, Show { detail: false, servers: true })
+    by_pattern(&call, true)
 }
-fn by_pattern(call: &Call, show: Show) -> Result<Reply> {
+fn by_pattern(call: &Call, servers: bool) -> Result<Reply> {
+    let show = Show { detail: false, servers, now: call.cloud.db.now() };
     let reader = call.reader();
     let list: Vec<Value> = matching(&reader, call.param("id"))?.iter().map(|n| view(&call.cx, &reader, n, show).into()).collect();
     Ok(Reply::ok(json!({ "hypervisors": list })))
@@ -200,17 +219,29 @@ pub(super) fn routes() -> Vec<Route> {
     vec![
         Route::new("GET", all, admin("os_compute_api:os-hypervisors:list"), list),
         Route::new("GET", "/v2.1/os-hypervisors/detail", admin("os_compute_api:os-hypervisors:list-detail"), detail),
-        Route::new("GET", "/v2.1/os-hypervisors/statistics", admin("os_compute_api:os-hypervisors:statistics"), statistics).until("2.87"),
+        Route::new("GET", "/v2.1/os-hypervisors/statistics", admin("os_compute_api:os-hypervisors:statistics"), statistics)
+            .until("2.87"),
         Route::new("GET", "/v2.1/os-hypervisors/{id}", admin("os_compute_api:os-hypervisors:show"), show),
-        Route::new("GET", "/v2.1/os-hypervisors/{id}/uptime", admin("os_compute_api:os-hypervisors:uptime"), uptime),
-        Route::new("GET", "/v2.1/os-hypervisors/{id}/search", admin("os_compute_api:os-hypervisors:search"), search).until("2.52"),
-        Route::new("GET", "/v2.1/os-hypervisors/{id}/servers", admin("os_compute_api:os-hypervisors:servers"), servers).until("2.52"),
+        Route::new("GET", "/v2.1/os-hypervisors/{id}/uptime", admin("os_compute_api:os-hypervisors:uptime"), uptime)
+            .until("2.87"),
+        Route::new("GET", "/v2.1/os-hypervisors/{id}/search", admin("os_compute_api:os-hypervisors:search"), search)
+            .until("2.52"),
+        Route::new("GET", "/v2.1/os-hypervisors/{id}/servers", admin("os_compute_api:os-hypervisors:servers"), servers)
+            .until("2.52"),
     ]
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn uptime_is_that_of_a_host_that_is_up() {
+        let now = Timestamp::from_unix(200_000);
+        let node = |state: &str| Node { state: state.into(), up_since: Timestamp::from_unix(100_000).0, ..Node::default() };
+        assert_eq!(uptime_of(&node("up"), now).as_deref(), Some(" 07:33:20 up 1 days,  3:46"));
+        assert_eq!(uptime_of(&node("down"), now), None);
+    }
 
     #[test]
     fn free_is_what_there_is_without_what_is_used() {

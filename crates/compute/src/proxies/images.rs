@@ -84,7 +84,8 @@ fn passes(row: &Map, key: &str, value: &str) -> Result<bool> {
         "minRam" => int(row, "min_ram") >= value.parse().unwrap_or(0),
         "minDisk" => int(row, "min_disk") >= value.parse().unwrap_or(0),
         "changes-since" => {
-            let since = base::Timestamp::parse(value).ok_or_else(|| Error::bad_request(format!("Invalid changes-since value: {value}")))?;
+            let since = base::Timestamp::parse(value)
+                .ok_or_else(|| Error::bad_request(format!("Invalid changes-since value: {value}")))?;
             // Clients see whole seconds.
             int(row, "updated_at").max(int(row, "created_at")) >= since.0
         }
@@ -169,7 +170,9 @@ mod tests {
             "properties": {"instance_uuid": "s", "image_type": "snapshot", "os": "linux"},
         }));
         let is = |key: &str, value: &str| passes(&image, key, value).expect("a filter");
-        assert!(is("status", "ACTIVE") && !is("status", "SAVING") && is("server", "http://h/v2.1/servers/s") && is("server", "s"));
+        assert!(
+            is("status", "ACTIVE") && !is("status", "SAVING") && is("server", "http://h/v2.1/servers/s") && is("server", "s")
+        );
         assert!(is("type", "snapshot") && is("property-os", "linux") && !is("property-os", "other") && is("anything", "else"));
         assert!(is("changes-since", "1970-01-01T00:00:05Z") && !is("changes-since", "1970-01-01T00:00:06Z"));
         assert!(passes(&image, "changes-since", "yesterday").is_err());

@@ -128,8 +128,7 @@ async fn create(call: Call) -> Result<Reply> {
             engine::release(tx, &user, "compute", &[("key_pairs", -1)]);
             let number = next_number(tx, "keypairs");
             let row = Object::new(id.as_str(), None, Keypair { number, ..body.clone() }, tx.now, &cx.request_id).into_map()?;
-            tx.claim(&Keypair::DEF.table, &id, Value::Object(row.clone()))
-                .map_err(|_| taken(&body.name))?;
+            tx.claim(&Keypair::DEF.table, &id, Value::Object(row.clone())).map_err(|_| taken(&body.name))?;
             Ok(row)
         })
         .await?;

@@ -52,16 +52,38 @@ fn view(cx: &Cx, row: &Map) -> Map {
 fn time(cx: &Cx, key: &str, since: u16) -> Result<Option<i64>> {
     let Some(text) = cx.query.get(key).filter(|_| at(cx, since)) else { return Ok(None) };
     let parsed = Timestamp::parse(text).map(|t| Some(t.0));
-    parsed.ok_or_else(|| Error::bad_request(format!("Invalid input for query parameters {key}. Value: {text}. '{text}' is not a 'date-time'")))
+    parsed.ok_or_else(|| {
+        Error::bad_request(format!("Invalid input for query parameters {key}. Value: {text}. '{text}' is not a 'date-time'"))
+    })
 }
 
 async fn list(call: Call) -> Result<Reply> {
     let cx = &call.cx;
     let known = [
-        "hidden", "host", "instance_uuid", "source_compute", "status", "migration_type", "limit", "marker", "changes-since", "changes-before",
-        "user_id", "project_id",
+        "hidden",
+        "host",
+        "instance_uuid",
+        "source_compute",
+        "status",
+        "migration_type",
+        "limit",
+        "marker",
+        "changes-since",
+        "changes-before",
+        "user_id",
+        "project_id",
     ];
-    check_query(cx, 59, if at(cx, 80) { &known } else if at(cx, 66) { &known[..10] } else { &known[..9] })?;
+    check_query(
+        cx,
+        59,
+        if at(cx, 80) {
+            &known
+        } else if at(cx, 66) {
+            &known[..10]
+        } else {
+            &known[..9]
+        },
+    )?;
     let project = cx.query.get("project_id").filter(|_| at(cx, 80));
     if project.is_none_or(|p| Some(p) != cx.caller.project_id()) {
         call.require("os_compute_api:os-migrations:index:all_projects", None)?;

@@ -20,6 +20,8 @@ pub(crate) mod security_groups;
 mod server_groups;
 mod services;
 mod ssh;
+#[cfg(test)]
+mod tests;
 mod usage;
 mod versions;
 
@@ -112,7 +114,9 @@ fn limited<T>(cx: &Cx, items: Vec<T>) -> Result<Vec<T>> {
     let number = |key: &str, none: usize| match cx.query.get(key) {
         None => Ok(none),
         Some(text) => text.parse::<u64>().map(|n| n as usize).map_err(|_| {
-            Error::bad_request(format!("Invalid input for query parameters {key}. Value: {text}. '{text}' does not match '^[0-9]*$'"))
+            Error::bad_request(format!(
+                "Invalid input for query parameters {key}. Value: {text}. '{text}' does not match '^[0-9]*$'"
+            ))
         }),
     };
     let limit = match number("limit", MAX_LIMIT)? {

@@ -11,9 +11,9 @@ fn tenant_view(row: &Map) -> Value {
 /// What nova-network knew and nobody else does is null.
 fn view(row: &Map) -> Value {
     let mut out = crate::common::map(json!({ "id": text(row, "id"), "label": text(row, "name") }));
-    for key in [
-        "bridge", "broadcast", "cidr", "cidr_v6", "dhcp_start", "dns1", "dns2", "gateway", "gateway_v6", "netmask", "netmask_v6",
-    ] {
+    for key in
+        ["bridge", "broadcast", "cidr", "cidr_v6", "dhcp_start", "dns1", "dns2", "gateway", "gateway_v6", "netmask", "netmask_v6"]
+    {
         out.insert(key.into(), Value::Null);
     }
     out.into()
@@ -41,6 +41,8 @@ pub(super) fn routes() -> Vec<Route> {
         Route::new("GET", "/v2.1/os-networks", reader("os_compute_api:os-networks:list"), |c| list(c, view)),
         Route::new("GET", "/v2.1/os-networks/{id}", reader("os_compute_api:os-networks:show"), |c| show(c, view)),
         Route::new("GET", "/v2.1/os-tenant-networks", reader("os_compute_api:os-tenant-networks:list"), |c| list(c, tenant_view)),
-        Route::new("GET", "/v2.1/os-tenant-networks/{id}", reader("os_compute_api:os-tenant-networks:show"), |c| show(c, tenant_view)),
+        Route::new("GET", "/v2.1/os-tenant-networks/{id}", reader("os_compute_api:os-tenant-networks:show"), |c| {
+            show(c, tenant_view)
+        }),
     ]
 }

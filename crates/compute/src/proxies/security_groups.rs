@@ -40,7 +40,11 @@ fn rule_view(call: &Call, reader: &Reader<'_>, row: &Map) -> Option<Value> {
         }
     }
     let shown = |port: Option<Value>| port.unwrap_or_else(|| none.clone());
-    let (from, to) = if protocol.is_none() { (Value::Null, Value::Null) } else { (shown(number("port_range_min")), shown(number("port_range_max"))) };
+    let (from, to) = if protocol.is_none() {
+        (Value::Null, Value::Null)
+    } else {
+        (shown(number("port_range_min")), shown(number("port_range_max")))
+    };
     Some(json!({
         "id": text(row, "id"), "parent_group_id": text(row, "security_group_id"), "ip_protocol": protocol, "from_port": from, "to_port": to,
         "group": group, "ip_range": range,
@@ -138,7 +142,9 @@ async fn delete(call: Call) -> Result<Reply> {
         return Err(Error::bad_request("Removing default security group not allowed."));
     }
     let id = text(&group, "id").to_owned();
-    call.transact(move |cx, tx| engine::delete(tx, cx.registry.get("network/security_groups")?, cx, &id)).await.map_err(translated)?;
+    call.transact(move |cx, tx| engine::delete(tx, cx.registry.get("network/security_groups")?, cx, &id))
+        .await
+        .map_err(translated)?;
     Ok(Reply::empty(202))
 }
 
@@ -196,7 +202,9 @@ async fn create_rule(call: Call) -> Result<Reply> {
         return Err(Error::bad_request(format!("Invalid cidr {}.", cidr.unwrap_or_default())));
     }
     let six = cidr.as_ref().is_some_and(|c| c.contains(':'));
-    let mut input = map(json!({ "security_group_id": text(&group, "id"), "direction": "ingress", "ethertype": if six { "IPv6" } else { "IPv4" } }));
+    let mut input = map(
+        json!({ "security_group_id": text(&group, "id"), "direction": "ingress", "ethertype": if six { "IPv6" } else { "IPv4" } }),
+    );
     let mut put = |key: &str, value: Option<Value>| drop(value.map(|v| input.insert(key.to_owned(), v)));
     put("protocol", protocol.clone().map(Value::from));
     put("port_range_min", from.filter(|p| *p >= 0).map(Value::from));
@@ -222,7 +230,9 @@ async fn delete_rule(call: Call) -> Result<Reply> {
     let missing = || Error::not_found(format!("Security group with rule {id} not found."));
     let row = row.ok_or_else(missing)?;
     check_own(&call, object(&row), missing())?;
-    call.transact(move |cx, tx| engine::delete(tx, cx.registry.get("network/security_group_rules")?, cx, &id)).await.map_err(translated)?;
+    call.transact(move |cx, tx| engine::delete(tx, cx.registry.get("network/security_group_rules")?, cx, &id))
+        .await
+        .map_err(translated)?;
     Ok(Reply::empty(202))
 }
 
@@ -234,13 +244,30 @@ async fn lost(_: Call) -> Result<Reply> {
 pub(super) fn routes() -> Vec<Route> {
     let rule = |name, text| Access::Rule(name, text);
     vec![
-        Route::new("GET", "/v2.1/os-security-groups", rule("os_compute_api:os-security-groups:get", "reader"), list).until("2.35"),
-        Route::new("POST", "/v2.1/os-security-groups", rule("os_compute_api:os-security-groups:create", "member"), create).until("2.35"),
+        Route::new("GET", "/v2.1/os-security-groups", rule("os_compute_api:os-security-groups:get", "reader"), list)
+            .until("2.35"),
+        Route::new("POST", "/v2.1/os-security-groups", rule("os_compute_api:os-security-groups:create", "member"), create)
+            .until("2.35"),
         Route::new("DELETE", "/v2.1/os-security-groups", Access::Authenticated, lost),
-        Route::new("GET", "/v2.1/os-security-groups/{id}", rule("os_compute_api:os-security-groups:show", "reader"), show).until("2.35"),
-        Route::new("PUT", "/v2.1/os-security-groups/{id}", rule("os_compute_api:os-security-groups:update", "member"), update).until("2.35"),
-        Route::new("DELETE", "/v2.1/os-security-groups/{id}", rule("os_compute_api:os-security-groups:delete", "member"), delete).until("2.35"),
-        Route::new("POST", "/v2.1/os-security-group-rules", rule("os_compute_api:os-security-groups:rule:create", "member"), create_rule).until("2.35"),
-        Route::new("DELETE", "/v2.1/os-security-group-rules/{id}", rule("os_compute_api:os-security-groups:rule:delete", "member"), delete_rule).until("2.35"),
+        Route::new("GET", "/v2.1/os-security-groups/{id}", rule("os_compute_api:os-security-groups:show", "reader"), show)
+            .until("2.35"),
+        Route::new("PUT", "/v2.1/os-security-groups/{id}", rule("os_compute_api:os-security-groups:update", "member"), update)
+            .until("2.35"),
+        Route::new("DELETE", "/v2.1/os-security-groups/{id}", rule("os_compute_api:os-security-groups:delete", "member"), delete)
+            .until("2.35"),
+        Route::new(
+            "POST",
+            "/v2.1/os-security-group-rules",
+            rule("os_compute_api:os-security-groups:rule:create", "member"),
+            create_rule,
+        )
+        .until("2.35"),
+        Route::new(
+            "DELETE",
+            "/v2.1/os-security-group-rules/{id}",
+            rule("os_compute_api:os-security-groups:rule:delete", "member"),
+            delete_rule,
+        )
+        .until("2.35"),
     ]
 }

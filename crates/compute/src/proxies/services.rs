@@ -148,7 +148,7 @@ pub(super) fn apply(tx: &mut Tx<'_>, cx: &Cx, node: &mut Object<Node>, wish: &Wi
         engine::tell(tx, &node.id, &cx.request_id, &format!("User {who} {word}"));
         node.forced_down = down;
     }
-    node.save(tx)
+    node.clone().save(tx)
 }
 
 /// The node of a host, in a transaction.
@@ -233,7 +233,8 @@ async fn update_by_id(call: Call) -> Result<Reply> {
     }
     let node = call
         .transact(move |cx, tx| {
-            let mut node: Object<Node> = load(tx, &node.id)?.ok_or_else(|| Error::not_found(format!("Service {id} could not be found.")))?;
+            let mut node: Object<Node> =
+                load(tx, &node.id)?.ok_or_else(|| Error::not_found(format!("Service {id} could not be found.")))?;
             apply(tx, cx, &mut node, &wish)?;
             Ok(node)
         })

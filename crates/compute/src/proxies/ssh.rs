@@ -3,7 +3,11 @@ use crate::server::view::fingerprint;
 use api::{Error, Result};
 use rcgen::{CertificateParams, DnType, ExtendedKeyUsagePurpose, KeyPair, OtherNameValue, SanType};
 use sha1::{Digest as _, Sha1};
-use ssh_key::{LineEnding, PrivateKey, PublicKey, private::{KeypairData, RsaKeypair}, rand_core::OsRng};
+use ssh_key::{
+    LineEnding, PrivateKey, PublicKey,
+    private::{KeypairData, RsaKeypair},
+    rand_core::OsRng,
+};
 
 /// Size of new RSA keys. The type and size are Nova's: old clients and images know nothing newer.
 const RSA_BITS: usize = 2048;
@@ -35,7 +39,8 @@ fn ssh_fingerprint(public: &str) -> Result<String> {
 
 fn x509_fingerprint(pem: &str) -> Result<String> {
     let wrong = |why: &str| invalid(format!("failed to generate X509 fingerprint. Error message: {why}"));
-    let inner = pem.trim().strip_prefix("-----BEGIN CERTIFICATE-----").and_then(|rest| rest.split_once("-----END CERTIFICATE-----"));
+    let inner =
+        pem.trim().strip_prefix("-----BEGIN CERTIFICATE-----").and_then(|rest| rest.split_once("-----END CERTIFICATE-----"));
     let (inner, _) = inner.ok_or_else(|| wrong("it is not a certificate in PEM form"))?;
     let der = crate::shape::decode_base64(inner).ok_or_else(|| wrong("it is not base64"))?;
     if !is_sequence(&der) {
@@ -77,7 +82,8 @@ fn generate_x509(user_id: &str) -> Result<NewKey> {
     let key = KeyPair::generate().map_err(broken)?;
     let mut params = CertificateParams::default();
     params.distinguished_name.push(DnType::CommonName, user_id);
-    params.subject_alt_names = vec![SanType::OtherName((UPN.to_vec(), OtherNameValue::Utf8String(format!("{user_id}@localhost"))))];
+    params.subject_alt_names =
+        vec![SanType::OtherName((UPN.to_vec(), OtherNameValue::Utf8String(format!("{user_id}@localhost"))))];
     params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
     let public = params.self_signed(&key).map_err(broken)?.pem();
     let fingerprint = x509_fingerprint(&public)?;

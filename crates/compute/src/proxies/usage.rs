@@ -90,7 +90,9 @@ fn sums(servers: &[Map], period: Period, detailed: bool) -> Vec<Value> {
         }
         let Some(sum) = out.last_mut() else { continue };
         let hours = server.get("hours").and_then(Value::as_f64).unwrap_or(0.0);
-        for (total, part) in [("total_local_gb_usage", "local_gb"), ("total_vcpus_usage", "vcpus"), ("total_memory_mb_usage", "memory_mb")] {
+        for (total, part) in
+            [("total_local_gb_usage", "local_gb"), ("total_vcpus_usage", "vcpus"), ("total_memory_mb_usage", "memory_mb")]
+        {
             add(sum, total, int(server, part) as f64 * hours);
         }
         add(sum, "total_hours", hours);
@@ -156,8 +158,10 @@ mod tests {
     const HOUR: i64 = 3_600_000_000;
 
     fn row(project: &str, id: &str, launched: i64, ended: Option<i64>) -> Map {
-        map(json!({"id": id, "name": id, "project_id": project, "vm_state": "active", "launched_at": launched, "terminated_at": ended,
-            "flavor": {"name": "f", "vcpus": 2, "ram": 512, "disk": 1, "ephemeral": 0}}))
+        map(
+            json!({"id": id, "name": id, "project_id": project, "vm_state": "active", "launched_at": launched, "terminated_at": ended,
+            "flavor": {"name": "f", "vcpus": 2, "ram": 512, "disk": 1, "ephemeral": 0}}),
+        )
     }
 
     #[test]

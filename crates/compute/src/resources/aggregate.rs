@@ -5,9 +5,16 @@ use std::collections::BTreeMap;
 
 /// A set of hosts. The row's id is a number.
 #[derive(Resource, Serialize, Deserialize, Clone, Debug)]
-#[resource(service = "compute", path = "/v2.1/os-aggregates", name = "aggregate", plural = "aggregates", id = "given", unique = "name")]
+#[resource(
+    service = "compute",
+    path = "/v2.1/os-aggregates",
+    name = "aggregate",
+    plural = "aggregates",
+    id = "given",
+    unique = "name"
+)]
 #[policy(list = "admin", show = "admin", create = "admin", update = "admin", delete = "admin")]
-pub struct Aggregate {
+pub(crate) struct Aggregate {
     #[field(create, update, required)]
     pub name: String,
     #[field(since = "2.41")]

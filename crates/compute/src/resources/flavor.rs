@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 #[derive(Resource, Serialize, Deserialize, Clone, Debug)]
 #[resource(service = "compute", path = "/v2.1/flavors", id = "given", detail, unique = "name")]
 #[policy(list = "reader", show = "reader", create = "admin", update = "admin", delete = "admin")]
-pub struct Flavor {
+pub(crate) struct Flavor {
     #[field(create, required, brief, sort, min = 1)]
     pub name: String,
     /// MiB.

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Resource, Serialize, Deserialize, Clone, Debug)]
 #[resource(service = "compute", path = "/v2.1/os-keypairs", name = "keypair", plural = "keypairs", owner = "user", id = "given")]
 #[policy(list = "reader", show = "reader", create = "member", delete = "member")]
-pub struct Keypair {
+pub(crate) struct Keypair {
     #[field(create, required)]
     pub name: String,
     #[field(index)]

@@ -4,10 +4,18 @@ use serde::{Deserialize, Serialize};
 
 /// A host that runs guests. The row's id is its UUID, also the id of its resource provider.
 #[derive(Resource, Serialize, Deserialize, Clone, Debug, Default)]
-#[resource(service = "compute", path = "/v2.1/os-hypervisors", name = "hypervisor", plural = "hypervisors", table = "nodes", id = "given", story)]
+#[resource(
+    service = "compute",
+    path = "/v2.1/os-hypervisors",
+    name = "hypervisor",
+    plural = "hypervisors",
+    table = "nodes",
+    id = "given",
+    story
+)]
 #[policy(list = "admin", show = "admin")]
 #[serde(default)]
-pub struct Node {
+pub(crate) struct Node {
     #[field(index)]
     pub host: String,
     /// The id that old microversions show.

@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 #[resource(service = "compute", path = "/v2.1/servers", owner = "project", detail, shows_deleting, story)]
 #[policy(list = "reader", show = "reader", create = "member", update = "member", delete = "member")]
 #[serde(default)]
-pub struct Server {
+pub(crate) struct Server {
     /// The name as users see it.
     #[field(create, update, required, brief, sort)]
     pub name: String,
@@ -187,7 +187,7 @@ impl Server {
 
 /// A keypair as it was.
 #[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
-pub struct KeyCopy {
+pub(crate) struct KeyCopy {
     pub name: String,
     #[serde(rename = "type")]
     pub kind: String,
@@ -197,7 +197,7 @@ pub struct KeyCopy {
 /// A flavor as it was.
 #[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
 #[serde(default)]
-pub struct FlavorCopy {
+pub(crate) struct FlavorCopy {
     pub id: String,
     pub name: String,
     pub vcpus: i64,
@@ -214,7 +214,7 @@ pub struct FlavorCopy {
 /// An image as it was.
 #[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
 #[serde(default)]
-pub struct ImageCopy {
+pub(crate) struct ImageCopy {
     pub id: String,
     pub blob: String,
     pub format: String,
@@ -226,7 +226,7 @@ pub struct ImageCopy {
 
 /// A resize that waits for its confirmation.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
-pub struct Resize {
+pub(crate) struct Resize {
     pub old: FlavorCopy,
     pub was_stopped: bool,
     pub old_disk_config: String,
@@ -235,7 +235,7 @@ pub struct Resize {
 /// An interface of the server, in the guest's order.
 #[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
 #[serde(default)]
-pub struct Nic {
+pub(crate) struct Nic {
     pub port_id: String,
     pub tag: Option<String>,
     /// Was the port made for this server, and so goes with it?
@@ -245,7 +245,7 @@ pub struct Nic {
 /// Why a server is in error.
 #[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
 #[serde(default)]
-pub struct Fault {
+pub(crate) struct Fault {
     pub code: u16,
     pub message: String,
     pub details: String,
@@ -254,7 +254,7 @@ pub struct Fault {
 
 #[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
 #[serde(default)]
-pub struct Crashes {
+pub(crate) struct Crashes {
     pub count: u32,
     pub since: i64,
 }

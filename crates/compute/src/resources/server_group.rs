@@ -4,9 +4,15 @@ use serde::{Deserialize, Serialize};
 
 /// Servers that are placed together or apart.
 #[derive(Resource, Serialize, Deserialize, Clone, Debug)]
-#[resource(service = "compute", path = "/v2.1/os-server-groups", name = "server_group", plural = "server_groups", owner = "project")]
+#[resource(
+    service = "compute",
+    path = "/v2.1/os-server-groups",
+    name = "server_group",
+    plural = "server_groups",
+    owner = "project"
+)]
 #[policy(list = "reader", show = "reader", create = "member", delete = "member")]
-pub struct ServerGroup {
+pub(crate) struct ServerGroup {
     #[field(create, required, kind = Kind::Text { min: 1, max: 255 })]
     pub name: String,
     /// `affinity`, `anti-affinity`, `soft-affinity` or `soft-anti-affinity`.

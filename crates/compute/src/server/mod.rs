@@ -1,5 +1,6 @@
 //! Servers: their states, what is shown of them, and how they come and go.
 pub(crate) mod create;
+pub(crate) mod deadlines;
 pub(crate) mod delete;
 pub(crate) mod images;
 pub(crate) mod list;

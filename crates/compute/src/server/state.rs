@@ -55,7 +55,6 @@ pub(crate) mod task {
 
 /// `OS-EXT-STS:power_state`.
 pub(crate) mod power {
-    pub(crate) const NONE: i64 = 0;
     pub(crate) const RUNNING: i64 = 1;
     pub(crate) const PAUSED: i64 = 3;
     pub(crate) const SHUTDOWN: i64 = 4;
@@ -114,7 +113,6 @@ impl Needs {
     pub(crate) const fn vm(states: &'static [&'static str]) -> Self {
         Self { vm: Some(states), tasks: Some(&[]), launched: true }
     }
-    pub(crate) const ANY: Self = Self { vm: None, tasks: None, launched: false };
 
     pub(crate) const fn or_tasks(mut self, tasks: &'static [&'static str]) -> Self {
         self.tasks = Some(tasks);

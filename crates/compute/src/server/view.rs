@@ -5,7 +5,7 @@
 use super::state;
 use crate::{
     common::{at, by_index, flag, int, micros, object, text},
-    resources::{Node, Server},
+    resources::Node,
 };
 use api::{Cx, Map};
 use md5::{Digest as _, Md5};
@@ -332,11 +332,4 @@ pub(crate) fn instance_name(id: &str) -> String {
 /// MD5 as key fingerprints are written.
 pub(crate) fn fingerprint(bytes: &[u8]) -> String {
     Md5::digest(bytes).iter().map(|b| format!("{b:02x}")).collect::<Vec<_>>().join(":")
-}
-
-/// The stored row with its `id`; for handlers that show one server.
-pub(crate) fn of_server(call: &api::Call, id: &str) -> api::Result<Map> {
-    let reader = call.reader();
-    let row = reader.get(&Server::DEF.table, id).ok_or_else(|| resource::engine::not_found(Server::DEF, id))?;
-    Ok(object(&row).clone())
 }

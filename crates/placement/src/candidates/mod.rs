@@ -21,7 +21,6 @@ pub(crate) fn list(call: &Call) -> Result<Reply> {
         summaries.insert(provider.uuid.clone(), summary(&call.cx, &request, provider, forest.root_uuid(at)));
     }
     let body = json!({ "allocation_requests": requests, "provider_summaries": summaries });
-    drop(reader);
     Ok(rest::uncached(call, Reply::ok(body), None))
 }
 

@@ -15,7 +15,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 /// Candidates that are found at most: a request that leaves too much open must end, too.
 const MOST: usize = 10_000;
 /// Steps of the search at most, for requests that have few solutions among many combinations.
-const STEPS: usize = 2_000_000;
+const STEPS: usize = 200_000;
 
 /// Place of a provider in [`Forest`].
 pub(crate) type At = usize;

@@ -1,5 +1,4 @@
 //! What the tests of this API share.
-#![allow(dead_code, clippy::unwrap_used, reason = "each test binary uses its part; a test may fail here")]
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 use store::{Reader, Table};

@@ -1,0 +1,7 @@
+//! Servers over HTTP, on simulated hosts, with the real services beside: identity, image, network, placement.
+mod actions;
+mod bed;
+mod create;
+mod delete;
+mod figures;
+mod shown;
