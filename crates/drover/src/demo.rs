@@ -131,6 +131,7 @@ async fn open_ports(user: &Client) -> Result<()> {
 async fn server(user: &Client, state: &State, network: &str, public: &str) -> Result<Demo> {
     let images = user.get("/image/v2/images?name=tiny").await?;
     let image = id(&images["images"][0]).map_err(|_| Error::Local("There is no image `tiny`; start with --guest-image.".into()))?;
+    forget_failed(user).await?;
     let server = ensure(user, &format!("{COMPUTE}/servers"), "servers", "demo", json!({"server": {
         "name": "demo", "imageRef": image, "flavorRef": "42", "key_name": "demo", "networks": [{"uuid": network}],
     }}))
@@ -167,6 +168,38 @@ async fn server(user: &Client, state: &State, network: &str, public: &str) -> Re
     };
     ssh_answers(&address, &state.ssh_key()).await?;
     Ok(Demo { address })
+}
+
+/// Removes a server `demo` that an earlier start left in error.
+async fn forget_failed(user: &Client) -> Result<()> {
+    let failed = user.get(&format!("{COMPUTE}/servers?name=demo&status=ERROR")).await?;
+    for server in failed["servers"].as_array().into_iter().flatten() {
+        let path = format!("{COMPUTE}/servers/{}", id(server)?);
+        user.delete(&path).await?;
+        let until = Instant::now() + Duration::from_secs(60);
+        while user.get(&path).await.is_ok() {
+            if Instant::now() > until {
+                return Err(Error::Local("The failed server demo is not gone after 60 s. See `drover why server demo`.".into()));
+            }
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+    }
+    Ok(())
+}
+
+/// Waits until a host can run guests.
+pub async fn host_ready(admin: &Client) -> Result<()> {
+    let until = Instant::now() + Duration::from_secs(90);
+    loop {
+        let nodes = admin.get("/operator/v1/nodes").await?;
+        if nodes["nodes"].as_array().into_iter().flatten().any(|n| n["state"] == "up" && n["vcpus"].as_u64().unwrap_or(0) > 0) {
+            return Ok(());
+        }
+        if Instant::now() > until {
+            return Err(Error::Local("No host can run guests after 90 s; the log of `serve` says why.".into()));
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
 }
 
 /// Waits until the guest's sshd lets the key in.

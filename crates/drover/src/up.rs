@@ -91,6 +91,7 @@ pub async fn up(state: &State, flags: &Flags, bare: bool) -> Result<(), String> 
         return Ok(());
     }
     let user = Client::login(&demo::login(&config, state, false)?).await.map_err(|e| e.to_string())?;
+    demo::host_ready(&admin).await.map_err(|e| e.to_string())?;
     progress("Booting the server `demo`; without KVM this takes some seconds …");
     let key = public_key(state).await?;
     let made = demo::project(&user, state, &key).await.map_err(|e| e.to_string())?;
