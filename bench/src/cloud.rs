@@ -6,12 +6,7 @@ use crate::{
 };
 use bytes::Bytes;
 use serde_json::{Value, json};
-use std::{
-    net::TcpListener,
-    path::PathBuf,
-    process::Command,
-    time::Instant,
-};
+use std::{net::TcpListener, path::PathBuf, process::Command, time::Instant};
 
 pub(crate) struct Cloud {
     drover: PathBuf,
@@ -63,7 +58,8 @@ impl Cloud {
         let mut out = Vec::new();
         for i in 0..count {
             let (name, password) = (format!("bench-{i}"), base::id::hex());
-            self.post(admin, "/identity/v3/users", json!({"user": {"name": name, "password": password, "domain_id": "default"}})).await?;
+            self.post(admin, "/identity/v3/users", json!({"user": {"name": name, "password": password, "domain_id": "default"}}))
+                .await?;
             out.push(login(&name, &password, None));
         }
         Ok(out)
@@ -72,7 +68,8 @@ impl Cloud {
     /// A network with a /16.
     pub(crate) async fn make_network(&self, token: &str) -> Result<String> {
         self.lift_quotas(token).await?;
-        let net = text(&self.post(token, "/network/v2.0/networks", json!({"network": {"name": "bench"}})).await?["network"]["id"])?;
+        let net =
+            text(&self.post(token, "/network/v2.0/networks", json!({"network": {"name": "bench"}})).await?["network"]["id"])?;
         let body = json!({"subnet": {"network_id": net, "ip_version": 4, "cidr": "10.50.0.0/16"}});
         self.post(token, "/network/v2.0/subnets", body).await?;
         Ok(net)
@@ -85,7 +82,9 @@ impl Cloud {
         let project = text(&me["token"]["project"]["id"])?;
         let network = json!({"quota": {"port": -1, "network": -1, "subnet": -1}});
         let compute = json!({"quota_set": {"instances": -1, "cores": -1, "ram": -1}});
-        for (path, body) in [(format!("/network/v2.0/quotas/{project}"), network), (format!("/compute/v2.1/os-quota-sets/{project}"), compute)] {
+        for (path, body) in
+            [(format!("/network/v2.0/quotas/{project}"), network), (format!("/compute/v2.1/os-quota-sets/{project}"), compute)]
+        {
             one(&self.addr, &Request::put(&path, &body).header("x-auth-token", token)).await?;
         }
         Ok(())

@@ -73,7 +73,11 @@ pub(crate) async fn one(addr: &str, request: &Request) -> Result<(u16, hyper::He
     send(&mut connect(addr).await?, addr, request).await
 }
 
-async fn send(connection: &mut SendRequest<Full<Bytes>>, addr: &str, request: &Request) -> Result<(u16, hyper::HeaderMap, Bytes)> {
+async fn send(
+    connection: &mut SendRequest<Full<Bytes>>,
+    addr: &str,
+    request: &Request,
+) -> Result<(u16, hyper::HeaderMap, Bytes)> {
     connection.ready().await?;
     let mut r = hyper::Request::builder().method(request.method).uri(&request.path).header("host", addr);
     if !request.headers.iter().any(|(k, _)| *k == "content-type") {

@@ -8,9 +8,13 @@ mod load;
 mod table;
 
 use cloud::Cloud;
-use load::{Request, Stats, run, rate};
+use load::{Request, Stats, rate, run};
 use serde_json::{Value, json};
-use std::{path::PathBuf, sync::Arc, time::{Duration, Instant}};
+use std::{
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 use table::Table;
 
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error + Send + Sync>>;
@@ -71,7 +75,8 @@ async fn measure(cloud: &Cloud, span: Duration, servers: usize, table: &mut Tabl
     let list = Request::get("/compute/v2.1/servers/detail").header("x-auth-token", &admin);
     let s = rate(&cloud.addr, 1, span, true, list).await?;
     table.add("server list with details, 1,000 servers (ms, median)", s.ms(0.5));
-    let one = cloud.get(&admin, "/compute/v2.1/servers?limit=1").await?["servers"][0]["id"].as_str().unwrap_or_default().to_owned();
+    let one =
+        cloud.get(&admin, "/compute/v2.1/servers?limit=1").await?["servers"][0]["id"].as_str().unwrap_or_default().to_owned();
     let show = Request::get(&format!("/compute/v2.1/servers/{one}")).header("x-auth-token", &admin);
     let s = rate(&cloud.addr, 8, span, true, show).await?;
     table.add("server show, 8 clients (1/s)", s.per_second());

@@ -84,10 +84,9 @@ impl Call {
     }
     /// The object below one key of the body (`{"server": {...}}`).
     pub fn inner(&self, key: &str) -> Result<&Map> {
-        self.object()?
-            .get(key)
-            .and_then(Value::as_object)
-            .ok_or_else(|| Error::bad_request(format!("Invalid input for field/attribute {key}: the body must hold an object '{key}'.")))
+        self.object()?.get(key).and_then(Value::as_object).ok_or_else(|| {
+            Error::bad_request(format!("Invalid input for field/attribute {key}: the body must hold an object '{key}'."))
+        })
     }
     /// The body as it comes in. It can be taken once.
     pub fn take_stream(&self) -> Result<ByteStream> {

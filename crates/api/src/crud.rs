@@ -195,10 +195,20 @@ pub fn resource_routes(def: &'static ResourceDef, dialect: &'static Dialect) -> 
             "list" => {
                 let access = Access::Rule(name, rule);
                 let brief = def.detail;
-                routes.push(Route::new("GET", def.path, access, move |call| async move { listing_reply(def, dialect, &call, brief) }));
+                routes.push(Route::new(
+                    "GET",
+                    def.path,
+                    access,
+                    move |call| async move { listing_reply(def, dialect, &call, brief) },
+                ));
                 if def.detail {
                     let path = leak(format!("{}/detail", def.path));
-                    routes.push(Route::new("GET", path, access, move |call| async move { listing_reply(def, dialect, &call, false) }));
+                    routes.push(Route::new(
+                        "GET",
+                        path,
+                        access,
+                        move |call| async move { listing_reply(def, dialect, &call, false) },
+                    ));
                 }
             }
             "show" => routes.push(Route::new("GET", item, by_row, move |call| async move { show(def, dialect, &call) })),

@@ -76,12 +76,14 @@ fn operation(service: &Service, route: &Route, def: Option<&ResourceDef>) -> Val
     }
     let Some(def) = def else { return op };
     let (wrapped, item) = (service.dialect.wrapped, route.path.ends_with("/{id}"));
-    let body = |fields: Value| json!({"required": true, "content": {"application/json": {"schema": wrap(wrapped, def.name, fields)}}});
+    let body =
+        |fields: Value| json!({"required": true, "content": {"application/json": {"schema": wrap(wrapped, def.name, fields)}}});
     match (route.method, item) {
         ("POST", false) => op["requestBody"] = body(object(def, def.fields.iter().filter(|f| f.create))),
         ("PUT" | "PATCH", true) => op["requestBody"] = body(object(def, def.fields.iter().filter(|f| f.update))),
         ("GET", false) => {
-            let filters = def.fields.iter().filter(|f| f.filter).map(|f| json!({"name": f.name, "in": "query", "schema": schema(&f.kind)}));
+            let filters =
+                def.fields.iter().filter(|f| f.filter).map(|f| json!({"name": f.name, "in": "query", "schema": schema(&f.kind)}));
             if let Some(list) = op["parameters"].as_array_mut() {
                 list.extend(filters);
             }

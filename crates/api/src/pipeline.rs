@@ -16,7 +16,12 @@ use futures_util::{FutureExt, StreamExt};
 use http_body_util::{BodyExt, Limited};
 use resource::Query;
 use serde_json::{Value, json};
-use std::{collections::BTreeMap, panic::AssertUnwindSafe, sync::{Arc, Mutex}, time::Duration};
+use std::{
+    collections::BTreeMap,
+    panic::AssertUnwindSafe,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 /// Largest JSON body in bytes; larger ones are 413.
 const MAX_JSON: usize = 2 * 1024 * 1024;
@@ -183,7 +188,11 @@ async fn run(
         },
         Access::Authenticated | Access::Rule(..) => caller(site, &parts.headers).await?,
     };
-    if !caller.may_request(site.dialect.name, parts.method.as_str(), parts.uri.path().strip_prefix(site.prefix).unwrap_or_default()) {
+    if !caller.may_request(
+        site.dialect.name,
+        parts.method.as_str(),
+        parts.uri.path().strip_prefix(site.prefix).unwrap_or_default(),
+    ) {
         return Err(Error::unauthorized("The request you have made requires authentication.").context("no access rule names it"));
     }
     site.cloud.db.fresh().await?;
@@ -208,7 +217,11 @@ async fn run(
             _ => format!("Policy doesn't allow {name} to be performed."),
         }));
     }
-    let upgrade = if parts.headers.contains_key("upgrade") { WebSocketUpgrade::from_request_parts(&mut parts, &()).await.ok() } else { None };
+    let upgrade = if parts.headers.contains_key("upgrade") {
+        WebSocketUpgrade::from_request_parts(&mut parts, &()).await.ok()
+    } else {
+        None
+    };
     let has_body = !matches!(parts.method.as_str(), "GET" | "HEAD");
     let form = route.body;
     let body = match form {
@@ -224,8 +237,7 @@ async fn run(
         }
         BodyForm::Json => Body::Json(Value::Null),
     };
-    let headers =
-        parts.headers.iter().filter_map(|(k, v)| Some((k.as_str().to_owned(), v.to_str().ok()?.to_owned()))).collect();
+    let headers = parts.headers.iter().filter_map(|(k, v)| Some((k.as_str().to_owned(), v.to_str().ok()?.to_owned()))).collect();
     let path = parts.uri.path().strip_prefix(site.prefix).unwrap_or_default().to_owned();
     let call = Call { cx, cloud: site.cloud.clone(), method: route.method, path, headers, body };
     let work = (route.handler)(call);
@@ -256,10 +268,13 @@ async fn caller(site: &Site, headers: &HeaderMap) -> Result<Arc<Caller>> {
 
 fn negotiate(m: Option<&Microversions>, headers: &HeaderMap, shown: &mut Option<Version>) -> Result<Version> {
     let Some(m) = m else { return Ok(Version::MIN) };
-    let named = headers.get_all("openstack-api-version").iter().filter_map(|v| v.to_str().ok()).flat_map(|v| v.split(',')).find_map(|v| {
-        let (name, version) = v.trim().split_once(char::is_whitespace)?;
-        (name == m.name).then(|| version.trim().to_owned())
-    });
+    let named =
+        headers.get_all("openstack-api-version").iter().filter_map(|v| v.to_str().ok()).flat_map(|v| v.split(',')).find_map(
+            |v| {
+                let (name, version) = v.trim().split_once(char::is_whitespace)?;
+                (name == m.name).then(|| version.trim().to_owned())
+            },
+        );
     let legacy = || m.legacy_header.and_then(|h| headers.get(h)).and_then(|v| v.to_str().ok()).map(|v| v.trim().to_owned());
     let asked = named.or_else(legacy);
     *shown = Some(m.min);
@@ -339,7 +354,8 @@ fn to_http(reply: Reply, upgrade: Option<WebSocketUpgrade>) -> Response<HttpBody
                 Some(up) => up.protocols(["binary"]).on_upgrade(task),
                 None => {
                     *out.status_mut() = StatusCode::BAD_REQUEST;
-                    let body = json!({"error": {"code": 400, "title": "Bad Request", "message": "This must be a WebSocket request."}});
+                    let body =
+                        json!({"error": {"code": 400, "title": "Bad Request", "message": "This must be a WebSocket request."}});
                     *out.body_mut() = HttpBody::from(body.to_string());
                     out
                 }

@@ -15,7 +15,11 @@ use std::{
 use tokio::net::TcpListener;
 
 /// Serves until `stop` is ready, then lets running requests finish.
-pub async fn serve(listener: TcpListener, router: Router, stop: impl Future<Output = ()> + Send + 'static) -> std::io::Result<()> {
+pub async fn serve(
+    listener: TcpListener,
+    router: Router,
+    stop: impl Future<Output = ()> + Send + 'static,
+) -> std::io::Result<()> {
     // Answers are small: waiting to fill a packet would cost 40 ms each.
     let listener = listener.tap_io(|tcp| {
         tcp.set_nodelay(true).ok();
@@ -28,10 +32,12 @@ pub async fn serve(listener: TcpListener, router: Router, stop: impl Future<Outp
 #[derive(Clone)]
 struct Plain(Router);
 
+/// Collections whose path with a slash is an item with an empty id, which is not found: clients tell it from the list.
+const EMPTY_IDS: [&str; 2] = ["/image/v2/images/", "/compute/v2.1/os-simple-tenant-usage/"];
+
 fn plain(uri: &Uri) -> Option<Uri> {
     let path = uri.path();
-    // Glance's clients tell an image with an empty id, which is not found, from the list.
-    if path == "/image/v2/images/" || (!path.contains("//") && (path.len() == 1 || !path.ends_with('/'))) {
+    if EMPTY_IDS.contains(&path) || (!path.contains("//") && (path.len() == 1 || !path.ends_with('/'))) {
         return None;
     }
     let joined: Vec<&str> = path.split('/').filter(|p| !p.is_empty()).collect();

@@ -5,7 +5,7 @@
 //! newest it has seen. Things that happen once (a reboot, a rebuild) are counters: the node remembers, durably, the last value
 //! that it carried out. Reports say only what was observed.
 use serde::{Deserialize, Serialize};
-use std::{collections::BTreeMap, future::Future, path::Path, pin::Pin, sync::Arc};
+use std::{collections::BTreeMap, fmt, future::Future, path::Path, pin::Pin, sync::Arc};
 
 /// A boxed future, for traits that are used as objects.
 pub type Pending<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -106,6 +106,8 @@ pub struct GuestData {
     pub network_data: serde_json::Value,
     /// Base64, as the user gave it.
     pub user_data: Option<String>,
+    /// What the guest posted as its password, as it posted it.
+    pub password: Option<String>,
     /// Content of `openstack/latest/vendor_data.json`.
     pub vendor_data: serde_json::Value,
     /// EC2 tree below `/latest/meta-data/`, path to text (`hostname`, `local-ipv4`, `public-keys/0/openssh-key`, …).
@@ -141,6 +143,7 @@ pub enum Report {
     Host(HostReport),
     Server(ServerReport),
     Snapshot(SnapshotReport),
+    Password(PasswordReport),
 }
 
 /// The host itself: sent at start and when it changes.
@@ -208,6 +211,23 @@ pub struct SnapshotReport {
     pub image_id: String,
     /// The stored blob, or the cause of failure in words for users.
     pub result: Result<BlobInfo, String>,
+}
+
+/// A password that a guest posted to the metadata service; by custom it is encrypted with the user's key.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PasswordReport {
+    pub server_id: String,
+    /// Epoch of the assignment whose guest posted it.
+    pub epoch: u64,
+    pub password: String,
+}
+
+/// Without the password: reports get into logs.
+impl fmt::Debug for PasswordReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { server_id, epoch, password: _ } = self;
+        f.debug_struct("PasswordReport").field("server_id", server_id).field("epoch", epoch).finish_non_exhaustive()
+    }
 }
 
 /// A stored blob.

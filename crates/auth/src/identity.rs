@@ -284,8 +284,7 @@ mod tests {
 
     #[test]
     fn only_a_restricted_application_credential_restricts() {
-        let with =
-            |restricted| {
+        let with = |restricted| {
             let app = AppCredential { id: "a".into(), restricted, access_rules: None };
             Caller { app_credential: Some(app), ..caller(project(), &[]) }
         };

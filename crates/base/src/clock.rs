@@ -61,7 +61,9 @@ impl Timestamp {
             .iter()
             .find_map(|f| PrimitiveDateTime::parse(&text, f).ok())
             .and_then(|t| micros(t.assume_utc()))
-            .or_else(|| OffsetDateTime::parse(&text, &time::format_description::well_known::Iso8601::DEFAULT).ok().and_then(micros))
+            .or_else(|| {
+                OffsetDateTime::parse(&text, &time::format_description::well_known::Iso8601::DEFAULT).ok().and_then(micros)
+            })
             .or_else(|| {
                 PrimitiveDateTime::parse(&text, &time::format_description::well_known::Iso8601::DEFAULT)
                     .ok()

@@ -102,11 +102,8 @@ impl Client {
             .map_err(|_| broken(format!("no answer in {} s", TIMEOUT.as_secs())))?
             .map_err(|e| broken(base::chain(&e)))?;
         let status = answer.status().as_u16();
-        let headers = answer
-            .headers()
-            .iter()
-            .filter_map(|(k, v)| Some((k.as_str().to_owned(), v.to_str().ok()?.to_owned())))
-            .collect();
+        let headers =
+            answer.headers().iter().filter_map(|(k, v)| Some((k.as_str().to_owned(), v.to_str().ok()?.to_owned()))).collect();
         let bytes = answer.into_body().collect().await.map_err(|e| broken(e.to_string()))?.to_bytes();
         if status >= 400 {
             return Err(Error::Refused { method, url, status, message: message(&String::from_utf8_lossy(&bytes)) });

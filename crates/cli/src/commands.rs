@@ -78,7 +78,13 @@ pub async fn run(command: &Command, client: &Client, json: bool) -> Result<(), E
             }
             let story = |e: &Value| vec![time(&e["at"]), cell(&e["request_id"]), cell(&e["text"])];
             let mut table: Vec<Vec<String>> = v["entries"].as_array().into_iter().flatten().map(story).collect();
-            let next = |n: &Value| vec![time(&n["next_run"]), "next".into(), format!("{} runs again after: {}", cell(&n["task"]), cell(&n["last_error"]))];
+            let next = |n: &Value| {
+                vec![
+                    time(&n["next_run"]),
+                    "next".into(),
+                    format!("{} runs again after: {}", cell(&n["task"]), cell(&n["last_error"])),
+                ]
+            };
             table.extend(v["next"].as_array().into_iter().flatten().map(next));
             print_table(&["WHEN", "REQUEST", "WHAT"], &table);
         }
@@ -98,7 +104,10 @@ pub async fn run(command: &Command, client: &Client, json: bool) -> Result<(), E
                 return Ok(());
             }
             let columns = ["name", "state", "runs", "failures", "last_run", "next_run", "last_error"];
-            print_table(&["TASK", "STATE", "RUNS", "FAILURES", "LAST_RUN", "NEXT_RUN", "LAST_ERROR"], &rows(&v["tasks"], &columns));
+            print_table(
+                &["TASK", "STATE", "RUNS", "FAILURES", "LAST_RUN", "NEXT_RUN", "LAST_ERROR"],
+                &rows(&v["tasks"], &columns),
+            );
         }
         Command::Token => {
             if json {

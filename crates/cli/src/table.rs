@@ -9,7 +9,8 @@ pub fn print_table(headers: &[&str], rows: &[Vec<String>]) {
     };
     let widths: Vec<usize> = (0..headers.len()).map(width).collect();
     let line = |cells: &[String]| {
-        let padded: Vec<String> = cells.iter().zip(&widths).map(|(c, w)| format!("{c}{}", " ".repeat(w - c.chars().count()))).collect();
+        let padded: Vec<String> =
+            cells.iter().zip(&widths).map(|(c, w)| format!("{c}{}", " ".repeat(w - c.chars().count()))).collect();
         println!("{}", padded.join("  ").trim_end());
     };
     line(&headers.iter().map(|h| (*h).to_owned()).collect::<Vec<_>>());

@@ -12,14 +12,19 @@ pub(crate) static COUNTERS: Table = Table { name: "compute/counters", indexes: &
 /// User data of servers: too large for their rows.
 pub(crate) static USER_DATA: Table = Table { name: "compute/user_data", indexes: &[] };
 /// Images under way, by image id.
-pub(crate) static SNAPSHOTS: Table =
-    Table { name: "compute/snapshots", indexes: &[Index { name: "server_id", path: "/server_id" }, Index { name: "node_id", path: "/node_id" }] };
+pub(crate) static SNAPSHOTS: Table = Table {
+    name: "compute/snapshots",
+    indexes: &[Index { name: "server_id", path: "/server_id" }, Index { name: "node_id", path: "/node_id" }],
+};
 /// What users asked of servers, for `os-instance-actions`.
-pub(crate) static ACTIONS: Table = Table { name: "compute/actions", indexes: &[Index { name: "instance_uuid", path: "/instance_uuid" }] };
+pub(crate) static ACTIONS: Table =
+    Table { name: "compute/actions", indexes: &[Index { name: "instance_uuid", path: "/instance_uuid" }] };
 /// Servers that were deleted lately, as they were.
-pub(crate) static DELETED: Table = Table { name: "compute/deleted", indexes: &[Index { name: "project_id", path: "/project_id" }] };
+pub(crate) static DELETED: Table =
+    Table { name: "compute/deleted", indexes: &[Index { name: "project_id", path: "/project_id" }] };
 /// Console tokens by their hash.
-pub(crate) static CONSOLES: Table = Table { name: "compute/consoles", indexes: &[Index { name: "server_id", path: "/server_id" }] };
+pub(crate) static CONSOLES: Table =
+    Table { name: "compute/consoles", indexes: &[Index { name: "server_id", path: "/server_id" }] };
 
 /// Deleted servers and their actions are kept this long.
 pub(crate) const DELETED_KEPT: Duration = Duration::from_secs(86_400);
@@ -124,13 +129,17 @@ pub(crate) fn id_of(reference: &str) -> &str {
 pub(crate) fn paged<T>(cx: &Cx, mut items: Vec<T>, most: usize, id: impl Fn(&T) -> &str) -> Result<(Vec<T>, bool)> {
     let limit = match cx.query.get("limit") {
         None => most,
-        Some(text) => text
-            .parse::<u64>()
-            .map(|n| if n == 0 { most } else { (n as usize).min(most) })
-            .map_err(|_| Error::bad_request(format!("Invalid input for query parameters limit. Value: {text}. It must be a number that is not negative.")))?,
+        Some(text) => text.parse::<u64>().map(|n| if n == 0 { most } else { (n as usize).min(most) }).map_err(|_| {
+            Error::bad_request(format!(
+                "Invalid input for query parameters limit. Value: {text}. It must be a number that is not negative."
+            ))
+        })?,
     };
     if let Some(marker) = cx.query.get("marker") {
-        let at = items.iter().position(|i| id(i) == marker).ok_or_else(|| Error::bad_request(format!("marker [{marker}] not found")))?;
+        let at = items
+            .iter()
+            .position(|i| id(i) == marker)
+            .ok_or_else(|| Error::bad_request(format!("marker [{marker}] not found")))?;
         items.drain(..=at);
     }
     let more = items.len() > limit;

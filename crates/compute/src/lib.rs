@@ -118,18 +118,62 @@ fn servers() -> Vec<Route> {
         Route::new("DELETE", "/v2.1/servers/{id}", any, server::delete::delete),
         Route::new("POST", "/v2.1/servers/{id}/action", any, actions::act),
         Route::new("POST", "/v2.1/servers/{id}/remote-consoles", any, actions::remote_console).since("2.6"),
-        Route::new("GET", "/v2.1/os-console-auth-tokens/{id}", rule("os_compute_api:os-console-auth-tokens", "admin"), actions::token),
+        Route::new(
+            "GET",
+            "/v2.1/os-console-auth-tokens/{id}",
+            rule("os_compute_api:os-console-auth-tokens", "admin"),
+            actions::token,
+        ),
         Route::new("GET", "/vnc/{token}", Access::Public, actions::vnc),
         Route::new("GET", "/v2.1/servers/{id}/ips", rule("os_compute_api:ips:index", "reader"), server::update::addresses),
-        Route::new("GET", "/v2.1/servers/{id}/ips/{network}", rule("os_compute_api:ips:show", "reader"), server::update::addresses),
-        Route::new("GET", "/v2.1/servers/{id}/os-security-groups", rule("os_compute_api:os-security-groups:list", "reader"), server::update::security_groups),
-        Route::new("GET", "/v2.1/servers/{id}/os-server-password", rule("os_compute_api:os-server-password:show", "reader"), server::update::password),
+        Route::new(
+            "GET",
+            "/v2.1/servers/{id}/ips/{network}",
+            rule("os_compute_api:ips:show", "reader"),
+            server::update::addresses,
+        ),
+        Route::new(
+            "GET",
+            "/v2.1/servers/{id}/os-security-groups",
+            rule("os_compute_api:os-security-groups:list", "reader"),
+            server::update::security_groups,
+        ),
+        Route::new(
+            "GET",
+            "/v2.1/servers/{id}/os-server-password",
+            rule("os_compute_api:os-server-password:show", "reader"),
+            server::update::password,
+        ),
         Route::new("DELETE", "/v2.1/servers/{id}/os-server-password", any, server::update::clear_password),
         Route::new("GET", "/v2.1/servers/{id}/diagnostics", any, server::update::diagnostics),
         Route::new("GET", "/v2.1/servers/{id}/topology", any, server::update::topology).since("2.78"),
-        Route::new("GET", "/v2.1/servers/{id}/migrations", rule("os_compute_api:servers:migrations:index", "admin"), server::update::migrations).since("2.23"),
-        Route::new("GET", "/v2.1/servers/{id}/migrations/{migration}", rule("os_compute_api:servers:migrations:show", "admin"), server::update::migration).since("2.23"),
-        Route::new("DELETE", "/v2.1/servers/{id}/migrations/{migration}", rule("os_compute_api:servers:migrations:delete", "admin"), server::update::migration).since("2.24"),
-        Route::new("POST", "/v2.1/servers/{id}/migrations/{migration}/action", rule("os_compute_api:servers:migrations:force_complete", "admin"), server::update::migration).since("2.22"),
+        Route::new(
+            "GET",
+            "/v2.1/servers/{id}/migrations",
+            rule("os_compute_api:servers:migrations:index", "admin"),
+            server::update::migrations,
+        )
+        .since("2.23"),
+        Route::new(
+            "GET",
+            "/v2.1/servers/{id}/migrations/{migration}",
+            rule("os_compute_api:servers:migrations:show", "admin"),
+            server::update::migration,
+        )
+        .since("2.23"),
+        Route::new(
+            "DELETE",
+            "/v2.1/servers/{id}/migrations/{migration}",
+            rule("os_compute_api:servers:migrations:delete", "admin"),
+            server::update::migration,
+        )
+        .since("2.24"),
+        Route::new(
+            "POST",
+            "/v2.1/servers/{id}/migrations/{migration}/action",
+            rule("os_compute_api:servers:migrations:force_complete", "admin"),
+            server::update::migration,
+        )
+        .since("2.22"),
     ]
 }

@@ -39,7 +39,8 @@ fn of_user(project: &str, user: &str) -> String {
 /// The limit of a project; -1 is unlimited.
 pub(crate) fn limit(tx: &mut Tx<'_>, cx: &Cx, project: &str, name: &str) -> i64 {
     let class = class_limit(tx.get(&engine::LIMITS, CLASS_ROW).as_deref(), name);
-    let own = tx.get(&engine::LIMITS, &format!("{project}:compute")).and_then(|r| r.field("limits").get(name).and_then(Value::as_i64));
+    let own =
+        tx.get(&engine::LIMITS, &format!("{project}:compute")).and_then(|r| r.field("limits").get(name).and_then(Value::as_i64));
     own.or(class).unwrap_or_else(|| cx.settings.quota("compute", name))
 }
 
@@ -96,7 +97,8 @@ fn class_limit(row: Option<&resource::Row>, name: &str) -> Option<i64> {
 
 /// Limits as readers see them.
 pub(crate) fn limits_of(reader: &Reader<'_>, cx: &Cx, project: &str, user: Option<&str>) -> impl Fn(&str) -> i64 + use<> {
-    let limits = |id: String| reader.get(&engine::LIMITS, &id).and_then(|r| r.field("limits").as_object().cloned()).unwrap_or_default();
+    let limits =
+        |id: String| reader.get(&engine::LIMITS, &id).and_then(|r| r.field("limits").as_object().cloned()).unwrap_or_default();
     let class = limits(CLASS_ROW.to_owned());
     let own = limits(format!("{project}:compute"));
     let users = user.map(|u| limits(format!("{}:compute", of_user(project, u)))).unwrap_or_default();
@@ -126,9 +128,9 @@ fn check_project(call: &Call, project: &str) -> Result<()> {
 fn check_query(call: &Call) -> Result<()> {
     let unknown = call.cx.query.keys().find(|k| *k != "user_id");
     match unknown {
-        Some(key) if at(&call.cx, 75) => {
-            Err(Error::bad_request(format!("Invalid input for query parameters {key}. Additional properties are not allowed ('{key}' was unexpected)")))
-        }
+        Some(key) if at(&call.cx, 75) => Err(Error::bad_request(format!(
+            "Invalid input for query parameters {key}. Additional properties are not allowed ('{key}' was unexpected)"
+        ))),
         _ => Ok(()),
     }
 }
@@ -210,16 +212,21 @@ async fn update(call: Call) -> Result<Reply> {
         call.transact(move |cx, tx| {
             let owner = user.as_ref().map_or_else(|| holder.clone(), |u| of_user(&holder, u));
             let id = format!("{owner}:compute");
-            let mut limits = tx.get(&engine::LIMITS, &id).and_then(|r| r.field("limits").as_object().cloned()).unwrap_or_default();
+            let mut limits =
+                tx.get(&engine::LIMITS, &id).and_then(|r| r.field("limits").as_object().cloned()).unwrap_or_default();
             for (name, value) in &input {
                 let Some(value) = crate::shape::as_int(value).filter(|_| QUOTAS.iter().any(|(q, _)| q == name)) else { continue };
                 let used = engine::usage(tx, &owner, "compute", name);
                 if !force && value >= 0 && value < used {
-                    return Err(Error::bad_request(format!("Quota limit {value} for {name} must be greater than or equal to already used and reserved {used}.")));
+                    return Err(Error::bad_request(format!(
+                        "Quota limit {value} for {name} must be greater than or equal to already used and reserved {used}."
+                    )));
                 }
                 let most = limit(tx, cx, &holder, name);
                 if user.is_some() && most >= 0 && !force && (value > most || value < 0) {
-                    return Err(Error::bad_request(format!("Quota limit {value} for {name} must be less than or equal to {most}.")));
+                    return Err(Error::bad_request(format!(
+                        "Quota limit {value} for {name} must be less than or equal to {most}."
+                    )));
                 }
                 limits.insert(name.clone(), value.into());
             }
@@ -297,7 +304,8 @@ async fn update_class(call: Call) -> Result<Reply> {
         return Err(Error::bad_request("Only the quota class 'default' can be changed."));
     }
     call.transact(move |_, tx| {
-        let mut limits = tx.get(&engine::LIMITS, CLASS_ROW).and_then(|r| r.field("limits").as_object().cloned()).unwrap_or_default();
+        let mut limits =
+            tx.get(&engine::LIMITS, CLASS_ROW).and_then(|r| r.field("limits").as_object().cloned()).unwrap_or_default();
         limits.extend(input.iter().filter_map(|(k, v)| Some((k.clone(), crate::shape::as_int(v)?.into()))));
         tx.put(&engine::LIMITS, CLASS_ROW, json!({ "limits": limits }));
         Ok(())
@@ -357,11 +365,21 @@ pub(crate) fn routes() -> Vec<Route> {
     vec![
         Route::new("GET", "/v2.1/os-quota-sets/{id}", reader, show),
         Route::new("GET", "/v2.1/os-quota-sets/{id}/detail", reader, show_detail),
-        Route::new("GET", "/v2.1/os-quota-sets/{id}/defaults", Access::Rule("os_compute_api:os-quota-sets:defaults", "reader"), show_defaults),
+        Route::new(
+            "GET",
+            "/v2.1/os-quota-sets/{id}/defaults",
+            Access::Rule("os_compute_api:os-quota-sets:defaults", "reader"),
+            show_defaults,
+        ),
         Route::new("PUT", "/v2.1/os-quota-sets/{id}", admin, update),
         Route::new("DELETE", "/v2.1/os-quota-sets/{id}", Access::Rule("os_compute_api:os-quota-sets:delete", "admin"), delete),
         Route::new("GET", "/v2.1/os-quota-class-sets/{id}", classes, show_class),
-        Route::new("PUT", "/v2.1/os-quota-class-sets/{id}", Access::Rule("os_compute_api:os-quota-class-sets:update", "admin"), update_class),
+        Route::new(
+            "PUT",
+            "/v2.1/os-quota-class-sets/{id}",
+            Access::Rule("os_compute_api:os-quota-class-sets:update", "admin"),
+            update_class,
+        ),
         Route::new("GET", "/v2.1/limits", Access::Rule("os_compute_api:limits", "reader"), limits),
     ]
 }
@@ -373,4 +391,3 @@ pub(crate) fn check_metadata(limit: i64, items: usize) -> Result<()> {
     }
     Ok(())
 }
-

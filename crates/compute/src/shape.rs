@@ -13,19 +13,38 @@ pub(crate) enum Shape {
     /// A boolean, or one of the words that Nova takes for one.
     Bool,
     /// An integer, also in a string.
-    Int { min: i64, max: i64 },
+    Int {
+        min: i64,
+        max: i64,
+    },
     /// A number, also in a string.
     Float,
-    Text { min: usize, max: usize },
+    Text {
+        min: usize,
+        max: usize,
+    },
     /// A text that a check admits; its name says what it must be.
-    Checked { min: usize, max: usize, check: fn(&str) -> bool, what: &'static str },
+    Checked {
+        min: usize,
+        max: usize,
+        check: fn(&str) -> bool,
+        what: &'static str,
+    },
     Choice(&'static [&'static str]),
-    List { of: &'static Shape, min: usize, max: usize, unique: bool },
+    List {
+        of: &'static Shape,
+        min: usize,
+        max: usize,
+        unique: bool,
+    },
     Object(&'static [Prop]),
     /// As `Object`, and other properties are left alone.
     Open(&'static [Prop]),
     /// An object with free keys.
-    Map { key: fn(&str) -> bool, of: &'static Shape },
+    Map {
+        key: fn(&str) -> bool,
+        of: &'static Shape,
+    },
     OneOf(&'static [&'static Shape]),
 }
 
@@ -34,16 +53,16 @@ pub(crate) enum Shape {
 pub(crate) struct Prop {
     name: &'static str,
     shape: &'static Shape,
-    required_since: u16,
+    required: bool,
     since: u16,
     until: u16,
 }
 
 pub(crate) const fn opt(name: &'static str, shape: &'static Shape) -> Prop {
-    Prop { name, shape, required_since: u16::MAX, since: 0, until: u16::MAX }
+    Prop { name, shape, required: false, since: 0, until: u16::MAX }
 }
 pub(crate) const fn req(name: &'static str, shape: &'static Shape) -> Prop {
-    Prop { name, shape, required_since: 0, since: 0, until: u16::MAX }
+    Prop { name, shape, required: true, since: 0, until: u16::MAX }
 }
 impl Prop {
     pub(crate) const fn since(mut self, minor: u16) -> Self {
@@ -52,10 +71,6 @@ impl Prop {
     }
     pub(crate) const fn until(mut self, minor: u16) -> Self {
         self.until = minor;
-        self
-    }
-    pub(crate) const fn required_since(mut self, minor: u16) -> Self {
-        self.required_since = minor;
         self
     }
     fn at(&self, minor: u16) -> bool {
@@ -72,7 +87,8 @@ pub(crate) const NAME: Shape = Shape::Checked {
     what: "An invalid 'name' value was provided. The name must be: printable characters. Can not start or end with whitespace.",
 };
 pub(crate) const NAME_OR_NULL: Shape = Shape::OneOf(&[&Shape::Text { min: 1, max: 255 }, &Shape::Null]);
-pub(crate) const DESCRIPTION: Shape = Shape::OneOf(&[&Shape::Checked { min: 0, max: 255, check: is_printable, what: "is not printable" }, &Shape::Null]);
+pub(crate) const DESCRIPTION: Shape =
+    Shape::OneOf(&[&Shape::Checked { min: 0, max: 255, check: is_printable, what: "is not printable" }, &Shape::Null]);
 pub(crate) const UUID: Shape = Shape::Checked { min: 0, max: 255, check: base::id::is_uuid, what: "is not a 'uuid'" };
 pub(crate) const POSITIVE: Shape = Shape::Int { min: 1, max: MAX_INT };
 pub(crate) const NOT_NEGATIVE: Shape = Shape::Int { min: 0, max: MAX_INT };
@@ -87,7 +103,8 @@ pub(crate) const FQDN: Shape = Shape::Checked { min: 1, max: 255, check: is_fqdn
 pub(crate) const HOSTNAME: Shape =
     Shape::Checked { min: 2, max: 63, check: is_hostname, what: "does not match '^[a-zA-Z0-9]+[a-zA-Z0-9-]*[a-zA-Z0-9]+$'" };
 pub(crate) const PASSWORD: Shape = Shape::Text { min: 0, max: 4096 };
-pub(crate) const FLAVOR_REF: Shape = Shape::OneOf(&[&Shape::Text { min: 1, max: 255 }, &Shape::Int { min: i64::MIN, max: i64::MAX }]);
+pub(crate) const FLAVOR_REF: Shape =
+    Shape::OneOf(&[&Shape::Text { min: 1, max: 255 }, &Shape::Int { min: i64::MIN, max: i64::MAX }]);
 
 pub(crate) fn is_printable(text: &str) -> bool {
     text.chars().all(|c| !c.is_control())
@@ -119,7 +136,9 @@ pub(crate) fn is_fqdn(text: &str) -> bool {
 fn is_hostname(text: &str) -> bool {
     let plain = |b: u8| b.is_ascii_alphanumeric();
     let bytes = text.as_bytes();
-    bytes.iter().all(|b| plain(*b) || *b == b'-') && bytes.first().copied().is_some_and(plain) && bytes.last().copied().is_some_and(plain)
+    bytes.iter().all(|b| plain(*b) || *b == b'-')
+        && bytes.first().copied().is_some_and(plain)
+        && bytes.last().copied().is_some_and(plain)
 }
 
 /// Base64 as clients write it: line breaks do no harm.
@@ -145,7 +164,9 @@ pub(crate) fn as_bool(value: &Value) -> Option<bool> {
 /// An integer, also in a string.
 pub(crate) fn as_int(value: &Value) -> Option<i64> {
     match value {
-        Value::String(s) if !s.is_empty() && s.bytes().enumerate().all(|(i, b)| b.is_ascii_digit() || (i == 0 && b == b'-')) => s.parse().ok(),
+        Value::String(s) if !s.is_empty() && s.bytes().enumerate().all(|(i, b)| b.is_ascii_digit() || (i == 0 && b == b'-')) => {
+            s.parse().ok()
+        }
         v => v.as_i64(),
     }
 }
@@ -194,7 +215,9 @@ impl Shape {
             Self::Null if value.is_null() => Ok(()),
             Self::Null => is_not("null"),
             Self::Bool if as_bool(value).is_some() => Ok(()),
-            Self::Bool => wrong(format!("{} is not one of [True, 'True', 'true', '1', False, 'False', 'false', '0']", quoted(value))),
+            Self::Bool => {
+                wrong(format!("{} is not one of [True, 'True', 'true', '1', False, 'False', 'false', '0']", quoted(value)))
+            }
             Self::Int { min, max } => match as_int(value) {
                 None => is_not("integer"),
                 Some(n) if n < *min => wrong(format!("{n} is less than the minimum of {min}")),
@@ -248,7 +271,7 @@ impl Shape {
                         None => return wrong(format!("Additional properties are not allowed ('{name}' was unexpected)")),
                     }
                 }
-                match props.iter().find(|p| p.at(minor) && minor >= p.required_since && !map.contains_key(p.name)) {
+                match props.iter().find(|p| p.at(minor) && p.required && !map.contains_key(p.name)) {
                     Some(p) => wrong(format!("'{}' is a required property", p.name)),
                     None => Ok(()),
                 }
@@ -257,7 +280,10 @@ impl Shape {
                 let Value::Object(map) = value else { return is_not("object") };
                 for (name, v) in map {
                     if !key(name) {
-                        return wrong(format!("Additional properties are not allowed ('{}' was unexpected)", shown(&Value::String(name.clone()))));
+                        return wrong(format!(
+                            "Additional properties are not allowed ('{}' was unexpected)",
+                            shown(&Value::String(name.clone()))
+                        ));
                     }
                     of.fit(name, v, minor)?;
                 }
@@ -271,7 +297,11 @@ impl Shape {
                         Err(w) => first = first.or(Some(w)),
                     }
                 }
-                Err(first.unwrap_or_else(|| Wrong { field: field.to_owned(), value: shown(value), what: "is not valid".to_owned() }))
+                Err(first.unwrap_or_else(|| Wrong {
+                    field: field.to_owned(),
+                    value: shown(value),
+                    what: "is not valid".to_owned(),
+                }))
             }
         }
     }
@@ -286,7 +316,8 @@ mod tests {
         req("name", &NAME),
         opt("tags", &Shape::List { of: &TAG, min: 0, max: 2, unique: true }).since(52),
         opt("old", &Shape::Bool).until(56),
-        opt("networks", &Shape::Any).required_since(37),
+        opt("networks", &Shape::Any).until(36),
+        req("networks", &Shape::Any).since(37),
     ]);
 
     fn why(value: Value, minor: u16) -> String {

@@ -10,7 +10,7 @@ use std::{
 
 /// Flags of `drover up`. What is given is kept in `config.json` of the state directory and used by every later start.
 #[derive(Args, Clone, Debug, Default)]
-pub struct Flags {
+pub(crate) struct Flags {
     /// Address and port of all APIs [default: 127.0.0.1:8774]. Since 0.1.
     #[arg(long, value_name = "ADDR:PORT")]
     listen: Option<SocketAddr>,
@@ -29,16 +29,16 @@ pub struct Flags {
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Config {
-    pub listen: SocketAddr,
-    pub endpoint: Option<String>,
-    pub region: String,
-    pub external: ipnet::Ipv4Net,
+pub(crate) struct Config {
+    pub(crate) listen: SocketAddr,
+    pub(crate) endpoint: Option<String>,
+    pub(crate) region: String,
+    pub(crate) external: ipnet::Ipv4Net,
     /// 0: real hosts.
-    pub simulate: u32,
-    pub guest_image: Option<PathBuf>,
+    pub(crate) simulate: u32,
+    pub(crate) guest_image: Option<PathBuf>,
     /// Longest time from a server's creation to ACTIVE before it is an error; seconds.
-    pub build_timeout_s: u64,
+    pub(crate) build_timeout_s: u64,
 }
 
 impl Default for Config {
@@ -57,7 +57,7 @@ impl Default for Config {
 
 impl Config {
     /// The kept options, changed by what was given.
-    pub fn load(state: &State, flags: &Flags) -> Result<Self, String> {
+    pub(crate) fn load(state: &State, flags: &Flags) -> Result<Self, String> {
         let mut c = match std::fs::read(state.config()) {
             Ok(bytes) => serde_json::from_slice(&bytes)
                 .map_err(|e| format!("{} is not valid: {e}. Mend or remove it.", state.config().display()))?,
@@ -75,55 +75,55 @@ impl Config {
         }
         Ok(c)
     }
-    pub fn save(&self, state: &State) -> Result<(), String> {
+    pub(crate) fn save(&self, state: &State) -> Result<(), String> {
         let text = serde_json::to_string_pretty(self).map_err(|e| e.to_string())?;
         state.write(&state.config(), text.as_bytes())
     }
-    pub fn endpoint(&self) -> String {
+    pub(crate) fn endpoint(&self) -> String {
         self.endpoint.clone().unwrap_or_else(|| format!("http://{}", self.listen))
     }
 }
 
 /// Where everything of a cloud lives: `$DROVER_STATE`.
 #[derive(Clone, Debug)]
-pub struct State(PathBuf);
+pub(crate) struct State(PathBuf);
 
 impl State {
-    pub fn new(dir: PathBuf) -> Self {
+    pub(crate) fn new(dir: PathBuf) -> Self {
         Self(dir)
     }
-    pub fn dir(&self) -> &Path {
+    pub(crate) fn dir(&self) -> &Path {
         &self.0
     }
-    pub fn config(&self) -> PathBuf {
+    pub(crate) fn config(&self) -> PathBuf {
         self.0.join("config.json")
     }
-    pub fn database(&self) -> PathBuf {
+    pub(crate) fn database(&self) -> PathBuf {
         self.0.join("drover.db")
     }
-    pub fn keys(&self, kind: &str) -> PathBuf {
+    pub(crate) fn keys(&self, kind: &str) -> PathBuf {
         self.0.join("keys").join(kind)
     }
-    pub fn run(&self, what: &str) -> PathBuf {
+    pub(crate) fn run(&self, what: &str) -> PathBuf {
         self.0.join("run").join(what)
     }
-    pub fn images(&self) -> PathBuf {
+    pub(crate) fn images(&self) -> PathBuf {
         self.0.join("images")
     }
-    pub fn node(&self) -> PathBuf {
+    pub(crate) fn node(&self) -> PathBuf {
         self.0.join("node")
     }
-    pub fn ovn(&self) -> PathBuf {
+    pub(crate) fn ovn(&self) -> PathBuf {
         self.0.join("ovn")
     }
-    pub fn clouds_yaml(&self) -> PathBuf {
+    pub(crate) fn clouds_yaml(&self) -> PathBuf {
         self.0.join("clouds.yaml")
     }
-    pub fn ssh_key(&self) -> PathBuf {
+    pub(crate) fn ssh_key(&self) -> PathBuf {
         self.0.join("demo_key")
     }
     /// The state directory itself can be entered by all (guests' processes are not root); what is secret is closed by itself.
-    pub fn create(&self) -> Result<(), String> {
+    pub(crate) fn create(&self) -> Result<(), String> {
         let make = |dir: &Path, mode: u32| {
             std::fs::DirBuilder::new()
                 .recursive(true)
@@ -138,7 +138,7 @@ impl State {
         Ok(())
     }
     /// Writes a file that only root reads, whole or not at all.
-    pub fn write(&self, path: &Path, bytes: &[u8]) -> Result<(), String> {
+    pub(crate) fn write(&self, path: &Path, bytes: &[u8]) -> Result<(), String> {
         let next = path.with_extension("next");
         let write = || {
             let mut f = std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&next)?;
@@ -149,7 +149,7 @@ impl State {
         write().map_err(|e: std::io::Error| format!("{} cannot be written: {e}.", path.display()))
     }
     /// A password made at the first use.
-    pub fn password(&self, of: &str) -> Result<String, String> {
+    pub(crate) fn password(&self, of: &str) -> Result<String, String> {
         let path = self.0.join("secrets").join(of);
         match std::fs::read_to_string(&path) {
             Ok(text) => Ok(text.trim().to_owned()),

@@ -21,8 +21,8 @@ const COMPUTE: &str = "/compute/v2.1";
 type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// What the caller prints.
-pub struct Demo {
-    pub address: String,
+pub(crate) struct Demo {
+    pub(crate) address: String,
 }
 
 fn id(v: &Value) -> Result<String> {
@@ -37,11 +37,15 @@ async fn ensure(client: &Client, path: &str, plural: &str, name: &str, body: Val
     }
     let made = client.post(path, body).await?;
     // Glance answers the object itself, the others wrap it.
-    Ok(if made["id"].is_string() { made } else { made.as_object().and_then(|o| o.values().next().cloned()).unwrap_or(Value::Null) })
+    Ok(if made["id"].is_string() {
+        made
+    } else {
+        made.as_object().and_then(|o| o.values().next().cloned()).unwrap_or(Value::Null)
+    })
 }
 
 /// Flavors, images and the external network, as the administrator.
-pub async fn shared(admin: &Client, config: &Config) -> Result<()> {
+pub(crate) async fn shared(admin: &Client, config: &Config) -> Result<()> {
     let flavors = admin.get(&format!("{COMPUTE}/flavors")).await?;
     for (name, vcpus, ram, disk, flavor_id) in FLAVORS {
         if flavors["flavors"].as_array().into_iter().flatten().all(|f| f["name"] != name) {
@@ -54,20 +58,32 @@ pub async fn shared(admin: &Client, config: &Config) -> Result<()> {
             image(admin, name, file).await?;
         }
     }
-    let net = ensure(admin, &format!("{NETWORK}/networks"), "networks", "public", json!({"network": {
-        "name": "public", "router:external": true, "provider:network_type": "flat", "provider:physical_network": "public",
-    }}))
+    let net = ensure(
+        admin,
+        &format!("{NETWORK}/networks"),
+        "networks",
+        "public",
+        json!({"network": {
+            "name": "public", "router:external": true, "provider:network_type": "flat", "provider:physical_network": "public",
+        }}),
+    )
     .await?;
     let hosts: Vec<_> = config.external.hosts().take(1).chain(config.external.hosts().skip(9).take(1)).collect();
     let last = config.external.hosts().last();
     let (Some(gateway), Some(first), Some(last)) = (hosts.first(), hosts.get(1), last) else {
         return Err(Error::Local(format!("External network {} has too few addresses.", config.external)));
     };
-    ensure(admin, &format!("{NETWORK}/subnets"), "subnets", "public-subnet", json!({"subnet": {
-        "name": "public-subnet", "network_id": id(&net)?, "ip_version": 4, "cidr": config.external.to_string(),
-        "gateway_ip": gateway.to_string(), "enable_dhcp": false,
-        "allocation_pools": [{"start": first.to_string(), "end": last.to_string()}],
-    }}))
+    ensure(
+        admin,
+        &format!("{NETWORK}/subnets"),
+        "subnets",
+        "public-subnet",
+        json!({"subnet": {
+            "name": "public-subnet", "network_id": id(&net)?, "ip_version": 4, "cidr": config.external.to_string(),
+            "gateway_ip": gateway.to_string(), "enable_dhcp": false,
+            "allocation_pools": [{"start": first.to_string(), "end": last.to_string()}],
+        }}),
+    )
     .await?;
     Ok(())
 }
@@ -82,20 +98,37 @@ async fn image(admin: &Client, name: &str, file: &Path) -> Result<()> {
 }
 
 /// A key pair, a network with a router, and the server `demo` with a floating address, as the user `demo`.
-pub async fn project(user: &Client, state: &State, public_key: &str) -> Result<Demo> {
+pub(crate) async fn project(user: &Client, state: &State, public_key: &str) -> Result<Demo> {
     let keys = user.get(&format!("{COMPUTE}/os-keypairs")).await?;
     if keys["keypairs"].as_array().into_iter().flatten().all(|k| k["keypair"]["name"] != "demo") {
-        user.post(&format!("{COMPUTE}/os-keypairs"), json!({"keypair": {"name": "demo", "public_key": public_key, "type": "ssh"}})).await?;
+        user.post(
+            &format!("{COMPUTE}/os-keypairs"),
+            json!({"keypair": {"name": "demo", "public_key": public_key, "type": "ssh"}}),
+        )
+        .await?;
     }
-    let net = ensure(user, &format!("{NETWORK}/networks"), "networks", "private", json!({"network": {"name": "private"}})).await?;
-    let subnet = ensure(user, &format!("{NETWORK}/subnets"), "subnets", "private-subnet", json!({"subnet": {
-        "name": "private-subnet", "network_id": id(&net)?, "ip_version": 4, "cidr": "10.0.0.0/24",
-    }}))
+    let net =
+        ensure(user, &format!("{NETWORK}/networks"), "networks", "private", json!({"network": {"name": "private"}})).await?;
+    let subnet = ensure(
+        user,
+        &format!("{NETWORK}/subnets"),
+        "subnets",
+        "private-subnet",
+        json!({"subnet": {
+            "name": "private-subnet", "network_id": id(&net)?, "ip_version": 4, "cidr": "10.0.0.0/24",
+        }}),
+    )
     .await?;
     let public = user.get(&format!("{NETWORK}/networks?name=public")).await?["networks"][0].clone();
-    let router = ensure(user, &format!("{NETWORK}/routers"), "routers", "router", json!({"router": {
-        "name": "router", "external_gateway_info": {"network_id": id(&public)?},
-    }}))
+    let router = ensure(
+        user,
+        &format!("{NETWORK}/routers"),
+        "routers",
+        "router",
+        json!({"router": {
+            "name": "router", "external_gateway_info": {"network_id": id(&public)?},
+        }}),
+    )
     .await?;
     let ports = user.get(&format!("{NETWORK}/ports?device_id={}", id(&router)?)).await?;
     let joined = |p: &Value| p["fixed_ips"].as_array().into_iter().flatten().any(|ip| ip["subnet_id"] == subnet["id"]);
@@ -130,11 +163,18 @@ async fn open_ports(user: &Client) -> Result<()> {
 
 async fn server(user: &Client, state: &State, network: &str, public: &str) -> Result<Demo> {
     let images = user.get("/image/v2/images?name=tiny").await?;
-    let image = id(&images["images"][0]).map_err(|_| Error::Local("There is no image `tiny`; start with --guest-image.".into()))?;
+    let image =
+        id(&images["images"][0]).map_err(|_| Error::Local("There is no image `tiny`; start with --guest-image.".into()))?;
     forget_failed(user).await?;
-    let server = ensure(user, &format!("{COMPUTE}/servers"), "servers", "demo", json!({"server": {
-        "name": "demo", "imageRef": image, "flavorRef": "42", "key_name": "demo", "networks": [{"uuid": network}],
-    }}))
+    let server = ensure(
+        user,
+        &format!("{COMPUTE}/servers"),
+        "servers",
+        "demo",
+        json!({"server": {
+            "name": "demo", "imageRef": image, "flavorRef": "42", "key_name": "demo", "networks": [{"uuid": network}],
+        }}),
+    )
     .await?;
     let server = id(&server)?;
     let until = Instant::now() + Duration::from_secs(180);
@@ -188,7 +228,7 @@ async fn forget_failed(user: &Client) -> Result<()> {
 }
 
 /// Waits until a host can run guests.
-pub async fn host_ready(admin: &Client) -> Result<()> {
+pub(crate) async fn host_ready(admin: &Client) -> Result<()> {
     let until = Instant::now() + Duration::from_secs(90);
     loop {
         let nodes = admin.get("/operator/v1/nodes").await?;
@@ -228,12 +268,15 @@ async fn ssh_answers(address: &str, key: &Path) -> Result<()> {
         }
         tokio::time::sleep(Duration::from_millis(300)).await;
     }
-    Err(Error::Local(format!("The guest at {address} did not let ssh in within 240 s ({last}). See `openstack console log show demo`.")))
+    Err(Error::Local(format!(
+        "The guest at {address} did not let ssh in within 240 s ({last}). See `openstack console log show demo`."
+    )))
 }
 
 /// Arguments of ssh for a guest whose host key nobody knows yet.
-pub fn ssh_args(address: &str, key: &Path) -> Vec<String> {
-    let options = ["StrictHostKeyChecking=no", "UserKnownHostsFile=/dev/null", "LogLevel=ERROR", "BatchMode=yes", "ConnectTimeout=5"];
+pub(crate) fn ssh_args(address: &str, key: &Path) -> Vec<String> {
+    let options =
+        ["StrictHostKeyChecking=no", "UserKnownHostsFile=/dev/null", "LogLevel=ERROR", "BatchMode=yes", "ConnectTimeout=5"];
     let mut args = vec!["-i".to_owned(), key.display().to_string()];
     args.extend(options.iter().flat_map(|o| ["-o".to_owned(), (*o).to_owned()]));
     args.push(format!("root@{address}"));
@@ -241,7 +284,7 @@ pub fn ssh_args(address: &str, key: &Path) -> Vec<String> {
 }
 
 /// The user `demo` of project `demo`, or the administrator.
-pub fn login(config: &Config, state: &State, admin: bool) -> Result<Login, String> {
+pub(crate) fn login(config: &Config, state: &State, admin: bool) -> Result<Login, String> {
     let user = if admin { "admin" } else { "demo" };
     Ok(Login { endpoint: config.endpoint(), user: user.into(), password: state.password(user)?, project: user.into() })
 }

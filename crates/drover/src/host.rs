@@ -7,12 +7,12 @@ use network::ovn::central::Central;
 use std::{net::IpAddr, sync::Arc};
 
 /// Names of interfaces, bridges and namespaces are shared by all that runs on a machine; each cloud has its own.
-pub struct Names {
+pub(crate) struct Names {
     tag: String,
 }
 
 impl Names {
-    pub fn of(state: &State) -> Self {
+    pub(crate) fn of(state: &State) -> Self {
         let id = base::id::named(&state.dir().display().to_string());
         Self { tag: id.chars().filter(char::is_ascii_alphanumeric).take(3).collect() }
     }
@@ -31,13 +31,17 @@ fn text(e: &dyn std::error::Error) -> String {
     base::chain(e)
 }
 
-pub fn central(state: &State) -> Central {
+pub(crate) fn central(state: &State) -> Central {
     Central::new(state.ovn().join("central"))
 }
 
 /// The name by which OVN and the compute service know this host.
-pub fn host_name() -> String {
-    std::fs::read_to_string("/proc/sys/kernel/hostname").ok().map(|n| n.trim().to_owned()).filter(|n| !n.is_empty()).unwrap_or_else(|| "localhost".into())
+pub(crate) fn host_name() -> String {
+    std::fs::read_to_string("/proc/sys/kernel/hostname")
+        .ok()
+        .map(|n| n.trim().to_owned())
+        .filter(|n| !n.is_empty())
+        .unwrap_or_else(|| "localhost".into())
 }
 
 fn chassis_config(state: &State, config: &Config) -> chassis::Config {
@@ -71,13 +75,18 @@ fn node_config(state: &State) -> node::Config {
 }
 
 /// What keeps the host's part running while it lives. The processes themselves go on without it.
-pub struct Host {
-    pub agent: Arc<node::Agent>,
+pub(crate) struct Host {
+    pub(crate) agent: Arc<node::Agent>,
     _chassis: chassis::Watch,
 }
 
 /// Starts (or finds again) the switch and the agent.
-pub async fn start(state: &State, config: &Config, uplink: Arc<dyn Uplink>, blobs: Arc<dyn Blobs>) -> Result<Host, String> {
+pub(crate) async fn start(
+    state: &State,
+    config: &Config,
+    uplink: Arc<dyn Uplink>,
+    blobs: Arc<dyn Blobs>,
+) -> Result<Host, String> {
     let chassis = Arc::new(Chassis::ensure(chassis_config(state, config)).await.map_err(|e| text(&e))?);
     tracing::info!(datapath = chassis.datapath().name(), "The switch of this host runs");
     let switch = Arc::new(node::OvnSwitch(chassis.clone()));
@@ -86,7 +95,7 @@ pub async fn start(state: &State, config: &Config, uplink: Arc<dyn Uplink>, blob
 }
 
 /// Ends guests, switch and OVN of this cloud, for `down`.
-pub async fn stop(state: &State, config: &Config) -> Result<(), String> {
+pub(crate) async fn stop(state: &State, config: &Config) -> Result<(), String> {
     node::stop_all(&node_config(state)).await.map_err(|e| text(&e))?;
     chassis::remove(&chassis_config(state, config)).await.map_err(|e| text(&e))?;
     central(state).stop().await.map_err(|e| text(&e))

@@ -13,7 +13,11 @@ use std::{path::PathBuf, process::ExitCode};
 
 /// An OpenStack-compatible cloud in one binary.
 #[derive(Parser, Debug)]
-#[command(name = "drover", version, after_help = "Start with: drover up. Then: export OS_CLIENT_CONFIG_FILE=/var/lib/drover/clouds.yaml OS_CLOUD=drover; openstack server list\nExit codes: 0 done, 1 refused or failed, 2 wrong usage.")]
+#[command(
+    name = "drover",
+    version,
+    after_help = "Start with: drover up. Then: export OS_CLIENT_CONFIG_FILE=/var/lib/drover/clouds.yaml OS_CLOUD=drover; openstack server list\nExit codes: 0 done, 1 refused or failed, 2 wrong usage."
+)]
 struct Arguments {
     /// Where the cloud lives.
     #[arg(long, env = "DROVER_STATE", default_value = "/var/lib/drover", value_name = "DIR", global = true)]

@@ -25,7 +25,7 @@ fn log() {
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false).init();
 }
 
-pub async fn serve(state: &State) -> Result<(), String> {
+pub(crate) async fn serve(state: &State) -> Result<(), String> {
     log();
     let config = Config::load(state, &Flags::default())?;
     let _partner = if up::is_going_down(state) { None } else { Some(up::watch_partner(state, "supervise")?) };
@@ -58,7 +58,8 @@ async fn assemble(state: &State, config: &Config) -> Result<(Arc<Cloud>, Vec<Ser
     ];
     let store = Sqlite::open(state.database()).map_err(|e| base::chain(&e))?;
     let db = Db::open(store, Arc::new(SystemClock), &api::tables(&services)).await.map_err(|e| base::chain(&e))?;
-    let auth = identity::Auth::open(db.clone(), identity::AuthConfig::new(&state.keys("identity"))).map_err(|e| base::chain(&e))?;
+    let auth =
+        identity::Auth::open(db.clone(), identity::AuthConfig::new(&state.keys("identity"))).map_err(|e| base::chain(&e))?;
     let mut shared = StateMap::default();
     shared.insert(auth.clone());
     shared.insert(blobs);
@@ -129,11 +130,17 @@ fn start_work(state: &State, config: &Config, cloud: &Arc<Cloud>, work: &mut Joi
     Ok(())
 }
 
-async fn start_host(state: &State, config: &Config, nodes: &Arc<Nodes>, name: &str, blobs: &Arc<LocalStore>) -> Result<host::Host, String> {
+async fn start_host(
+    state: &State,
+    config: &Config,
+    nodes: &Arc<Nodes>,
+    name: &str,
+    blobs: &Arc<LocalStore>,
+) -> Result<host::Host, String> {
     host::start(state, config, nodes.join(name).await, blobs.clone()).await
 }
 
 /// Ends what outlives this process, for `down`.
-pub async fn stop_host(state: &State, config: &Config) -> Result<(), String> {
+pub(crate) async fn stop_host(state: &State, config: &Config) -> Result<(), String> {
     host::stop(state, config).await
 }

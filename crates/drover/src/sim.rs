@@ -9,7 +9,7 @@ use std::sync::Arc;
 const SIZE: Size = Size { vcpus: 64, memory_mib: 512 * 1024, disk_gib: 8 * 1024 };
 
 /// Runs that many hosts until it is dropped.
-pub async fn run(state: State, hosts: u32, nodes: Arc<Nodes>, blobs: Arc<LocalStore>) {
+pub(crate) async fn run(state: State, hosts: u32, nodes: Arc<Nodes>, blobs: Arc<LocalStore>) {
     let mut running = Vec::new();
     for i in 0..hosts {
         let name = format!("sim-{i}");

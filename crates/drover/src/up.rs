@@ -39,12 +39,12 @@ fn mark(state: &State) -> PathBuf {
 }
 
 /// The other half of the pair, kept alive until the guard is dropped.
-pub fn watch_partner(state: &State, role: &str) -> Result<supervise::Watched, String> {
+pub(crate) fn watch_partner(state: &State, role: &str) -> Result<supervise::Watched, String> {
     Ok(daemon(state, role)?.watch())
 }
 
 /// Keeps `serve` running until it is told to stop, then stops it.
-pub async fn supervise(state: &State) -> Result<(), String> {
+pub(crate) async fn supervise(state: &State) -> Result<(), String> {
     let mut stop = signal(SignalKind::terminate()).map_err(|e| e.to_string())?;
     let watched = watch_partner(state, "serve")?;
     stop.recv().await;
@@ -53,11 +53,11 @@ pub async fn supervise(state: &State) -> Result<(), String> {
 }
 
 /// True while `down` wants nothing to come back.
-pub fn is_going_down(state: &State) -> bool {
+pub(crate) fn is_going_down(state: &State) -> bool {
     mark(state).exists()
 }
 
-pub async fn up(state: &State, flags: &Flags, bare: bool) -> Result<(), String> {
+pub(crate) async fn up(state: &State, flags: &Flags, bare: bool) -> Result<(), String> {
     state.create()?;
     let mut config = Config::load(state, flags)?;
     if let Some(image) = &config.guest_image {
@@ -107,7 +107,11 @@ async fn ready(state: &State, config: &Config, started: Instant) -> Result<(), S
             Ok(_) => return Ok(()),
             Err(e) if started.elapsed() > READY_WITHIN => {
                 let log = state.run("drover").join("serve.log");
-                return Err(format!("The cloud is not ready after {} s: {e} The log is {}.", READY_WITHIN.as_secs(), log.display()));
+                return Err(format!(
+                    "The cloud is not ready after {} s: {e} The log is {}.",
+                    READY_WITHIN.as_secs(),
+                    log.display()
+                ));
             }
             Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
         }
@@ -124,7 +128,9 @@ async fn public_key(state: &State) -> Result<String, String> {
             .map_err(|e| base::chain(&e))?;
     }
     let public = path.with_extension("pub");
-    std::fs::read_to_string(&public).map(|k| k.trim().to_owned()).map_err(|e| format!("{} cannot be read: {e}.", public.display()))
+    std::fs::read_to_string(&public)
+        .map(|k| k.trim().to_owned())
+        .map_err(|e| format!("{} cannot be read: {e}.", public.display()))
 }
 
 fn clouds(config: &Config, admin: &str, demo: &str) -> String {
@@ -148,7 +154,7 @@ fn usage(state: &State, config: &Config, made: Option<&demo::Demo>) {
     }
 }
 
-pub async fn down(state: &State, destroy: bool) -> Result<(), String> {
+pub(crate) async fn down(state: &State, destroy: bool) -> Result<(), String> {
     if !state.dir().exists() {
         progress("There is no cloud here.");
         return Ok(());

@@ -16,6 +16,7 @@ enum Key {
     Host,
     Server(String),
     Snapshot(String),
+    Password(String),
 }
 
 fn key(report: &Report) -> Key {
@@ -23,6 +24,7 @@ fn key(report: &Report) -> Key {
         Report::Host(_) => Key::Host,
         Report::Server(s) => Key::Server(s.id.clone()),
         Report::Snapshot(s) => Key::Snapshot(s.image_id.clone()),
+        Report::Password(p) => Key::Password(p.server_id.clone()),
     }
 }
 
@@ -74,9 +76,13 @@ impl Blackboard {
     fn note_told(&self, batch: Vec<Report>) {
         let mut board = self.lock();
         for report in batch {
-            // A thing that is gone may come back and must then be told from the start.
-            let is_gone = matches!(&report, Report::Server(s) if s.state == assign::GuestState::Gone);
-            if is_gone {
+            // A thing that is gone may come back and must then be told from the start; so must a password that was cleared.
+            let is_over = match &report {
+                Report::Server(s) => s.state == assign::GuestState::Gone,
+                Report::Password(_) => true,
+                Report::Host(_) | Report::Snapshot(_) => false,
+            };
+            if is_over {
                 board.told.remove(&key(&report));
             } else {
                 board.told.insert(key(&report), report);

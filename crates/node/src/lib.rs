@@ -48,7 +48,7 @@ pub async fn start(
     let ports = driver::Ports {
         hypervisor: Arc::new(qemu::Qemu::start(&config, blobs.clone(), memory.clone(), switch.carries_offloads()).await?),
         nics: Arc::new(nic::Taps::new(&config, switch.clone())),
-        metadata: Arc::new(metadata::Responder::new(&config, switch)),
+        metadata: Arc::new(metadata::Responder::new(&config, switch, uplink.clone())),
     };
     Ok(Agent::start(config, ports, memory, uplink, blobs))
 }

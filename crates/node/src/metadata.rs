@@ -2,8 +2,9 @@
 //!
 //! Each network has a namespace with the network's `localport` and 169.254.169.254. Who asks is known by the network that the
 //! question came in on and by its source address, which OVN's port security vouches for; never by a header. Answers come from memory: the
-//! control plane may be away. While the agent restarts, nobody answers for a moment; guests retry.
+//! control plane may be away. Only a password that a guest leaves needs it. While the agent restarts, nobody answers for a moment; guests retry.
 mod namespace;
+mod password;
 mod serve;
 pub mod tree;
 
@@ -13,7 +14,7 @@ use crate::{
     driver::{Metadata, Owned},
     nic::VirtualSwitch,
 };
-use assign::{MetadataNetwork, Pending, ServerAssignment};
+use assign::{GuestData, MetadataNetwork, Pending, ServerAssignment, Uplink};
 use std::{
     collections::HashMap,
     net::IpAddr,
@@ -41,6 +42,15 @@ impl Directory {
         Self::take_out(&mut guests, &server.id, keys.insert(server.id.clone(), new.clone()));
         guests.extend(new.into_iter().map(|key| (key, server.clone())));
     }
+    /// Shows a server's guest what it posted before its next assignment says it.
+    fn show_password(&self, server: &Arc<ServerAssignment>, password: &str) {
+        let mut guests = self.guests.write().unwrap_or_else(PoisonError::into_inner);
+        for shown in guests.values_mut().filter(|s| Arc::ptr_eq(s, server)) {
+            let mut next = ServerAssignment::clone(shown);
+            next.guest = Arc::new(GuestData { password: Some(password.to_owned()), ..GuestData::clone(&next.guest) });
+            *shown = Arc::new(next);
+        }
+    }
     fn withdraw(&self, id: &str) {
         let mut keys = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
         let mut guests = self.guests.write().unwrap_or_else(PoisonError::into_inner);
@@ -60,13 +70,15 @@ impl Directory {
 pub struct Responder {
     config: Config,
     switch: Arc<dyn VirtualSwitch>,
-    directory: Arc<Directory>,
+    desk: Arc<password::Desk>,
     serving: Mutex<HashMap<String, AbortOnDrop>>,
 }
 
 impl Responder {
-    pub fn new(config: &Config, switch: Arc<dyn VirtualSwitch>) -> Self {
-        Self { config: config.clone(), switch, directory: Arc::default(), serving: Mutex::default() }
+    /// Passwords that guests leave go up by the uplink.
+    pub fn new(config: &Config, switch: Arc<dyn VirtualSwitch>, uplink: Arc<dyn Uplink>) -> Self {
+        let desk = Arc::new(password::Desk::new(uplink));
+        Self { config: config.clone(), switch, desk, serving: Mutex::default() }
     }
     fn serving(&self) -> MutexGuard<'_, HashMap<String, AbortOnDrop>> {
         self.serving.lock().unwrap_or_else(PoisonError::into_inner)
@@ -82,7 +94,7 @@ impl Responder {
         plugged.map_err(|e| Error::Plug { port: network.port.clone(), cause: e.to_string() })?;
         if !self.serving().contains_key(&network.network_id) {
             let listener = place.listen().await?;
-            let serve = serve::serve(listener, network.network_id.clone(), self.directory.clone());
+            let serve = serve::serve(listener, network.network_id.clone(), self.desk.clone());
             let task = AbortOnDrop(tokio::spawn(serve).abort_handle());
             self.serving().insert(network.network_id.clone(), task);
         }
@@ -128,10 +140,10 @@ impl Metadata for Responder {
         })
     }
     fn publish(&self, server: &Arc<ServerAssignment>) {
-        self.directory.publish(server);
+        self.desk.directory.publish(server);
     }
     fn withdraw(&self, server_id: &str) {
-        self.directory.withdraw(server_id);
+        self.desk.directory.withdraw(server_id);
     }
     fn sweep<'a>(&'a self, owned: Owned<'a>) -> Pending<'a, Vec<String>> {
         Box::pin(self.clean(owned))

@@ -20,23 +20,31 @@ const RULE: Access = Access::Rule("operator:read", "admin");
 
 /// Health and index, at the root.
 pub fn health() -> Service {
-    service("health", "", vec![
-        Route::new("GET", "/livez", Access::Public, |_| async { Ok(Reply::text(200, "text/plain", "ok\n")) }),
-        // The pipeline has already waited for a fresh view: an answer is the proof.
-        Route::new("GET", "/readyz", Access::Public, |_| async { Ok(Reply::text(200, "text/plain", "ok\n")) }),
-        Route::new("GET", "/", Access::Public, index),
-    ])
+    service(
+        "health",
+        "",
+        vec![
+            Route::new("GET", "/livez", Access::Public, |_| async { Ok(Reply::text(200, "text/plain", "ok\n")) }),
+            // The pipeline has already waited for a fresh view: an answer is the proof.
+            Route::new("GET", "/readyz", Access::Public, |_| async { Ok(Reply::text(200, "text/plain", "ok\n")) }),
+            Route::new("GET", "/", Access::Public, index),
+        ],
+    )
 }
 
 /// The API under `/operator`.
 pub fn service_v1() -> Service {
-    service("operator", "/operator", vec![
-        Route::new("GET", "/v1/status", RULE, status),
-        Route::new("GET", "/v1/tasks", RULE, tasks),
-        Route::new("GET", "/v1/nodes", RULE, nodes),
-        Route::new("GET", "/v1/openapi/{service}", Access::Authenticated, openapi),
-        Route::new("GET", "/v1/why/{what}/{id}", RULE, why),
-    ])
+    service(
+        "operator",
+        "/operator",
+        vec![
+            Route::new("GET", "/v1/status", RULE, status),
+            Route::new("GET", "/v1/tasks", RULE, tasks),
+            Route::new("GET", "/v1/nodes", RULE, nodes),
+            Route::new("GET", "/v1/openapi/{service}", Access::Authenticated, openapi),
+            Route::new("GET", "/v1/why/{what}/{id}", RULE, why),
+        ],
+    )
 }
 
 /// The documents of all services by name, made at start.
@@ -70,7 +78,8 @@ fn service(name: &'static str, prefix: &'static str, routes: Vec<Route>) -> Serv
 
 async fn index(call: Call) -> Result<Reply> {
     let names = ["identity", "image", "compute", "network", "placement", "operator"];
-    let links: Map = names.iter().map(|n| ((*n).to_owned(), json!(format!("{}/{n}", call.cx.settings.public_endpoint)))).collect();
+    let links: Map =
+        names.iter().map(|n| ((*n).to_owned(), json!(format!("{}/{n}", call.cx.settings.public_endpoint)))).collect();
     Ok(Reply::ok(json!({ "services": links })))
 }
 

@@ -284,7 +284,14 @@ mod tests {
         let db = Db::open(Memory::new(), Arc::new(SystemClock), &[&ROWS]).await.unwrap();
         let put = |id: &'static str| {
             let db = db.clone();
-            async move { db.transact(move |tx| { tx.put(&ROWS, id, json!({"done": false})); Ok::<_, ()>(()) }).await.unwrap() }
+            async move {
+                db.transact(move |tx| {
+                    tx.put(&ROWS, id, json!({"done": false}));
+                    Ok::<_, ()>(())
+                })
+                .await
+                .unwrap()
+            }
         };
         put("before").await;
         let tasks = Arc::new(TaskList::default());

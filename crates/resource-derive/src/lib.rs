@@ -4,7 +4,10 @@
 //! `docs/guides/add-a-resource.md`.
 use proc_macro::TokenStream;
 use quote::quote;
-use syn::{Attribute, Expr, ExprLit, Fields, ItemStruct, Lit, LitInt, LitStr, Meta, meta::ParseNestedMeta, parse_macro_input, spanned::Spanned};
+use syn::{
+    Attribute, Expr, ExprLit, Fields, ItemStruct, Lit, LitInt, LitStr, Meta, meta::ParseNestedMeta, parse_macro_input,
+    spanned::Spanned,
+};
 
 #[proc_macro_derive(Resource, attributes(resource, policy, field))]
 pub fn resource(input: TokenStream) -> TokenStream {

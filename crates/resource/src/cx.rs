@@ -50,7 +50,10 @@ pub const BASE_RULES: [(&str, &str); 9] = [
 ];
 
 /// The policy book of all services: base rules, what tables and routes name, and the operator's overrides.
-pub fn policy_book(rules: Vec<(&'static str, &'static str)>, overrides: Vec<(String, String)>) -> Result<auth::PolicyBook, auth::Error> {
+pub fn policy_book(
+    rules: Vec<(&'static str, &'static str)>,
+    overrides: Vec<(String, String)>,
+) -> Result<auth::PolicyBook, auth::Error> {
     let full = |(name, text): (&'static str, &'static str)| match BASE_RULES.iter().find(|(base, _)| *base == text) {
         // A table's `reader` means the base rule, so that an override of it reaches every action.
         Some((base, _)) if *base != name => (name, reference(base)),

@@ -96,7 +96,9 @@ impl From<store::StoreError> for Error {
             store::StoreError::Unavailable(_) | store::StoreError::LeaseOver(_) => {
                 Self::unavailable("The service cannot be reached right now; try again.").context(e.to_string())
             }
-            store::StoreError::Full(_) => Self::unavailable("The store is full; an operator must free space.").context(e.to_string()),
+            store::StoreError::Full(_) => {
+                Self::unavailable("The store is full; an operator must free space.").context(e.to_string())
+            }
             store::StoreError::Damaged(_) => Self::internal(e.to_string()),
         }
     }

@@ -9,10 +9,16 @@ pub enum Kind {
     /// Not a text that reads like a boolean (Keystone).
     StrictBool,
     /// Also accepts a number in a string, as OpenStack does.
-    Int { min: i64, max: i64 },
+    Int {
+        min: i64,
+        max: i64,
+    },
     Number,
     /// Length in characters.
-    Text { min: usize, max: usize },
+    Text {
+        min: usize,
+        max: usize,
+    },
     Choice(&'static [&'static str]),
     Uuid,
     Ip,
@@ -111,12 +117,12 @@ impl Kind {
             (Self::Choice(set), Value::String(s)) => same(set.contains(&s.as_str())),
             (Self::Uuid, Value::String(s)) => same(base::id::is_uuid(s)),
             (Self::Ip, Value::String(s)) => s.parse::<IpAddr>().map(|a| a.to_string().into()).map_err(|_| no()),
-            (Self::Cidr, Value::String(s)) => {
-                s.parse::<ipnet::IpNet>().map(|n| n.trunc().to_string().into()).map_err(|_| no())
-            }
+            (Self::Cidr, Value::String(s)) => s.parse::<ipnet::IpNet>().map(|n| n.trunc().to_string().into()).map_err(|_| no()),
             (Self::Mac, Value::String(s)) => base::id::Mac::parse(s).map(|m| m.to_string().into()).ok_or_else(no),
             (Self::Time, Value::String(s)) => base::Timestamp::parse(s).map(|t| t.0.into()).ok_or_else(no),
-            (Self::List(k), Value::Array(list)) => list.iter().map(|v| k.check(v)).collect::<Result<Vec<_>, _>>().map(Value::Array),
+            (Self::List(k), Value::Array(list)) => {
+                list.iter().map(|v| k.check(v)).collect::<Result<Vec<_>, _>>().map(Value::Array)
+            }
             (Self::TextMap, Value::Object(map)) => same(map.values().all(Value::is_string)),
             (Self::Object, Value::Object(_)) => Ok(v.clone()),
             _ => Err(no()),

@@ -16,7 +16,7 @@ mod page;
 mod rules;
 
 pub use base::Version;
-pub use cx::{BASE_RULES, policy_book, Cx, Query, Registry, Settings, StateMap};
+pub use cx::{BASE_RULES, Cx, Query, Registry, Settings, StateMap, policy_book};
 pub use def::{FieldDef, IdForm, Owner, Resource, ResourceDef};
 pub use error::{Error, ErrorKind, Result};
 pub use input::{create_row, update_row};

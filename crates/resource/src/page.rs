@@ -53,9 +53,7 @@ fn order(a: &Value, b: &Value) -> Ordering {
         (_, Value::Null) => Ordering::Greater,
         (Value::String(a), Value::String(b)) => a.cmp(b),
         (Value::Bool(a), Value::Bool(b)) => a.cmp(b),
-        (Value::Number(a), Value::Number(b)) => {
-            a.as_f64().partial_cmp(&b.as_f64()).unwrap_or(Ordering::Equal)
-        }
+        (Value::Number(a), Value::Number(b)) => a.as_f64().partial_cmp(&b.as_f64()).unwrap_or(Ordering::Equal),
         _ => a.to_string().cmp(&b.to_string()),
     }
 }
@@ -83,15 +81,13 @@ fn indexed(kind: &Kind, wanted: &str) -> bool {
 
 /// Rows of the table that the caller may see, as the listing asks. `visible` says which.
 pub fn list(def: &ResourceDef, cx: &Cx, reader: &Reader<'_>, listing: &Listing) -> Result<Found> {
-    let plain = |k: &str, v: &str| def.field(k).map_or(k == "project_id" && !matches!(v, "" | "None" | "null"), |f| indexed(&f.kind, v));
+    let plain =
+        |k: &str, v: &str| def.field(k).map_or(k == "project_id" && !matches!(v, "" | "None" | "null"), |f| indexed(&f.kind, v));
     let usable = |k: &str, v: &str| {
         plain(k, v) && reader.has_index(&def.table, k) && (def.hooks.filter)(&Map::new(), k, &[v], cx).is_none()
     };
-    let by_index = listing
-        .filters
-        .iter()
-        .find(|(k, v)| v.len() == 1 && usable(k, &v[0]))
-        .map(|(k, v)| reader.find(&def.table, k, &v[0]));
+    let by_index =
+        listing.filters.iter().find(|(k, v)| v.len() == 1 && usable(k, &v[0])).map(|(k, v)| reader.find(&def.table, k, &v[0]));
     let admit = |row: &Arc<Row>| {
         let m = map(row);
         (def.hooks.visible)(m, cx, reader) && listing.filters.iter().all(|(k, v)| passes(def, m, cx, k, v))

@@ -54,8 +54,7 @@ pub static IMAGE: Dialect = Dialect {
     page: |def, cx, listing, found, body| {
         let path = crate::crud::concrete_path(def.path, cx);
         let first = {
-            let query: Vec<String> =
-                cx.query.0.iter().filter(|(k, _)| k != "marker").map(|(k, v)| format!("{k}={v}")).collect();
+            let query: Vec<String> = cx.query.0.iter().filter(|(k, _)| k != "marker").map(|(k, v)| format!("{k}={v}")).collect();
             if query.is_empty() { path.clone() } else { format!("{path}?{}", query.join("&")) }
         };
         body.insert("first".into(), first.into());

@@ -13,7 +13,8 @@ pub static PLACEMENT: Dialect = Dialect {
     bulk: false,
     error: |e, status, request_id| {
         let code = e.code.as_deref().unwrap_or("placement.undefined_code");
-        let error = json!({"status": status, "title": title(status), "detail": e.message, "code": code, "request_id": request_id});
+        let error =
+            json!({"status": status, "title": title(status), "detail": e.message, "code": code, "request_id": request_id});
         (json!({"errors": [error]}), "application/json")
     },
     status: common_status,

@@ -106,7 +106,11 @@ pub(super) async fn remove_floating(call: Call, server: Object<Server>, body: Va
     let id = text(&row, "id").to_owned();
     let port = text(&row, "port_id").to_owned();
     if !server.nics.iter().any(|n| n.port_id == port) {
-        return Err(Error::conflict(format!("Floating IP {} is not associated with instance {}.", text(&row, "floating_ip_address"), server.id)));
+        return Err(Error::conflict(format!(
+            "Floating IP {} is not associated with instance {}.",
+            text(&row, "floating_ip_address"),
+            server.id
+        )));
     }
     change(&call, &server.id, move |cx, tx, _| {
         let def = cx.registry.get("network/floatingips")?;
@@ -150,7 +154,8 @@ pub(super) async fn remove_fixed(call: Call, server: Object<Server>, body: Value
     };
     wish(&call, &server, asked, move |cx, tx, s| {
         let port = ports(tx, cx, s)?.into_iter().find(|p| fixed_ips(p).contains(&address));
-        let port = port.ok_or_else(|| Error::bad_request(format!("Fixed IP not found for address {address} on instance {}.", s.id)))?;
+        let port =
+            port.ok_or_else(|| Error::bad_request(format!("Fixed IP not found for address {address} on instance {}.", s.id)))?;
         let mut fixed = port.get("fixed_ips").and_then(Value::as_array).cloned().unwrap_or_default();
         fixed.retain(|f| f["ip_address"].as_str() != Some(&address));
         set_fixed(tx, cx, s, &port, fixed)

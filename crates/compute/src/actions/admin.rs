@@ -19,8 +19,11 @@ pub(super) const EVACUATE: Shape = Shape::Object(&[
     opt("adminPass", &shape::PASSWORD),
     opt("force", &Shape::Bool).since(29).until(67),
 ]);
-pub(super) const MIGRATE: Shape =
-    Shape::OneOf(&[&Shape::Null, &Shape::Object(&[opt("host", &Shape::OneOf(&[&shape::FQDN, &Shape::Null])).since(56)]), &shape::TEXT]);
+pub(super) const MIGRATE: Shape = Shape::OneOf(&[
+    &Shape::Null,
+    &Shape::Object(&[opt("host", &Shape::OneOf(&[&shape::FQDN, &Shape::Null])).since(56)]),
+    &shape::TEXT,
+]);
 
 /// Sets the state; the node is asked again to make the server as it was wanted.
 pub(super) async fn reset_state(call: Call, server: Object<Server>, body: Value) -> Result<Reply> {
@@ -96,7 +99,9 @@ pub(super) async fn evacuate(call: Call, server: Object<Server>, body: Value) ->
 
 /// Root disks are local: they cannot follow a server to another host yet.
 fn no_migration() -> Error {
-    Error::bad_request("No valid host was found. Servers with local disks cannot be moved; shelve and unshelve the server instead.")
+    Error::bad_request(
+        "No valid host was found. Servers with local disks cannot be moved; shelve and unshelve the server instead.",
+    )
 }
 
 pub(super) async fn migrate(call: Call, server: Object<Server>, body: Value) -> Result<Reply> {

@@ -13,8 +13,10 @@ use sha2::{Digest as _, Sha256};
 use std::{fmt::Write as _, time::Duration};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
-pub(super) const OUTPUT: Shape =
-    Shape::OneOf(&[&Shape::Null, &Shape::Object(&[opt("length", &Shape::OneOf(&[&Shape::Int { min: -1, max: shape::MAX_INT }, &Shape::Null]))])]);
+pub(super) const OUTPUT: Shape = Shape::OneOf(&[
+    &Shape::Null,
+    &Shape::Object(&[opt("length", &Shape::OneOf(&[&Shape::Int { min: -1, max: shape::MAX_INT }, &Shape::Null]))]),
+]);
 pub(super) const GET_VNC: Shape = Shape::Object(&[req("type", &Shape::Choice(&["novnc", "xvpvnc"]))]);
 pub(super) const GET_OTHER: Shape = Shape::Object(&[req("type", &shape::TEXT)]);
 const REMOTE: Shape = Shape::Object(&[req(

@@ -25,7 +25,14 @@ pub(super) const CREATE_BACKUP: Shape = Shape::Object(&[
 
 const STATES: &[&str] = &[vm::ACTIVE, vm::STOPPED, vm::PAUSED, vm::SUSPENDED];
 /// Properties of images that their snapshots do not inherit (Nova's `non_inheritable_image_properties`).
-const OWN: [&str; 6] = ["cache_in_nova", "bittorrent", "img_signature_hash_method", "img_signature", "img_signature_key_type", "img_signature_certificate_uuid"];
+const OWN: [&str; 6] = [
+    "cache_in_nova",
+    "bittorrent",
+    "img_signature_hash_method",
+    "img_signature",
+    "img_signature_key_type",
+    "img_signature_certificate_uuid",
+];
 
 /// What an image of a server is called and marked with.
 #[derive(Clone)]
@@ -131,7 +138,8 @@ pub(super) async fn backup(call: Call, server: Object<Server>, body: Value) -> R
 /// Deletes the oldest backups of a kind beyond the number that is kept.
 pub(crate) fn rotate(tx: &mut Tx<'_>, cx: &Cx, server_id: &str, backup_type: &str, rotation: i64) -> Result<()> {
     let images = cx.registry.get("image/images")?;
-    let is = |row: &Map, key: &str, want: &str| row.get("properties").and_then(|p| p.get(key)).and_then(Value::as_str) == Some(want);
+    let is =
+        |row: &Map, key: &str, want: &str| row.get("properties").and_then(|p| p.get(key)).and_then(Value::as_str) == Some(want);
     let mut backups: Vec<(i64, String)> = tx
         .all(&images.table)
         .iter()

@@ -67,7 +67,9 @@ static ACTIONS: [Action; 42] = [
     action("os-stop", "os_compute_api:servers:stop", "member", &Shape::Any, |c, s, _| Box::pin(power::stop(c, s))),
     action("pause", "os_compute_api:os-pause-server:pause", "member", &Shape::Any, |c, s, _| Box::pin(power::pause(c, s))),
     action("unpause", "os_compute_api:os-pause-server:unpause", "member", &Shape::Any, |c, s, _| Box::pin(power::unpause(c, s))),
-    action("suspend", "os_compute_api:os-suspend-server:suspend", "member", &Shape::Any, |c, s, _| Box::pin(power::suspend(c, s))),
+    action("suspend", "os_compute_api:os-suspend-server:suspend", "member", &Shape::Any, |c, s, _| {
+        Box::pin(power::suspend(c, s))
+    }),
     action("resume", "os_compute_api:os-suspend-server:resume", "member", &Shape::Any, |c, s, _| Box::pin(power::resume(c, s))),
     action("lock", "os_compute_api:os-lock-server:lock", "member", &power::LOCK, |c, s, b| Box::pin(power::lock(c, s, b))),
     action("unlock", "os_compute_api:os-lock-server:unlock", "member", &Shape::Any, |c, s, _| Box::pin(power::unlock(c, s))),
@@ -78,17 +80,31 @@ static ACTIONS: [Action; 42] = [
     action("changePassword", "os_compute_api:os-admin-password", "member", &power::CHANGE_PASSWORD, |c, s, _| {
         Box::pin(power::change_password(c, s))
     }),
-    action("rebuild", "os_compute_api:servers:rebuild", "member", &rebuild::REBUILD, |c, s, b| Box::pin(rebuild::rebuild(c, s, b))),
+    action("rebuild", "os_compute_api:servers:rebuild", "member", &rebuild::REBUILD, |c, s, b| {
+        Box::pin(rebuild::rebuild(c, s, b))
+    }),
     action("resize", "os_compute_api:servers:resize", "member", &resize::RESIZE, |c, s, b| Box::pin(resize::resize(c, s, b))),
-    action("confirmResize", "os_compute_api:servers:confirm_resize", "member", &Shape::Any, |c, s, _| Box::pin(resize::confirm(c, s))),
-    action("revertResize", "os_compute_api:servers:revert_resize", "member", &Shape::Any, |c, s, _| Box::pin(resize::revert(c, s))),
+    action("confirmResize", "os_compute_api:servers:confirm_resize", "member", &Shape::Any, |c, s, _| {
+        Box::pin(resize::confirm(c, s))
+    }),
+    action("revertResize", "os_compute_api:servers:revert_resize", "member", &Shape::Any, |c, s, _| {
+        Box::pin(resize::revert(c, s))
+    }),
     action("rescue", "os_compute_api:os-rescue", "member", &rescue::RESCUE, |c, s, b| Box::pin(rescue::rescue(c, s, b))),
     action("unrescue", "os_compute_api:os-unrescue", "member", &Shape::Any, |c, s, _| Box::pin(rescue::unrescue(c, s))),
-    action("createImage", "os_compute_api:servers:create_image", "member", &image::CREATE_IMAGE, |c, s, b| Box::pin(image::create(c, s, b))),
-    action("createBackup", "os_compute_api:os-create-backup", "member", &image::CREATE_BACKUP, |c, s, b| Box::pin(image::backup(c, s, b))),
+    action("createImage", "os_compute_api:servers:create_image", "member", &image::CREATE_IMAGE, |c, s, b| {
+        Box::pin(image::create(c, s, b))
+    }),
+    action("createBackup", "os_compute_api:os-create-backup", "member", &image::CREATE_BACKUP, |c, s, b| {
+        Box::pin(image::backup(c, s, b))
+    }),
     action("shelve", "os_compute_api:os-shelve:shelve", "member", &Shape::Any, |c, s, _| Box::pin(shelve::shelve(c, s))),
-    action("shelveOffload", "os_compute_api:os-shelve:shelve_offload", "admin", &Shape::Any, |c, s, _| Box::pin(shelve::offload(c, s))),
-    action("unshelve", "os_compute_api:os-shelve:unshelve", "member", &shelve::UNSHELVE, |c, s, b| Box::pin(shelve::unshelve(c, s, b))),
+    action("shelveOffload", "os_compute_api:os-shelve:shelve_offload", "admin", &Shape::Any, |c, s, _| {
+        Box::pin(shelve::offload(c, s))
+    }),
+    action("unshelve", "os_compute_api:os-shelve:unshelve", "member", &shelve::UNSHELVE, |c, s, b| {
+        Box::pin(shelve::unshelve(c, s, b))
+    }),
     action("addSecurityGroup", "os_compute_api:os-security-groups:add", "member", &addresses::GROUP, |c, s, b| {
         Box::pin(addresses::add_group(c, s, b))
     }),
@@ -146,9 +162,13 @@ static ACTIONS: [Action; 42] = [
     action("forceDelete", "os_compute_api:os-deferred-delete:force", "member", &Shape::Any, |c, s, _| {
         Box::pin(admin::force_delete(c, s))
     }),
-    action("restore", "os_compute_api:os-deferred-delete:restore", "member", &Shape::Any, |c, s, _| Box::pin(admin::restore(c, s))),
+    action("restore", "os_compute_api:os-deferred-delete:restore", "member", &Shape::Any, |c, s, _| {
+        Box::pin(admin::restore(c, s))
+    }),
     action("evacuate", "os_compute_api:os-evacuate", "admin", &admin::EVACUATE, |c, s, b| Box::pin(admin::evacuate(c, s, b))),
-    action("migrate", "os_compute_api:os-migrate-server:migrate", "admin", &admin::MIGRATE, |c, s, b| Box::pin(admin::migrate(c, s, b))),
+    action("migrate", "os_compute_api:os-migrate-server:migrate", "admin", &admin::MIGRATE, |c, s, b| {
+        Box::pin(admin::migrate(c, s, b))
+    }),
     action("os-migrateLive", "os_compute_api:os-migrate-server:migrate_live", "admin", &Shape::Open(&[]), |c, s, _| {
         Box::pin(admin::migrate_live(c, s))
     }),

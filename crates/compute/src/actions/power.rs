@@ -14,24 +14,19 @@ use assign::{Power, Reboot};
 use resource::Object;
 use serde_json::Value;
 
-pub(super) const REBOOT: Shape =
-    Shape::Object(&[req("type", &Shape::Choice(&["HARD", "Hard", "hard", "SOFT", "Soft", "soft"]))]);
-pub(super) const LOCK: Shape =
-    Shape::OneOf(&[&Shape::Null, &Shape::Object(&[opt("locked_reason", &Shape::Text { min: 1, max: 255 }).since(73)]), &LEGACY_LOCK]);
+pub(super) const REBOOT: Shape = Shape::Object(&[req("type", &Shape::Choice(&["HARD", "Hard", "hard", "SOFT", "Soft", "soft"]))]);
+pub(super) const LOCK: Shape = Shape::OneOf(&[
+    &Shape::Null,
+    &Shape::Object(&[opt("locked_reason", &Shape::Text { min: 1, max: 255 }).since(73)]),
+    &LEGACY_LOCK,
+]);
 /// Before 2.73 the value of `lock` had no meaning.
 const LEGACY_LOCK: Shape = Shape::Text { min: 0, max: 255 };
 pub(super) const CHANGE_PASSWORD: Shape = Shape::Object(&[req("adminPass", &shape::PASSWORD)]);
 
 const HARD_STATES: &[&str] = &[vm::ACTIVE, vm::STOPPED, vm::PAUSED, vm::SUSPENDED, vm::ERROR];
-const HARD_TASKS: &[&str] = &[
-    task::REBOOTING,
-    task::REBOOTING_HARD,
-    task::RESUMING,
-    task::UNPAUSING,
-    task::PAUSING,
-    task::SUSPENDING,
-    task::POWERING_ON,
-];
+const HARD_TASKS: &[&str] =
+    &[task::REBOOTING, task::REBOOTING_HARD, task::RESUMING, task::UNPAUSING, task::PAUSING, task::SUSPENDING, task::POWERING_ON];
 
 pub(super) async fn reboot(call: Call, server: Object<Server>, body: Value) -> Result<Reply> {
     let hard = body["type"].as_str().is_some_and(|t| t.eq_ignore_ascii_case("hard"));

@@ -13,10 +13,8 @@ use assign::Power;
 use resource::Object;
 use serde_json::{Value, json};
 
-pub(super) const RESCUE: Shape = Shape::OneOf(&[
-    &Shape::Null,
-    &Shape::Object(&[opt("adminPass", &shape::PASSWORD), opt("rescue_image_ref", &shape::UUID)]),
-]);
+pub(super) const RESCUE: Shape =
+    Shape::OneOf(&[&Shape::Null, &Shape::Object(&[opt("adminPass", &shape::PASSWORD), opt("rescue_image_ref", &shape::UUID)])]);
 
 pub(super) async fn rescue(call: Call, server: Object<Server>, body: Value) -> Result<Reply> {
     // A password that nothing in the guest reads is still what Nova answers.
@@ -31,7 +29,9 @@ pub(super) async fn rescue(call: Call, server: Object<Server>, body: Value) -> R
             }
             None => {
                 let root = server.root.clone();
-                root.ok_or_else(|| Error::bad_request(format!("Instance {} cannot be rescued: it has no image; name one.", server.id)))?
+                root.ok_or_else(|| {
+                    Error::bad_request(format!("Instance {} cannot be rescued: it has no image; name one.", server.id))
+                })?
             }
         }
     };
@@ -52,7 +52,8 @@ pub(super) async fn rescue(call: Call, server: Object<Server>, body: Value) -> R
 
 pub(super) async fn unrescue(call: Call, server: Object<Server>) -> Result<Reply> {
     let needs = Needs::vm(&[vm::RESCUED]);
-    let asked = Wish { method: "unrescue", action: "unrescue", event: "compute_unrescue_instance", needs, task: task::UNRESCUING };
+    let asked =
+        Wish { method: "unrescue", action: "unrescue", event: "compute_unrescue_instance", needs, task: task::UNRESCUING };
     wish(&call, &server, asked, |_, _, s| {
         s.rescue = None;
         s.power = Power::Running;

@@ -90,8 +90,13 @@ pub(super) async fn confirm(call: Call, server: Object<Server>) -> Result<Reply>
 
 pub(super) async fn revert(call: Call, server: Object<Server>) -> Result<Reply> {
     let needs = Needs::vm(&[vm::RESIZED]);
-    let asked =
-        Wish { method: "revert_resize", action: "revertResize", event: "compute_revert_resize", needs, task: task::RESIZE_REVERTING };
+    let asked = Wish {
+        method: "revert_resize",
+        action: "revertResize",
+        event: "compute_revert_resize",
+        needs,
+        task: task::RESIZE_REVERTING,
+    };
     wish(&call, &server, asked, |_, tx, s| {
         let resize = s.resize.take().ok_or_else(|| Error::bad_request("Instance has not been resized."))?;
         let user = s.user_id.clone();

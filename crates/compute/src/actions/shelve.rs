@@ -22,10 +22,7 @@ use store::Tx;
 
 pub(super) const UNSHELVE: Shape = Shape::OneOf(&[
     &Shape::Null,
-    &Shape::Object(&[
-        opt("availability_zone", &shape::NAME_OR_NULL).since(77),
-        opt("host", &shape::FQDN).since(91),
-    ]),
+    &Shape::Object(&[opt("availability_zone", &shape::NAME_OR_NULL).since(77), opt("host", &shape::FQDN).since(91)]),
 ]);
 
 pub(super) async fn shelve(call: Call, server: Object<Server>) -> Result<Reply> {
@@ -51,14 +48,26 @@ pub(super) async fn shelve(call: Call, server: Object<Server>) -> Result<Reply> 
 
 pub(super) async fn offload(call: Call, server: Object<Server>) -> Result<Reply> {
     let needs = Needs::vm(&[vm::SHELVED]);
-    let asked =
-        Wish { method: "shelve_offload", action: "shelveOffload", event: "compute_shelve_offload_instance", needs, task: task::OFFLOADING };
+    let asked = Wish {
+        method: "shelve_offload",
+        action: "shelveOffload",
+        event: "compute_shelve_offload_instance",
+        needs,
+        task: task::OFFLOADING,
+    };
     wish(&call, &server, asked, |_, _, _| Ok(())).await?;
     Ok(Reply::empty(202))
 }
 
 /// Chooses a host for a server that has none, claims the room and binds its ports there. The epoch grows.
-pub(super) fn place(tx: &mut Tx<'_>, cx: &Cx, server: &mut Object<Server>, zone: Option<&str>, host: Option<&str>, avoid: &[String]) -> Result<()> {
+pub(super) fn place(
+    tx: &mut Tx<'_>,
+    cx: &Cx,
+    server: &mut Object<Server>,
+    zone: Option<&str>,
+    host: Option<&str>,
+    avoid: &[String],
+) -> Result<()> {
     let mut spec = scheduler::spec_of(tx, server);
     spec.zone = zone.map(str::to_owned).or(spec.zone);
     spec.host = host.map(str::to_owned);
@@ -83,10 +92,7 @@ pub(super) async fn unshelve(call: Call, server: Object<Server>, body: Value) ->
         call.require("os_compute_api:os-shelve:unshelve_to_host", Some(&server.map))?;
     }
     if zone.is_some() && server.vm_state != vm::OFFLOADED {
-        return Err(Error::conflict(format!(
-            "The server {} is not offloaded; its zone cannot be chosen.",
-            server.id
-        )));
+        return Err(Error::conflict(format!("The server {} is not offloaded; its zone cannot be chosen.", server.id)));
     }
     if let Some(Value::String(zone)) = &zone
         && !crate::zones::names(&call.reader()).contains(zone)
@@ -99,7 +105,8 @@ pub(super) async fn unshelve(call: Call, server: Object<Server>, body: Value) ->
         return Err(Error::bad_request(format!("Compute host {host} could not be found.")));
     }
     let needs = Needs::vm(&[vm::SHELVED, vm::OFFLOADED]);
-    let asked = Wish { method: "unshelve", action: "unshelve", event: "compute_unshelve_instance", needs, task: task::UNSHELVING };
+    let asked =
+        Wish { method: "unshelve", action: "unshelve", event: "compute_unshelve_instance", needs, task: task::UNSHELVING };
     wish(&call, &server, asked, move |cx, tx, s| {
         if let Some(zone) = &zone {
             s.pinned_availability_zone = zone.as_str().map(str::to_owned);

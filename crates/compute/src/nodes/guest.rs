@@ -59,6 +59,7 @@ pub(super) fn data(guest: &Guest<'_>) -> GuestData {
         meta_data: meta_data(guest),
         network_data: network_data(guest.interfaces),
         user_data: guest.user_data.clone(),
+        password: Some(guest.server.password.clone()).filter(|p| !p.is_empty()),
         vendor_data: json!({}),
         ec2: ec2(guest),
     }

@@ -75,7 +75,7 @@ fn meta_data_is_as_nova_gives_it() {
         "keys": [{"name": "laptop", "type": "ssh", "data": "ssh-ed25519 AAAA me"}],
     });
     assert_eq!(got.meta_data, want);
-    assert_eq!((got.user_data.as_deref(), got.vendor_data), (Some("IyEv"), json!({})));
+    assert_eq!((got.user_data.as_deref(), got.vendor_data, got.password), (Some("IyEv"), json!({}), None));
 }
 
 #[test]

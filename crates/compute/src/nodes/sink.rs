@@ -1,8 +1,11 @@
 //! Takes the reports of nodes: one transaction per batch. Twice is once, and what is old does not count.
 use super::{Nodes, effects, host, lock, snapshot, steps::Told};
-use crate::{resources::Server, server::plan};
+use crate::{
+    resources::Server,
+    server::{plan, records},
+};
 use api::{Cx, Result};
-use assign::{GuestState, HostReport, Report, ServerReport, SnapshotReport};
+use assign::{GuestState, HostReport, PasswordReport, Report, ServerReport, SnapshotReport};
 use resource::engine;
 use std::sync::Arc;
 use store::Tx;
@@ -15,6 +18,7 @@ pub(super) enum Work {
     /// With the steps that led to it, in words.
     Server(ServerReport, String),
     Snapshot(SnapshotReport),
+    Password(PasswordReport),
     Tell(Told),
 }
 
@@ -25,7 +29,7 @@ impl Nodes {
             .iter()
             .filter_map(|r| match r {
                 Report::Server(s) if s.state != GuestState::Building => Some(s.id.clone()),
-                Report::Server(_) | Report::Host(_) | Report::Snapshot(_) => None,
+                Report::Server(_) | Report::Host(_) | Report::Snapshot(_) | Report::Password(_) => None,
             })
             .collect();
         let work = self.work(host, reports);
@@ -41,6 +45,7 @@ impl Nodes {
         let of = |report: Report| match report {
             Report::Host(h) => Some(Work::Host(h)),
             Report::Snapshot(s) => Some(Work::Snapshot(s)),
+            Report::Password(p) => Some(Work::Password(p)),
             // Work that goes on changes no row.
             Report::Server(s) if s.state == GuestState::Building => steps.note(host, &s, now).map(Work::Tell),
             Report::Server(s) => {
@@ -85,6 +90,7 @@ fn one(tx: &mut Tx<'_>, cx: &Cx, host: &str, work: &Work) -> Result<()> {
         Work::Host(report) => host::seen(tx, host, report),
         Work::Server(report, steps) => server(tx, cx, host, report, steps),
         Work::Snapshot(report) => snapshot::done(tx, cx, host, report),
+        Work::Password(report) => password(tx, host, report),
         Work::Tell(told) => tell(tx, host, told),
     }
 }
@@ -107,6 +113,19 @@ fn server(tx: &mut Tx<'_>, cx: &Cx, host: &str, report: &ServerReport, steps: &s
         GuestState::Gone => "gone",
     };
     effects::carry_out(tx, cx, server, &before, done, &format!("Node {host}: {state}{steps}"))
+}
+
+/// The node refuses a second password, so what it reports is the one that its guest was told is kept.
+fn password(tx: &mut Tx<'_>, host: &str, report: &PasswordReport) -> Result<()> {
+    let Some(mut server) = resource::load_any::<Server>(tx, &report.server_id)? else { return Ok(()) };
+    let is_its_node = server.host.as_deref() == Some(host) && server.epoch == report.epoch;
+    if !is_its_node || server.password == report.password {
+        return Ok(());
+    }
+    server.password.clone_from(&report.password);
+    let request = server.request_id().to_owned();
+    records::save(tx, server, &request)?;
+    Ok(())
 }
 
 fn tell(tx: &mut Tx<'_>, host: &str, told: &Told) -> Result<()> {

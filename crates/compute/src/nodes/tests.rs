@@ -8,7 +8,7 @@ use crate::{
     common::{ALLOCATIONS, CONSOLES, DELETED, PROVIDERS, SNAPSHOTS, USER_DATA},
     resources::Node,
 };
-use assign::{Assignments, BlobInfo, GuestState, HostReport, Report, ServerReport, SnapshotReport, Uplink};
+use assign::{Assignments, BlobInfo, GuestState, HostReport, PasswordReport, Report, ServerReport, SnapshotReport, Uplink};
 use base::Clock as _;
 use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
 use resource::{Resource, engine};
@@ -225,6 +225,34 @@ async fn stale_and_foreign_reports_change_nothing() {
     }
     a.report(of_server(good)).await.unwrap();
     assert_eq!(bed.server("s1").unwrap().vm_state, "active");
+}
+
+#[tokio::test]
+async fn a_guests_password_is_kept_and_assigned() {
+    let bed = Bed::start().await;
+    bed.put(one("s1", "a")).await;
+    let (a, mut seen) = bed.join("a").await;
+    let (b, _) = bed.join("b").await;
+    until("it is assigned", || seen.borrow_and_update().servers.contains_key("s1")).await;
+    assert_eq!(seen.borrow().servers["s1"].guest.password, None);
+    let good = PasswordReport { server_id: "s1".into(), epoch: 1, password: "cGFzcw==".into() };
+    let before = bed.row(servers(), "s1").unwrap().modified;
+    for (line, stale) in [
+        (&b, good.clone()),
+        (&a, PasswordReport { epoch: 0, ..good.clone() }),
+        (&a, PasswordReport { server_id: "unknown".into(), ..good.clone() }),
+    ] {
+        line.report(vec![Report::Password(stale.clone())]).await.unwrap();
+        assert_eq!(bed.row(servers(), "s1").unwrap().modified, before, "{stale:?}");
+    }
+    a.report(vec![Report::Password(good.clone())]).await.unwrap();
+    let row = bed.row(servers(), "s1").unwrap();
+    assert_eq!((row.text("password"), row.text("task_state")), ("cGFzcw==", "spawning"));
+    let assigned = next(&mut seen).await.servers["s1"].clone();
+    assert_eq!((assigned.guest.password.as_deref(), assigned.revision), (Some("cGFzcw=="), 1));
+    a.report(vec![Report::Password(good.clone())]).await.unwrap();
+    assert_eq!(bed.row(servers(), "s1").unwrap().modified, row.modified, "the same again writes nothing");
+    assert!(!format!("{good:?}").contains("cGFzcw=="), "logs show no passwords");
 }
 
 fn allocation(server: &str, provider: &str) -> (&'static Table, String, Value) {

@@ -64,7 +64,7 @@ fn number(call: &Call) -> Result<String> {
     let id = call.param("id");
     match id.parse::<u32>() {
         Ok(n) => Ok(n.to_string()),
-        Err(_) => Err(Error::bad_request("Invalid input received: id must be an integer")),
+        Err(_) => Err(missing(id)),
     }
 }
 fn missing(id: &str) -> Error {

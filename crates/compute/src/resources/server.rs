@@ -117,6 +117,9 @@ pub(crate) struct Server {
     /// Random bytes for the guest's pool, base64.
     #[field(hidden)]
     pub seed: String,
+    /// What the guest posted to the metadata service, usually encrypted with the user's key; empty without one.
+    #[field(hidden)]
+    pub password: String,
     /// Row of [`ACTIONS`](crate::common::ACTIONS) that is under way.
     #[field(hidden)]
     pub action: Option<String>,
@@ -171,6 +174,7 @@ impl Default for Server {
             deadline: None,
             crashes: Crashes::default(),
             seed: String::new(),
+            password: String::new(),
             action: None,
             was_stopped: false,
         }

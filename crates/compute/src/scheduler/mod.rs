@@ -135,7 +135,9 @@ pub(crate) fn group(tx: &mut Tx<'_>, cx: &Cx, hints: &Map) -> Result<Option<Grou
 /// The group with its members but one.
 pub(crate) fn group_of(tx: &Tx<'_>, row: &Row, but: &str) -> Group {
     let mut members = BTreeMap::new();
-    for server in tx.find(&Server::DEF.table, "group_id", row.id()).iter().filter(|s| s.id() != but && !flag(object(s), "deleting")) {
+    for server in
+        tx.find(&Server::DEF.table, "group_id", row.id()).iter().filter(|s| s.id() != but && !flag(object(s), "deleting"))
+    {
         if let Some(host) = server.field("host").as_str() {
             *members.entry(host.to_owned()).or_default() += 1;
         }

@@ -156,7 +156,14 @@ pub(crate) fn hostname(name: &str, id: &str) -> String {
     if plain.is_empty() { format!("server-{id}") } else { plain }
 }
 
-fn place_one(tx: &mut Tx<'_>, cx: &Cx, order: &Order, index: i64, place: Option<&Place>, group: Option<String>) -> Result<String> {
+fn place_one(
+    tx: &mut Tx<'_>,
+    cx: &Cx,
+    order: &Order,
+    index: i64,
+    place: Option<&Place>,
+    group: Option<String>,
+) -> Result<String> {
     let request = &order.request;
     let id = base::id::uuid();
     let name = if request.max_count > 1 { format!("{}-{}", request.name, index + 1) } else { request.name.clone() };
@@ -198,7 +205,12 @@ fn place_one(tx: &mut Tx<'_>, cx: &Cx, order: &Order, index: i64, place: Option<
                 server.nics.push(nic);
             }
             records::begin(&mut server.body, cx, task::SPAWNING, tx.now);
-            engine::tell(tx, &id, &cx.request_id, &format!("User {who} asked for server {}; host {} was chosen", server.name, place.host));
+            engine::tell(
+                tx,
+                &id,
+                &cx.request_id,
+                &format!("User {who} asked for server {}; host {} was chosen", server.name, place.host),
+            );
         }
         None => {
             let cause = "No valid host was found. There are not enough hosts available.";
@@ -220,7 +232,9 @@ mod tests {
 
     #[test]
     fn host_names_are_made_of_names() {
-        for (name, want) in [("My Server_1", "my-server-1"), ("web.example.org", "web-example-org"), ("--x--", "x"), ("日本", "server-id")] {
+        for (name, want) in
+            [("My Server_1", "my-server-1"), ("web.example.org", "web-example-org"), ("--x--", "x"), ("日本", "server-id")]
+        {
             assert_eq!(hostname(name, "id"), want);
         }
         assert_eq!(password().len(), 16);

@@ -71,8 +71,10 @@ mod tests {
     fn images_must_be_active_and_fit() {
         let flavor = FlavorCopy { ram: 256, disk: 1, ..FlavorCopy::default() };
         let image = |status: &str, virtual_size: i64, min_ram: i64, min_disk: i64| {
-            crate::common::map(json!({"id": "i", "status": status, "os_hash_value": "b", "disk_format": "qcow2", "virtual_size": virtual_size,
-                "min_ram": min_ram, "min_disk": min_disk, "properties": {"hw_rng_model": "virtio"}}))
+            crate::common::map(
+                json!({"id": "i", "status": status, "os_hash_value": "b", "disk_format": "qcow2", "virtual_size": virtual_size,
+                "min_ram": min_ram, "min_disk": min_disk, "properties": {"hw_rng_model": "virtio"}}),
+            )
         };
         let ok = usable(&image("active", 1 << 30, 256, 1), &flavor).expect("it fits");
         assert_eq!((ok.blob.as_str(), ok.properties["hw_rng_model"].as_str()), ("b", "virtio"));

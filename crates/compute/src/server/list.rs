@@ -74,7 +74,8 @@ const ADMIN: [&str; 30] = [
     "deleted",
     "created_at",
 ];
-const JOINED: [&str; 7] = ["block_device_mapping", "services", "metadata", "system_metadata", "info_cache", "security_groups", "pci_devices"];
+const JOINED: [&str; 7] =
+    ["block_device_mapping", "services", "metadata", "system_metadata", "info_cache", "security_groups", "pci_devices"];
 /// Sort keys and the field that each means.
 const SORTS: [(&str, &str); 28] = [
     ("created_at", "created_at"),
@@ -198,7 +199,11 @@ fn wanted(cx: &Cx, detail: bool) -> Result<Option<Wanted>> {
     for (key, value) in &cx.query.0 {
         let key = key.as_str();
         let is_paging = matches!(key, "limit" | "marker" | "sort_key" | "sort_dir");
-        let is_known = is_paging || known_since(key).is_some_and(|v| at(cx, v)) || ADMIN.contains(&key) || key == "soft_deleted" || JOINED.contains(&key);
+        let is_known = is_paging
+            || known_since(key).is_some_and(|v| at(cx, v))
+            || ADMIN.contains(&key)
+            || key == "soft_deleted"
+            || JOINED.contains(&key);
         if !is_known && at(cx, 75) {
             return Err(Error::bad_request(format!("Additional properties are not allowed ('{key}' was unexpected)")));
         }
@@ -222,7 +227,11 @@ fn wanted(cx: &Cx, detail: bool) -> Result<Option<Wanted>> {
                 all_tenants = match value.to_ascii_lowercase().as_str() {
                     "" | "1" | "t" | "true" | "on" | "y" | "yes" => true,
                     "0" | "f" | "false" | "off" | "n" | "no" => false,
-                    _ => return Err(Error::bad_request(format!("Unrecognized value '{value}', acceptable values are: '0', '1', 'f', 'false', 'n', 'no', 'off', 'on', 't', 'true', 'y', 'yes'"))),
+                    _ => {
+                        return Err(Error::bad_request(format!(
+                            "Unrecognized value '{value}', acceptable values are: '0', '1', 'f', 'false', 'n', 'no', 'off', 'on', 't', 'true', 'y', 'yes'"
+                        )));
+                    }
                 };
             }
             "project_id" | "tenant_id" => named_project = Some(value.clone()),
@@ -279,7 +288,8 @@ fn wanted(cx: &Cx, detail: bool) -> Result<Option<Wanted>> {
         }
     }
     if all_tenants {
-        let rule = if detail { "os_compute_api:servers:detail:get_all_tenants" } else { "os_compute_api:servers:index:get_all_tenants" };
+        let rule =
+            if detail { "os_compute_api:servers:detail:get_all_tenants" } else { "os_compute_api:servers:index:get_all_tenants" };
         if !cx.may(rule, None) {
             return Err(Error::forbidden(format!("Policy doesn't allow {rule} to be performed.")));
         }
@@ -374,9 +384,13 @@ impl Lister<'_> {
             }
             Filter::Image(id) => text(row, "image_id") == id,
             Filter::Flavor(id) => row.get("flavor").and_then(|f| f.get("id")).and_then(Value::as_str) == Some(id),
-            Filter::Address(regex, six) => self.addresses(text(row, "id")).iter().any(|a| a.contains(':') == *six && regex.is_match(a)),
+            Filter::Address(regex, six) => {
+                self.addresses(text(row, "id")).iter().any(|a| a.contains(':') == *six && regex.is_match(a))
+            }
             Filter::Tags { tags, all, not } => {
-                let has = |t: &String| row.get("tags").and_then(Value::as_array).is_some_and(|l| l.iter().any(|v| v.as_str() == Some(t)));
+                let has = |t: &String| {
+                    row.get("tags").and_then(Value::as_array).is_some_and(|l| l.iter().any(|v| v.as_str() == Some(t)))
+                };
                 let holds = if *all { tags.iter().all(has) } else { tags.iter().any(has) };
                 holds != *not
             }

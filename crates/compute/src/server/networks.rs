@@ -28,7 +28,10 @@ fn check_attachable(cx: &Cx, network: &Map) -> Result<()> {
         && !is_mine
         && !cx.may("network:attach_external_network", None)
     {
-        return Err(Error::forbidden(format!("It is not allowed to create an interface on external network {}", text(network, "id"))));
+        return Err(Error::forbidden(format!(
+            "It is not allowed to create an interface on external network {}",
+            text(network, "id")
+        )));
     }
     Ok(())
 }
@@ -67,7 +70,9 @@ pub(crate) fn resolve(cx: &Cx, reader: &Reader<'_>, asked: &Networks, count: i64
         Networks::List(list) => list,
     };
     if count > 1 && list.iter().any(|n| n.port.is_some()) {
-        return Err(Error::bad_request("Failed to launch multiple servers with one port: a port can be used once. Leave the port out."));
+        return Err(Error::bad_request(
+            "Failed to launch multiple servers with one port: a port can be used once. Leave the port out.",
+        ));
     }
     if count > 1 && list.iter().any(|n| n.fixed_ip.is_some()) {
         return Err(Error::bad_request("Invalid request for fixed IP and multiple servers: an address can be used once."));
@@ -131,7 +136,9 @@ fn translated(e: Error) -> Error {
     match e.kind {
         ErrorKind::OverQuota => Error::forbidden("Maximum number of ports exceeded"),
         ErrorKind::NotFound => Error::bad_request(e.message),
-        ErrorKind::Conflict if e.code.as_deref().is_some_and(|c| c.contains("IpAddress") && c.contains("llocated") || c.contains("InUse")) => {
+        ErrorKind::Conflict
+            if e.code.as_deref().is_some_and(|c| c.contains("IpAddress") && c.contains("llocated") || c.contains("InUse")) =>
+        {
             Error::bad_request(format!("Fixed IP address is already in use. {}", e.message))
         }
         _ => e,

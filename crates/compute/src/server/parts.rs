@@ -107,8 +107,7 @@ async fn delete_metadata_item(call: Call) -> Result<Reply> {
 // --- tags ---
 
 const MOST_TAGS: usize = 50;
-const TAGS: Shape =
-    Shape::Object(&[req("tags", &Shape::List { of: &shape::TAG, min: 0, max: MOST_TAGS, unique: false })]);
+const TAGS: Shape = Shape::Object(&[req("tags", &Shape::List { of: &shape::TAG, min: 0, max: MOST_TAGS, unique: false })]);
 
 async fn tags(call: Call) -> Result<Reply> {
     let server: Object<Server> = visible(&call, call.param("id"))?;
@@ -206,10 +205,7 @@ const ATTACH: Shape = Shape::Object(&[req(
     &Shape::Object(&[
         opt("net_id", &shape::UUID),
         opt("port_id", &shape::UUID),
-        opt(
-            "fixed_ips",
-            &Shape::List { of: &Shape::Object(&[req("ip_address", &shape::IP)]), min: 1, max: 1, unique: false },
-        ),
+        opt("fixed_ips", &Shape::List { of: &Shape::Object(&[req("ip_address", &shape::IP)]), min: 1, max: 1, unique: false }),
         opt("tag", &shape::TAG).since(49),
     ]),
 )]);
@@ -241,8 +237,7 @@ async fn interfaces(call: Call) -> Result<Reply> {
     let ports = call.cx.registry.get("network/ports")?;
     let rows = by_index(&reader, &ports.table, "device_id", &server.id);
     let shown = |id: &&std::sync::Arc<resource::Row>| !flag(object(id), "deleting");
-    let list: Vec<Value> =
-        rows.iter().filter(shown).map(|r| interface(&call.cx, object(r), tag_of(&server, r.id()))).collect();
+    let list: Vec<Value> = rows.iter().filter(shown).map(|r| interface(&call.cx, object(r), tag_of(&server, r.id()))).collect();
     Ok(Reply::ok(json!({ "interfaceAttachments": list })))
 }
 
@@ -289,7 +284,10 @@ async fn attach_interface(call: Call) -> Result<Reply> {
             let found = networks::resolve(&call.cx, &reader, &super::request::Networks::Default, 1);
             let found = found.map_err(|e| Error::bad_request(e.message))?;
             found.into_iter().next().ok_or_else(|| {
-                Error::bad_request(format!("No specific network was requested and none are available for project '{}'.", server.project_id()))
+                Error::bad_request(format!(
+                    "No specific network was requested and none are available for project '{}'.",
+                    server.project_id()
+                ))
             })?
         } else {
             networks::one(&call.cx, &reader, &asked).map_err(missing)?
@@ -359,8 +357,7 @@ fn no_volume(id: &str) -> Error {
 async fn attach_volume(call: Call) -> Result<Reply> {
     let server: Object<Server> = visible(&call, call.param("id"))?;
     ATTACH_VOLUME.check(call.json(), &call.cx)?;
-    const STATES: &[&str] =
-        &[vm::ACTIVE, vm::PAUSED, vm::STOPPED, vm::RESIZED, vm::SOFT_DELETED, vm::SHELVED, vm::OFFLOADED];
+    const STATES: &[&str] = &[vm::ACTIVE, vm::PAUSED, vm::STOPPED, vm::RESIZED, vm::SOFT_DELETED, vm::SHELVED, vm::OFFLOADED];
     Needs::vm(STATES).check(&server, "attach_volume")?;
     Err(no_volume(call.json()["volumeAttachment"]["volumeId"].as_str().unwrap_or_default()))
 }
@@ -400,15 +397,17 @@ async fn instance_actions(call: Call) -> Result<Reply> {
     }
     let time = |key: &str| match cx.query.get(key) {
         None => Ok(None),
-        Some(t) => base::Timestamp::parse(t)
-            .map(|t| Some(t.0))
-            .ok_or_else(|| Error::bad_request(format!("Invalid input for query parameters {key}. Value: {t}. It is not a 'date-time'."))),
+        Some(t) => base::Timestamp::parse(t).map(|t| Some(t.0)).ok_or_else(|| {
+            Error::bad_request(format!("Invalid input for query parameters {key}. Value: {t}. It is not a 'date-time'."))
+        }),
     };
     let (since, before) = (time("changes-since")?, if at(cx, 66) { time("changes-before")? } else { None });
     if since.zip(before).is_some_and(|(s, b)| b < s) {
         return Err(Error::bad_request("The value of changes-since must be less than or equal to changes-before."));
     }
-    if let Some(key) = cx.query.keys().find(|k| !matches!(*k, "limit" | "marker" | "changes-since") && !(at(cx, 66) && *k == "changes-before")) {
+    if let Some(key) =
+        cx.query.keys().find(|k| !(matches!(*k, "limit" | "marker" | "changes-since") || at(cx, 66) && *k == "changes-before"))
+    {
         return Err(Error::bad_request(format!("Additional properties are not allowed ('{key}' was unexpected)")));
     }
     let changed = |r: &std::sync::Arc<resource::Row>| r.field("updated_at").as_i64().unwrap_or(0);
@@ -418,7 +417,10 @@ async fn instance_actions(call: Call) -> Result<Reply> {
     let mut body = crate::common::map(json!({ "instanceActions": list }));
     if let (true, Some(last)) = (more, rows.last()) {
         let path = format!("/v2.1/servers/{}/os-instance-actions", text(&server, "id"));
-        body.insert("links".into(), json!([{ "rel": "next", "href": super::list::next_link(cx, &path, last.text("request_id")) }]));
+        body.insert(
+            "links".into(),
+            json!([{ "rel": "next", "href": super::list::next_link(cx, &path, last.text("request_id")) }]),
+        );
     }
     Ok(Reply::ok(body.into()))
 }
@@ -478,14 +480,39 @@ pub(crate) fn routes() -> Vec<Route> {
         Route::new("DELETE", "/v2.1/servers/{id}/tags/{tag}", any, delete_tag).since("2.26"),
         Route::new("GET", "/v2.1/servers/{id}/os-interface", reader("os_compute_api:os-attach-interfaces:list"), interfaces),
         Route::new("POST", "/v2.1/servers/{id}/os-interface", any, attach_interface),
-        Route::new("GET", "/v2.1/servers/{id}/os-interface/{port}", reader("os_compute_api:os-attach-interfaces:show"), show_interface),
+        Route::new(
+            "GET",
+            "/v2.1/servers/{id}/os-interface/{port}",
+            reader("os_compute_api:os-attach-interfaces:show"),
+            show_interface,
+        ),
         Route::new("DELETE", "/v2.1/servers/{id}/os-interface/{port}", any, detach_interface),
-        Route::new("GET", "/v2.1/servers/{id}/os-volume_attachments", reader("os_compute_api:os-volumes-attachments:index"), volume_attachments),
+        Route::new(
+            "GET",
+            "/v2.1/servers/{id}/os-volume_attachments",
+            reader("os_compute_api:os-volumes-attachments:index"),
+            volume_attachments,
+        ),
         Route::new("POST", "/v2.1/servers/{id}/os-volume_attachments", any, attach_volume),
-        Route::new("GET", "/v2.1/servers/{id}/os-volume_attachments/{volume}", reader("os_compute_api:os-volumes-attachments:show"), volume_attachment),
+        Route::new(
+            "GET",
+            "/v2.1/servers/{id}/os-volume_attachments/{volume}",
+            reader("os_compute_api:os-volumes-attachments:show"),
+            volume_attachment,
+        ),
         Route::new("PUT", "/v2.1/servers/{id}/os-volume_attachments/{volume}", any, volume_attachment),
         Route::new("DELETE", "/v2.1/servers/{id}/os-volume_attachments/{volume}", any, volume_attachment),
-        Route::new("GET", "/v2.1/servers/{id}/os-instance-actions", reader("os_compute_api:os-instance-actions:list"), instance_actions),
-        Route::new("GET", "/v2.1/servers/{id}/os-instance-actions/{request}", reader("os_compute_api:os-instance-actions:show"), instance_action),
+        Route::new(
+            "GET",
+            "/v2.1/servers/{id}/os-instance-actions",
+            reader("os_compute_api:os-instance-actions:list"),
+            instance_actions,
+        ),
+        Route::new(
+            "GET",
+            "/v2.1/servers/{id}/os-instance-actions/{request}",
+            reader("os_compute_api:os-instance-actions:show"),
+            instance_action,
+        ),
     ]
 }

@@ -40,7 +40,9 @@ pub(crate) fn allowance(task: &str, build: Duration) -> Duration {
         task::SCHEDULING | task::SPAWNING | task::REBUILDING | task::RESCUING | task::UNSHELVING => build,
         task::IMAGE_SNAPSHOT | task::IMAGE_BACKUP | task::SHELVING_UPLOADING => Duration::from_secs(3600),
         // A guest that does not obey its power button takes the node's own time-outs.
-        task::REBOOTING | task::POWERING_OFF | task::SHELVING | task::RESIZE_PREP | task::RESIZE_REVERTING => Duration::from_secs(360),
+        task::REBOOTING | task::POWERING_OFF | task::SHELVING | task::RESIZE_PREP | task::RESIZE_REVERTING => {
+            Duration::from_secs(360)
+        }
         task::DELETING => Duration::from_secs(120),
         _ => Duration::from_secs(180),
     }
@@ -103,7 +105,9 @@ fn running(server: &mut Server, report: &ServerReport, task: &str, now: Timestam
         },
         _ => vm::ACTIVE,
     };
-    if matches!(task, task::SPAWNING | task::SCHEDULING | task::REBUILDING | task::UNSHELVING | task::RESIZE_PREP) || server.launched_at.is_none() {
+    if matches!(task, task::SPAWNING | task::SCHEDULING | task::REBUILDING | task::UNSHELVING | task::RESIZE_PREP)
+        || server.launched_at.is_none()
+    {
         server.launched_at = Some(report.launched_at.unwrap_or(now).0);
     }
     server.vm_state = next.to_owned();
@@ -248,7 +252,11 @@ pub(crate) fn overdue(server: &mut Server, now: Timestamp) -> Vec<Effect> {
         return offloaded(server);
     }
     let what = task.replace(['_', '-'], " ");
-    fail(server, &format!("The server's node did not finish {what} in time; look at the node, then reset the state or reboot hard."), now)
+    fail(
+        server,
+        &format!("The server's node did not finish {what} in time; look at the node, then reset the state or reboot hard."),
+        now,
+    )
 }
 
 #[cfg(test)]

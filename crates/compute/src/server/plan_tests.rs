@@ -73,7 +73,13 @@ fn tasks_end_in_the_state_that_was_asked_for() {
 
 #[test]
 fn a_boot_sets_the_time_of_launch() {
-    let s = becomes(server("building", Some("spawning"), Power::Running), &report(GuestState::Running), "active", None, &[Effect::Done]);
+    let s = becomes(
+        server("building", Some("spawning"), Power::Running),
+        &report(GuestState::Running),
+        "active",
+        None,
+        &[Effect::Done],
+    );
     assert_eq!((s.launched_at, s.power_state), (Some(77), power::RUNNING));
 }
 
@@ -128,7 +134,13 @@ fn a_crash_is_restarted_thrice_then_left_alone() {
 #[test]
 fn failures_carry_their_cause() {
     let r = ServerReport { cause: Some("Image x cannot be read; choose another.".into()), ..report(GuestState::Failed) };
-    let s = becomes(server("building", Some("spawning"), Power::Running), &r, "error", None, &[Effect::Failed("Image x cannot be read; choose another.".into())]);
+    let s = becomes(
+        server("building", Some("spawning"), Power::Running),
+        &r,
+        "error",
+        None,
+        &[Effect::Failed("Image x cannot be read; choose another.".into())],
+    );
     assert_eq!(s.fault.map(|f| (f.code, f.created)), Some((500, NOW.0)));
 }
 

@@ -86,13 +86,19 @@ fn amounts(value: Option<&Value>) -> BTreeMap<String, i64> {
 
 /// Makes the server's allocation on the provider what `wanted` says, and counts the provider's use, in this transaction. Fails with
 /// 409 where it does not fit.
-pub(crate) fn allocate(tx: &mut Tx<'_>, server: &Object<Server>, provider_id: &str, wanted: &BTreeMap<String, i64>) -> Result<()> {
+pub(crate) fn allocate(
+    tx: &mut Tx<'_>,
+    server: &Object<Server>,
+    provider_id: &str,
+    wanted: &BTreeMap<String, i64>,
+) -> Result<()> {
     let held = held_by(tx, &server.id);
     let Some(provider) = tx.get(&PROVIDERS, provider_id) else {
         return Err(Error::conflict("No valid host was found. The host has no resource provider."));
     };
     let mine = held.get(provider_id).cloned().unwrap_or_default();
-    let short = wanted.iter().find(|(class, amount)| free(object(&provider), class, mine.get(*class).copied().unwrap_or(0)) < **amount);
+    let short =
+        wanted.iter().find(|(class, amount)| free(object(&provider), class, mine.get(*class).copied().unwrap_or(0)) < **amount);
     if let Some((class, amount)) = short {
         return Err(Error::conflict(format!("No valid host was found. The host has no room for {amount} of {class}.")));
     }

@@ -154,11 +154,18 @@ fn text(map: &Map, key: &str) -> Option<String> {
 
 impl Request {
     pub(crate) fn read(body: &Value, cx: &Cx) -> Result<Self> {
-        let root = body.as_object().ok_or_else(|| Error::bad_request("The server could not comply with the request since it is either malformed or otherwise incorrect."))?;
+        let root = body.as_object().ok_or_else(|| {
+            Error::bad_request(
+                "The server could not comply with the request since it is either malformed or otherwise incorrect.",
+            )
+        })?;
         CREATE.check(body, cx)?;
-        let server = root.get("server").and_then(Value::as_object).ok_or_else(|| Error::bad_request("'server' is a required property"))?;
+        let server =
+            root.get("server").and_then(Value::as_object).ok_or_else(|| Error::bad_request("'server' is a required property"))?;
         if server.get("trusted_image_certificates").is_some_and(|v| !v.is_null()) {
-            return Err(Error::bad_request("Image signature verification is not available; leave trusted_image_certificates out."));
+            return Err(Error::bad_request(
+                "Image signature verification is not available; leave trusted_image_certificates out.",
+            ));
         }
         let count = |key: &str| server.get(key).and_then(shape::as_int);
         let min_count = count("min_count").unwrap_or(1);
@@ -177,7 +184,8 @@ impl Request {
         tags.sort();
         tags.dedup();
         let name = text(server, "name").unwrap_or_default().trim().to_owned();
-        let hints = ["os:scheduler_hints", "OS-SCH-HNT:scheduler_hints"].iter().find_map(|k| root.get(*k)).and_then(Value::as_object);
+        let hints =
+            ["os:scheduler_hints", "OS-SCH-HNT:scheduler_hints"].iter().find_map(|k| root.get(*k)).and_then(Value::as_object);
         Ok(Self {
             description: if at(cx, 19) { text(server, "description") } else { Some(name.clone()) },
             name,
@@ -249,7 +257,9 @@ fn image(server: &Map) -> Result<String> {
 }
 
 fn no_volumes() -> Error {
-    Error::bad_request("Block Device Mapping is Invalid: this cloud boots from images on local disks only; give imageRef instead.")
+    Error::bad_request(
+        "Block Device Mapping is Invalid: this cloud boots from images on local disks only; give imageRef instead.",
+    )
 }
 
 /// Zone, host, and whether the host was forced by `zone:host`.
@@ -271,7 +281,9 @@ fn place(server: &Map, cx: &Cx) -> Result<(Option<String>, Option<String>, bool)
     if asked.is_some() {
         may("compute:servers:create:requested_destination")?;
         if forced.is_some() {
-            return Err(Error::bad_request("One mechanism with host and/or hypervisor_hostname and another mechanism with zone:host:node are mutually exclusive."));
+            return Err(Error::bad_request(
+                "One mechanism with host and/or hypervisor_hostname and another mechanism with zone:host:node are mutually exclusive.",
+            ));
         }
         let (a, b) = (text(server, "host"), text(server, "hypervisor_hostname"));
         if a.is_some() && b.is_some() && a != b {
@@ -293,10 +305,17 @@ fn networks(value: Option<&Value>) -> Result<Networks> {
     }
     let mut nics: Vec<Nic> = Vec::new();
     for item in list.iter().filter_map(Value::as_object) {
-        let nic = Nic { network: text(item, "uuid"), port: text(item, "port"), fixed_ip: text(item, "fixed_ip"), tag: text(item, "tag") };
+        let nic = Nic {
+            network: text(item, "uuid"),
+            port: text(item, "port"),
+            fixed_ip: text(item, "fixed_ip"),
+            tag: text(item, "tag"),
+        };
         if let Some(port) = &nic.port {
             if nics.iter().any(|n| n.port.as_ref() == Some(port)) {
-                return Err(Error::bad_request(format!("Port ID '{port}' was specified twice: you cannot attach a port multiple times.")));
+                return Err(Error::bad_request(format!(
+                    "Port ID '{port}' was specified twice: you cannot attach a port multiple times."
+                )));
             }
             if let Some(address) = &nic.fixed_ip {
                 return Err(Error::bad_request(format!(

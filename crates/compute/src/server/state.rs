@@ -62,8 +62,11 @@ pub(crate) mod power {
     pub(crate) const SUSPENDED: i64 = 7;
 }
 
+/// A task and the status that it shows.
+type ByTask = &'static [(&'static str, &'static str)];
+
 /// Each vm state with its status, and the tasks that show as another one.
-const STATUSES: [(&str, &str, &[(&str, &str)]); 12] = [
+const STATUSES: [(&str, &str, ByTask); 12] = [
     (
         vm::ACTIVE,
         "ACTIVE",

@@ -98,14 +98,22 @@ pub(crate) async fn security_groups(call: Call) -> Result<Reply> {
     Ok(Reply::ok(json!({ "security_groups": out })))
 }
 
-/// `GET /servers/{id}/os-server-password`: what the guest posted; ours post none.
+/// `GET /servers/{id}/os-server-password`: what the guest posted to the metadata service.
 pub(crate) async fn password(call: Call) -> Result<Reply> {
-    let _server: Object<Server> = visible(&call, call.param("id"))?;
-    Ok(Reply::ok(json!({ "password": "" })))
+    let server: Object<Server> = visible(&call, call.param("id"))?;
+    Ok(Reply::ok(json!({ "password": server.password })))
 }
+/// `DELETE /servers/{id}/os-server-password`: the guest may post another.
 pub(crate) async fn clear_password(call: Call) -> Result<Reply> {
     let server: Object<Server> = visible(&call, call.param("id"))?;
     call.require("os_compute_api:os-server-password:clear", Some(&server.map))?;
+    if !server.password.is_empty() {
+        change(&call, &server.id, |_, _, server| {
+            server.password.clear();
+            Ok(())
+        })
+        .await?;
+    }
     Ok(Reply::empty(204))
 }
 
@@ -139,7 +147,9 @@ fn flat(value: &Value) -> Value {
     }
     for (i, disk) in list("disk_details").iter().enumerate() {
         let name = format!("vd{}", char::from(b'a' + (i % 26) as u8));
-        for (old, new) in [("read_req", "read_requests"), ("read", "read_bytes"), ("write_req", "write_requests"), ("write", "write_bytes")] {
+        for (old, new) in
+            [("read_req", "read_requests"), ("read", "read_bytes"), ("write_req", "write_requests"), ("write", "write_bytes")]
+        {
             out.insert(format!("{name}_{old}"), disk[new].clone());
         }
     }

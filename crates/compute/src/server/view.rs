@@ -51,7 +51,8 @@ impl<'a> Show<'a> {
                 floating: get("network/floatingips"),
             })
         })();
-        let host_status = if cx.may("os_compute_api:servers:show:host_status", None) { HostStatus::Shown } else { HostStatus::Hidden };
+        let host_status =
+            if cx.may("os_compute_api:servers:show:host_status", None) { HostStatus::Shown } else { HostStatus::Hidden };
         Self {
             cx,
             reader,
@@ -98,10 +99,18 @@ impl<'a> Show<'a> {
         put("image", self.image(row));
         put("flavor", self.flavor(row));
         put("created", seconds(row, "created_at"));
-        put("updated", if row.get("updated_at").is_some_and(Value::is_i64) { seconds(row, "updated_at") } else { seconds(row, "created_at") });
+        put(
+            "updated",
+            if row.get("updated_at").is_some_and(Value::is_i64) {
+                seconds(row, "updated_at")
+            } else {
+                seconds(row, "created_at")
+            },
+        );
         put("addresses", if vm_state == state::vm::BUILDING { json!({}) } else { self.addresses(id, self.full).into() });
         put("accessIPv4", text(row, "access_ipv4").into());
-        put("accessIPv6", text(row, "access_ipv6").into());
+        let v6 = text(row, "access_ipv6");
+        put("accessIPv6", v6.parse::<std::net::Ipv6Addr>().map_or_else(|_| v6.to_owned(), |ip| ip.to_string()).into());
         put("links", links(cx, id));
         put("OS-DCF:diskConfig", text(row, "disk_config").into());
         if matches!(status, "ERROR" | "DELETED")
@@ -208,7 +217,10 @@ impl<'a> Show<'a> {
 
     fn fault(&self, fault: &Value) -> Value {
         let mut out = crate::common::map(json!({ "code": fault["code"], "message": fault["message"] }));
-        out.insert("created".into(), fault["created"].as_i64().map(|t| base::Timestamp(t).seconds_z()).unwrap_or_default().into());
+        out.insert(
+            "created".into(),
+            fault["created"].as_i64().map(|t| base::Timestamp(t).seconds_z()).unwrap_or_default().into(),
+        );
         let is_server_fault = fault["code"].as_u64().is_none_or(|c| c == 500);
         if let Some(details) = fault["details"].as_str().filter(|d| !d.is_empty() && (self.cx.is_admin() || !is_server_fault)) {
             out.insert("details".into(), details.into());

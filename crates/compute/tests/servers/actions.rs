@@ -22,17 +22,24 @@ async fn power_goes_where_it_is_asked_to() {
         bed.status(&id, "ACTIVE").await;
     }
     let actions = bed.member.get(&format!("{SERVERS}/{id}/os-instance-actions")).await.expect(200);
-    assert_eq!(actions.all("/instanceActions", "action"), ["reboot", "reboot", "start", "stop", "resume", "suspend", "unpause", "pause", "create"]);
+    assert_eq!(
+        actions.all("/instanceActions", "action"),
+        ["reboot", "reboot", "start", "stop", "resume", "suspend", "unpause", "pause", "create"]
+    );
     let request = actions.text("/instanceActions/0/request_id");
     let one = bed.admin.get(&format!("{SERVERS}/{id}/os-instance-actions/{request}")).await.expect(200);
-    assert_eq!((one.at("/instanceAction/events/0/result"), one.at("/instanceAction/events/0/event")), (&json!("Success"), &json!("compute_reboot_instance")));
+    assert_eq!(
+        (one.at("/instanceAction/events/0/result"), one.at("/instanceAction/events/0/event")),
+        (&json!("Success"), &json!("compute_reboot_instance"))
+    );
 }
 
 #[tokio::test]
 async fn conflicts_and_unknown_actions_are_named() {
     let bed = Bed::start(1).await;
     let id = bed.server(json!({})).await;
-    let message = |a: &testkit::Answer| a.body.as_object().unwrap().values().next().unwrap()["message"].as_str().unwrap().to_owned();
+    let message =
+        |a: &testkit::Answer| a.body.as_object().unwrap().values().next().unwrap()["message"].as_str().unwrap().to_owned();
     let start = bed.act(&id, "os-start", Value::Null).await.expect(409);
     assert_eq!(message(&start), format!("Cannot 'start' instance {id} while it is in vm_state active"));
     for action in ["unpause", "resume", "unrescue", "confirmResize", "revertResize", "unshelve", "shelveOffload", "restore"] {
@@ -60,8 +67,14 @@ async fn rebuild_and_rescue_change_what_boots() {
     let bed = Bed::start(1).await;
     let id = bed.server(json!({})).await;
     let image = bed.make_image(&bed.admin, "public").await;
-    let rebuilt = bed.act(&id, "rebuild", json!({"imageRef": image, "name": "new", "metadata": {"k": "v"}, "adminPass": "secret"})).await.expect(202);
-    assert_eq!((rebuilt.at("/server/status"), rebuilt.at("/server/adminPass"), rebuilt.at("/server/image/id")), (&json!("REBUILD"), &json!("secret"), &json!(image)));
+    let rebuilt = bed
+        .act(&id, "rebuild", json!({"imageRef": image, "name": "new", "metadata": {"k": "v"}, "adminPass": "secret"}))
+        .await
+        .expect(202);
+    assert_eq!(
+        (rebuilt.at("/server/status"), rebuilt.at("/server/adminPass"), rebuilt.at("/server/image/id")),
+        (&json!("REBUILD"), &json!("secret"), &json!(image))
+    );
     let server = bed.status(&id, "ACTIVE").await;
     assert_eq!((&server["name"], &server["metadata"]), (&json!("new"), &json!({"k": "v"})));
     let rescued = bed.act(&id, "rescue", json!({"adminPass": "x"})).await.expect(200);
@@ -113,7 +126,10 @@ async fn images_are_made_of_servers() {
     let made = bed.act(&id, "createImage", json!({"name": "snap", "metadata": {"image_type": "test"}})).await.expect(202);
     let image = made.header("location").rsplit('/').next().unwrap().to_owned();
     let image = image_status(&bed, &image, "active").await;
-    assert_eq!((&image["name"], &image["image_type"], &image["instance_uuid"], &image["hw_rng_model"]), (&json!("snap"), &json!("test"), &json!(id), &json!("virtio")));
+    assert_eq!(
+        (&image["name"], &image["image_type"], &image["instance_uuid"], &image["hw_rng_model"]),
+        (&json!("snap"), &json!("test"), &json!(id), &json!("virtio"))
+    );
     bed.status(&id, "ACTIVE").await;
     let second = bed.server(json!({"imageRef": image["id"]})).await;
     bed.member.delete(&format!("{SERVERS}/{second}")).await.expect(204);
@@ -145,7 +161,12 @@ async fn a_shelved_server_leaves_its_host_and_comes_back() {
     let server = bed.status(&id, "ACTIVE").await;
     assert_eq!((&server["image"]["id"], server["addresses"]["n"].as_array().unwrap().len()), (&json!(bed.image), 1));
     assert_eq!(bed.held().await.1, 1);
-    until("the image is gone", || bed.member.get("/image/v2/images?name=s-shelved"), |a| a.body["images"].as_array().is_some_and(Vec::is_empty)).await;
+    until(
+        "the image is gone",
+        || bed.member.get("/image/v2/images?name=s-shelved"),
+        |a| a.body["images"].as_array().is_some_and(Vec::is_empty),
+    )
+    .await;
 }
 
 #[tokio::test]
@@ -194,7 +215,13 @@ async fn what_happens_to_guests_is_seen() {
     bed.status(&id, "ACTIVE").await;
     bed.hosts[0].1.crash(&id);
     let sim = bed.hosts[0].1.clone();
-    until("it runs again", || bed.admin.get(&format!("{SERVERS}/{id}")), |a| a.at("/server/OS-EXT-STS:power_state") == 1 && sim.guests().contains_key(&id)).await;
+    let path = format!("{SERVERS}/{id}");
+    until(
+        "it runs again",
+        || bed.admin.get(&path),
+        |a| a.at("/server/OS-EXT-STS:power_state") == 1 && sim.guests().contains_key(&id),
+    )
+    .await;
     let log = bed.act(&id, "os-getConsoleOutput", json!({"length": 3})).await.expect(200);
     assert!(log.at("/output").is_string());
     let console = bed.act(&id, "os-getVNCConsole", json!({"type": "novnc"})).await.expect(200);

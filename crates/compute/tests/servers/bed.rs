@@ -63,7 +63,9 @@ impl Bed {
     }
 
     pub(crate) async fn add_host(&mut self, name: &str) {
-        let mut config = node::Config::new(self.dir.path().join(name), name);
+        let dir = self.dir.path().join(name);
+        std::fs::create_dir(&dir).unwrap();
+        let mut config = node::Config::new(dir, name);
         config.heavy_steps = 16;
         let uplink = self.nodes.join(name).await;
         let host = node::sim::start(config, SIZE, Delays::default(), uplink, self.blobs.clone());
@@ -81,7 +83,10 @@ impl Bed {
     pub(crate) async fn make_image(&self, client: &Client, visibility: &str) -> String {
         let body = json!({"name": "i", "disk_format": "raw", "container_format": "bare", "visibility": visibility, "hw_rng_model": "virtio"});
         let id = client.post("/image/v2/images", body).await.expect(201).text("/id");
-        client.send_bytes("PUT", &format!("/image/v2/images/{id}/file"), "application/octet-stream", b"*".repeat(1024).into()).await.expect(204);
+        client
+            .send_bytes("PUT", &format!("/image/v2/images/{id}/file"), "application/octet-stream", b"*".repeat(1024).into())
+            .await
+            .expect(204);
         id
     }
 
@@ -131,7 +136,8 @@ impl Bed {
         let ports = self.admin.get("/network/v2.0/ports").await.expect(200);
         let ports = ports.all("/ports", "device_owner").iter().filter(|o| o.starts_with("compute:")).count();
         let quota = self.member.get("/compute/v2.1/limits").await.expect(200);
-        let used = ["totalInstancesUsed", "totalCoresUsed", "totalRAMUsed"].map(|k| quota.body["limits"]["absolute"][k].as_i64().unwrap());
+        let used = ["totalInstancesUsed", "totalCoresUsed", "totalRAMUsed"]
+            .map(|k| quota.body["limits"]["absolute"][k].as_i64().unwrap());
         let mut allocations = 0;
         for host in self.admin.get("/placement/resource_providers").await.expect(200).all("/resource_providers", "uuid") {
             let on = self.admin.get(&format!("/placement/resource_providers/{host}/allocations")).await.expect(200);

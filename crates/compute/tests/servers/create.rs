@@ -11,7 +11,10 @@ async fn a_server_boots_and_is_shown() {
     assert_eq!(made.at("/server/security_groups"), &json!([{"name": "default"}]));
     assert_eq!((made.at("/server/OS-DCF:diskConfig"), made.text("/server/adminPass").len()), (&json!("AUTO"), 16));
     let server = bed.status(&id, "ACTIVE").await;
-    assert_eq!((&server["metadata"]["a"], &server["image"]["id"], &server["flavor"]["id"]), (&json!("b"), &json!(bed.image), &json!("tiny")));
+    assert_eq!(
+        (&server["metadata"]["a"], &server["image"]["id"], &server["flavor"]["id"]),
+        (&json!("b"), &json!(bed.image), &json!("tiny"))
+    );
     assert_eq!((&server["OS-EXT-SRV-ATTR:host"], &server["OS-EXT-STS:power_state"]), (&json!("host-0"), &json!(1)));
     let address = &server["addresses"]["n"][0];
     assert!(address["addr"].as_str().unwrap().starts_with("10.1.") && address["OS-EXT-IPS:type"] == "fixed");
@@ -54,13 +57,22 @@ async fn bad_requests_are_refused_and_leave_nothing() {
         (400, "less than the minimum", json!({"min_count": 0})),
         (400, "availability zone", json!({"availability_zone": "mars"})),
         (400, "base64", json!({"user_data": "%"})),
-        (400, "fixed IP and multiple servers", json!({"min_count": 2, "networks": [{"uuid": bed.network, "fixed_ip": "10.1.0.9"}]})),
-        (400, "Block Device Mapping is Invalid", json!({"block_device_mapping_v2": [{"source_type": "blank", "destination_type": "volume", "boot_index": 0, "volume_size": 1}]})),
+        (
+            400,
+            "fixed IP and multiple servers",
+            json!({"min_count": 2, "networks": [{"uuid": bed.network, "fixed_ip": "10.1.0.9"}]}),
+        ),
+        (
+            400,
+            "Block Device Mapping is Invalid",
+            json!({"block_device_mapping_v2": [{"source_type": "blank", "destination_type": "volume", "boot_index": 0, "volume_size": 1}]}),
+        ),
         (403, "forced_host", json!({"availability_zone": "nova:host-0"})),
         (403, "Quota exceeded for instances", json!({"min_count": 11})),
     ] {
         let answer = bed.create(body.clone()).await;
-        let message = answer.body.as_object().and_then(|o| o.values().next()).map(|v| v["message"].to_string()).unwrap_or_default();
+        let message =
+            answer.body.as_object().and_then(|o| o.values().next()).map(|v| v["message"].to_string()).unwrap_or_default();
         assert!(answer.status == status && message.contains(why), "{body}: {} {}", answer.status, answer.body);
     }
     assert_eq!(bed.held().await, before, "refused creates leave no port, allocation or quota");
@@ -84,7 +96,11 @@ async fn a_create_that_fails_at_its_last_port_gives_the_first_ones_back() {
     bed.member.delete(&format!("{SERVERS}/{id}")).await.expect(204);
     bed.gone(&id).await;
     let port = bed.member.get(&format!("/network/v2.0/ports/{port}")).await.expect(200);
-    assert_eq!((port.at("/port/device_id"), port.at("/port/device_owner")), (&json!(""), &json!("")), "a given port is free again");
+    assert_eq!(
+        (port.at("/port/device_id"), port.at("/port/device_owner")),
+        (&json!(""), &json!("")),
+        "a given port is free again"
+    );
 }
 
 #[tokio::test]
@@ -92,7 +108,8 @@ async fn many_servers_at_once_share_one_request() {
     let bed = Bed::start(2).await;
     let made = bed.create(json!({"name": "m", "min_count": 2, "max_count": 4, "return_reservation_id": true})).await.expect(202);
     let reservation = made.text("/reservation_id");
-    let list = bed.member.get(&format!("{SERVERS}?reservation_id={reservation}&sort_key=display_name&sort_dir=asc")).await.expect(200);
+    let list =
+        bed.member.get(&format!("{SERVERS}?reservation_id={reservation}&sort_key=display_name&sort_dir=asc")).await.expect(200);
     assert_eq!(list.all("/servers", "name"), ["m-1", "m-2", "m-3", "m-4"]);
     for id in list.all("/servers", "id") {
         bed.status(&id, "ACTIVE").await;
@@ -107,7 +124,14 @@ async fn quotas_are_exact_under_concurrency() {
     let project = bed.member.get(&format!("{SERVERS}/detail")).await;
     assert_eq!(project.status, 200);
     let bed = std::sync::Arc::new(bed);
-    let all: Vec<_> = (0..30).map(|_| tokio::spawn({ let bed = bed.clone(); async move { bed.create(json!({})).await.status } })).collect();
+    let all: Vec<_> = (0..30)
+        .map(|_| {
+            tokio::spawn({
+                let bed = bed.clone();
+                async move { bed.create(json!({})).await.status }
+            })
+        })
+        .collect();
     let mut statuses = Vec::new();
     for one in all {
         statuses.push(one.await.unwrap());
@@ -116,7 +140,9 @@ async fn quotas_are_exact_under_concurrency() {
     assert_eq!(statuses.iter().filter(|s| **s == 403).count(), 20, "{statuses:?}");
     assert_eq!(bed.held().await, (10, 10, vec![10, 10, 2560]));
     let limited = bed.create(json!({"max_count": 3})).await.expect(403);
-    assert!(limited.text("/forbidden/message").starts_with("Quota exceeded for instances: Requested 1, but already used 10 of 10"));
+    assert!(
+        limited.text("/forbidden/message").starts_with("Quota exceeded for instances: Requested 1, but already used 10 of 10")
+    );
 }
 
 #[tokio::test]

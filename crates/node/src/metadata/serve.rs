@@ -1,9 +1,13 @@
-//! HTTP of the metadata service: small, bounded, and deaf to everything but method, path and peer address.
-use super::{Directory, tree};
+//! HTTP of the metadata service: small, bounded, and deaf to everything but method, path and peer address, and one short body.
+use super::{
+    password::{Desk, LONGEST_PASSWORD, Outcome},
+    tree,
+};
 use bytes::Bytes;
-use http_body_util::Full;
+use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::{
     Method, Request, Response, StatusCode,
+    body::Body,
     header::{ALLOW, CONTENT_TYPE, HeaderValue},
 };
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -15,7 +19,7 @@ const CONNECTIONS: usize = 128;
 const LONGEST: Duration = Duration::from_secs(60);
 
 /// Answers for ever; dropping this ends all connections.
-pub(super) async fn serve(listener: TcpListener, network_id: String, directory: Arc<Directory>) {
+pub(super) async fn serve(listener: TcpListener, network_id: String, desk: Arc<Desk>) {
     let room = Arc::new(Semaphore::new(CONNECTIONS));
     let mut connections = JoinSet::new();
     let network_id: Arc<str> = network_id.into();
@@ -30,11 +34,11 @@ pub(super) async fn serve(listener: TcpListener, network_id: String, directory: 
                 continue;
             }
         };
-        let (network_id, directory) = (network_id.clone(), directory.clone());
+        let (network_id, desk) = (network_id.clone(), desk.clone());
         connections.spawn(async move {
             let service = hyper::service::service_fn(|request| {
-                let response = answer(&directory, &network_id, peer.ip(), &request);
-                async { Ok::<_, Infallible>(response) }
+                let (network_id, desk) = (network_id.clone(), desk.clone());
+                async move { Ok::<_, Infallible>(answer(&desk, &network_id, peer.ip(), request).await) }
             });
             let connection = hyper::server::conn::http1::Builder::new()
                 .timer(TokioTimer::new())
@@ -47,17 +51,35 @@ pub(super) async fn serve(listener: TcpListener, network_id: String, directory: 
     }
 }
 
-/// One question. The body is never read.
-fn answer<B>(directory: &Directory, network_id: &str, peer: IpAddr, request: &Request<B>) -> Response<Full<Bytes>> {
-    if request.method() != Method::GET && request.method() != Method::HEAD {
-        let mut refused = text(StatusCode::METHOD_NOT_ALLOWED, "Only GET and HEAD are answered here.\n");
-        refused.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
-        return refused;
+/// One question. A body is read only where a password may be left.
+async fn answer<B>(desk: &Desk, network_id: &str, peer: IpAddr, request: Request<B>) -> Response<Full<Bytes>>
+where
+    B: Body<Error: Into<Box<dyn std::error::Error + Send + Sync>>>,
+{
+    let is_read = request.method() == Method::GET || request.method() == Method::HEAD;
+    if !is_read && request.method() != Method::POST {
+        return not_allowed("Only GET and HEAD are answered here, and a POST of a password.\n", "GET, HEAD");
     }
-    let Some(server) = directory.find(network_id, peer) else {
+    let Some(server) = desk.directory.find(network_id, peer) else {
         tracing::debug!(network = network_id, %peer, "an unknown address asked for metadata");
         return text(StatusCode::NOT_FOUND, "No server of this node has the address that asked.\n");
     };
+    if !is_read {
+        if !tree::is_password(&server.guest, request.uri().path()) {
+            return not_allowed("Only a password can be posted, to /openstack/latest/password.\n", "GET, HEAD");
+        }
+        // Nova's order: what is refused anyway is not read.
+        if server.guest.password.is_some() {
+            return respond(Outcome::Taken);
+        }
+        let Ok(body) = Limited::new(request.into_body(), LONGEST_PASSWORD).collect().await else {
+            return text(StatusCode::BAD_REQUEST, "The password is too long; post at most 1020 bytes.\n");
+        };
+        let Ok(password) = String::from_utf8(body.to_bytes().into()) else {
+            return text(StatusCode::BAD_REQUEST, "The password is no text; encode it with base64.\n");
+        };
+        return respond(desk.leave(network_id, peer, &server.id, password).await);
+    }
     match tree::answer(&server.guest, request.uri().path()) {
         Some(reply) => {
             let mut response = Response::new(Full::new(reply.body.into()));
@@ -68,9 +90,30 @@ fn answer<B>(directory: &Directory, network_id: &str, peer: IpAddr, request: &Re
     }
 }
 
+fn respond(outcome: Outcome) -> Response<Full<Bytes>> {
+    match outcome {
+        Outcome::Kept => text(StatusCode::OK, ""),
+        Outcome::Taken => text(StatusCode::CONFLICT, "A password is kept already; delete it in the cloud's API first.\n"),
+        Outcome::Gone => text(StatusCode::NOT_FOUND, "No server of this node has the address that asked.\n"),
+        Outcome::Unreachable => {
+            text(StatusCode::SERVICE_UNAVAILABLE, "The password could not be handed on in time; post it again.\n")
+        }
+    }
+}
+
+fn not_allowed(message: &'static str, allowed: &'static str) -> Response<Full<Bytes>> {
+    let mut refused = text(StatusCode::METHOD_NOT_ALLOWED, message);
+    refused.headers_mut().insert(ALLOW, HeaderValue::from_static(allowed));
+    refused
+}
+
 fn text(status: StatusCode, body: &'static str) -> Response<Full<Bytes>> {
     let mut response = Response::new(Full::new(Bytes::from_static(body.as_bytes())));
     *response.status_mut() = status;
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(tree::TEXT));
     response
 }
+
+#[cfg(test)]
+#[path = "serve_tests.rs"]
+mod tests;

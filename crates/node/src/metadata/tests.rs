@@ -1,9 +1,45 @@
 //! The trees as guests see them, who may see them, and one real namespace.
 use super::*;
-use assign::{GuestData, Power, Reboot, RootDisk};
+use assign::{Assignments, GuestData, PasswordReport, Power, Reboot, Report, ReportError, RootDisk};
 use serde_json::json;
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::BTreeMap,
+    sync::atomic::{AtomicU32, Ordering::SeqCst},
+    time::Duration,
+};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+/// Controllers that refuse so many reports, then take all.
+#[derive(Default)]
+pub(super) struct Controllers {
+    refusals: AtomicU32,
+    taken: Mutex<Vec<Report>>,
+    /// While it is held, reports wait.
+    pub(super) gate: tokio::sync::Mutex<()>,
+}
+impl Controllers {
+    pub(super) fn refusing(times: u32) -> Self {
+        Self { refusals: times.into(), ..Self::default() }
+    }
+    pub(super) fn taken(&self) -> Vec<Report> {
+        self.taken.lock().unwrap().clone()
+    }
+}
+impl Uplink for Controllers {
+    fn assignments(&self) -> tokio::sync::watch::Receiver<Arc<Assignments>> {
+        tokio::sync::watch::channel(Arc::default()).1
+    }
+    fn report(&self, reports: Vec<Report>) -> Pending<'_, Result<(), ReportError>> {
+        Box::pin(async move {
+            let _gate = self.gate.lock().await;
+            if self.refusals.fetch_update(SeqCst, SeqCst, |n| n.checked_sub(1)).is_ok() {
+                return Err(ReportError("not now".into()));
+            }
+            self.taken.lock().unwrap().extend(reports);
+            Ok(())
+        })
+    }
+}
 
 fn guest() -> GuestData {
     let ec2 = [
@@ -16,6 +52,7 @@ fn guest() -> GuestData {
         meta_data: json!({ "uuid": "u", "public_keys": { "mine": "ssh-ed25519 AAAA me" } }),
         network_data: json!({ "links": [] }),
         user_data: Some("IyEv\nYmluL3No".into()),
+        password: None,
         vendor_data: json!({}),
         ec2: ec2.map(|(k, v)| (k.to_owned(), v.to_owned())).into(),
     }
@@ -36,6 +73,9 @@ fn openstack_tree() {
     assert_eq!(read("/openstack/latest/user_data").as_deref(), Some("#!/bin/sh"));
     assert_eq!(read("/openstack/latest/vendor_data2.json").as_deref(), Some("{\"static\":{}}"));
     assert_eq!(read("/openstack/latest/password").as_deref(), Some(""));
+    let with = GuestData { password: Some("cGFzcw==".into()), ..guest() };
+    assert_eq!(tree::answer(&with, "/openstack/2013-04-04/password").unwrap().body, b"cGFzcw==");
+    assert_eq!(tree::answer(&with, "/openstack/2012-08-10/password"), None);
     for nothing in [
         "/openstack/2012-08-10/network_data.json",
         "/openstack/1999-01-01",
@@ -46,6 +86,21 @@ fn openstack_tree() {
     }
     assert_eq!(tree::answer(&GuestData::default(), "/openstack/latest/user_data"), None);
     assert_eq!(tree::answer(&GuestData::default(), "/openstack/latest/meta_data.json").unwrap().body, b"{}");
+}
+
+#[test]
+fn passwords_have_one_place_in_each_version_that_knows_them() {
+    let is = |path: &str| tree::is_password(&guest(), path);
+    assert!(["2013-04-04", "2013-10-17", "2025-04-04", "latest"].iter().all(|v| is(&format!("/openstack/{v}/password"))));
+    for other in [
+        "/",
+        "/openstack/2012-08-10/password",
+        "/openstack/1999-01-01/password",
+        "/openstack/latest/user_data",
+        "/latest/password",
+    ] {
+        assert!(!is(other), "{other}");
+    }
 }
 
 #[test]
@@ -66,14 +121,16 @@ fn ec2_tree() {
 
 #[test]
 fn config_drive_has_both_trees() {
-    let files: BTreeMap<String, Vec<u8>> = tree::config_drive(&guest()).into_iter().collect();
+    let with = GuestData { password: Some("cGFzcw==".into()), ..guest() };
+    let files: BTreeMap<String, Vec<u8>> = tree::config_drive(&with).into_iter().collect();
     assert_eq!(files["openstack/latest/user_data"], b"#!/bin/sh");
     assert!(files.contains_key("openstack/2018-08-27/network_data.json") && !files.contains_key("openstack/latest/password"));
     let ec2: serde_json::Value = serde_json::from_slice(&files["ec2/latest/meta-data.json"]).unwrap();
     assert_eq!(ec2["public-keys"]["0"]["openssh-key"], "ssh-ed25519 AAAA me");
 }
 
-fn server(id: &str, network: &str, ip: &str) -> Arc<ServerAssignment> {
+/// A server with one address.
+pub(super) fn server(id: &str, network: &str, ip: &str) -> Arc<ServerAssignment> {
     let image = assign::ImageRef { image_id: "i".into(), blob: "b".into(), format: "raw".into() };
     let port = assign::PortAssignment {
         id: format!("port-{id}"),
@@ -143,7 +200,8 @@ async fn answers_in_a_real_namespace_by_source_address_only() {
     let config =
         Config { namespace_prefix: "ndtm-".into(), interface_prefix: "nd1".into(), ..Config::new("/tmp/nd-unused", "h") };
     let switch = Arc::new(crate::sim::Switch::default());
-    let responder = Responder::new(&config, switch.clone());
+    let uplink = Arc::new(Controllers::default());
+    let responder = Responder::new(&config, switch.clone(), uplink.clone());
     let network = MetadataNetwork {
         network_id: network_id.clone(),
         port: "localport".into(),
@@ -171,6 +229,13 @@ async fn answers_in_a_real_namespace_by_source_address_only() {
     assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with("{\"uuid\":\"asks\"}"), "{answer}");
     assert!(answer.contains("content-type: application/json"), "{answer}");
     assert!(ask(&guest_ns, &format!("POST / {head}")).await.starts_with("HTTP/1.1 405"));
+    let post =
+        format!("POST /openstack/2013-10-17/password {}", head.replace("\r\n\r\n", "\r\nContent-Length: 8\r\n\r\ncGFzcw=="));
+    assert!(ask(&guest_ns, &post).await.starts_with("HTTP/1.1 200"));
+    let told = PasswordReport { server_id: "asks".into(), epoch: 1, password: "cGFzcw==".into() };
+    assert_eq!(uplink.taken(), [Report::Password(told)]);
+    assert!(ask(&guest_ns, &format!("GET /openstack/latest/password {head}")).await.ends_with("\r\n\r\ncGFzcw=="));
+    assert!(ask(&guest_ns, &post).await.starts_with("HTTP/1.1 409"));
     responder.withdraw("asks");
     assert!(ask(&guest_ns, &format!("GET / {head}")).await.starts_with("HTTP/1.1 404"));
     ip(&format!("netns delete {guest_ns}")).await;

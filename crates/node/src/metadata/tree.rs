@@ -76,6 +76,13 @@ pub fn answer(guest: &GuestData, path: &str) -> Option<Reply> {
     }
 }
 
+/// Is this where a guest posts its password?
+pub(super) fn is_password(guest: &GuestData, path: &str) -> bool {
+    let parts = split(path);
+    let ["openstack", version, "password"] = parts.as_slice() else { return false };
+    openstack_files(guest, version).is_some_and(|files| files.iter().any(|f| f == "password"))
+}
+
 /// The parts of a path, as `posixpath.normpath` sees them.
 fn split(path: &str) -> Vec<&str> {
     let mut parts = Vec::new();
@@ -111,8 +118,7 @@ fn openstack(guest: &GuestData, version: &str, file: &str) -> Option<Reply> {
         "vendor_data.json" => json(&guest.vendor_data),
         "vendor_data2.json" => json(&vendor_data2(guest)),
         "user_data" => Some(Reply { media_type: "application/octet-stream", body: user_data(guest)? }),
-        // Nobody has set one.
-        "password" => text(""),
+        "password" => text(guest.password.clone().unwrap_or_default()),
         _ => None,
     }
 }

@@ -42,6 +42,7 @@ impl Uplink for Control {
                 Report::Host(_) => "host".to_owned(),
                 Report::Server(s) => s.id.clone(),
                 Report::Snapshot(s) => s.image_id.clone(),
+                Report::Password(p) => format!("password of {}", p.server_id),
             };
             all.insert(key, report);
         }
