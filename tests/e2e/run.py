@@ -16,7 +16,7 @@ def main():
     for part in PARTS:
         if wanted and part not in wanted and part not in ("start", "stop"):
             continue
-        for name, test in vars(importlib.import_module(part)).items():
+        for name, test in list(vars(importlib.import_module(part)).items()):
             if not name.startswith("test_"):
                 continue
             begin = time.time()

@@ -13,7 +13,6 @@ use axum::{
 };
 use base::Version;
 use futures_util::{FutureExt, StreamExt};
-use http_body_util::{BodyExt, Limited};
 use resource::Query;
 use serde_json::{Value, json};
 use std::{
@@ -25,6 +24,8 @@ use std::{
 
 /// Largest JSON body in bytes; larger ones are 413.
 const MAX_JSON: usize = 2 * 1024 * 1024;
+/// A body that is too large is read up to here and thrown away, so that its sender gets to read the answer.
+const MAX_REFUSED: usize = 32 * 1024 * 1024;
 /// A request that is not done after this is dropped. Streams have no limit of their own.
 const DEADLINE: Duration = Duration::from_secs(60);
 
@@ -311,13 +312,21 @@ fn query(text: &str) -> Query {
 }
 
 async fn read_json(body: HttpBody, lenient: bool) -> Result<Value> {
-    let bytes = match Limited::new(body, MAX_JSON).collect().await {
-        Ok(all) => all.to_bytes(),
-        Err(e) if e.is::<http_body_util::LengthLimitError>() => {
-            return Err(Error::too_large(format!("The request body is larger than {MAX_JSON} bytes.")));
+    let mut bytes = Vec::new();
+    let mut seen = 0;
+    let mut parts = body.into_data_stream();
+    while let Some(part) = parts.next().await {
+        let part = part.map_err(|_| Error::bad_request("The request body could not be read whole."))?;
+        seen += part.len();
+        if seen <= MAX_JSON {
+            bytes.extend_from_slice(&part);
+        } else if seen > MAX_REFUSED {
+            break;
         }
-        Err(_) => return Err(Error::bad_request("The request body could not be read whole.")),
-    };
+    }
+    if seen > MAX_JSON {
+        return Err(Error::too_large(format!("The request body is larger than {MAX_JSON} bytes.")));
+    }
     if bytes.is_empty() {
         return Ok(Value::Null);
     }

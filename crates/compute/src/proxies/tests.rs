@@ -246,7 +246,7 @@ async fn aggregates_make_zones_of_hosts() {
     action(json!({"remove_host": {"host": "host-1"}})).await.expect(200);
     admin.delete(&format!("{all}/1")).await.expect(200);
     admin.get(&format!("{all}/1")).await.expect(404);
-    admin.get(&format!("{all}/x")).await.expect(400);
+    admin.get(&format!("{all}/x")).await.expect(404);
 }
 
 #[tokio::test]

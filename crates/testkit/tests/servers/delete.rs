@@ -31,7 +31,7 @@ async fn twenty_come_and_go_at_once_without_a_trace() {
             async move {
                 let id = bed.create(json!({})).await.expect(202).text("/server/id");
                 // Some are deleted before anybody has seen them, some while they boot, some when they run.
-                if i % 3 == 0 {
+                if i.is_multiple_of(3) {
                     bed.status(&id, "ACTIVE").await;
                 }
                 bed.member.delete(&format!("{SERVERS}/{id}")).await.expect(204);
