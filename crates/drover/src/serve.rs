@@ -97,6 +97,9 @@ fn start_work(state: &State, config: &Config, cloud: &Arc<Cloud>, work: &mut Joi
     let mut runner = Runner::new(cloud.db.clone(), tasks);
     runner.spawn(Arc::new(image::Sweeper::new(blobs.clone())));
     runner.spawn(Arc::new(image::Uploads));
+    for reconciler in compute::reconcilers(cloud) {
+        runner.spawn(reconciler);
+    }
     work.spawn(async move {
         let _runner = runner;
         std::future::pending::<()>().await;
