@@ -168,7 +168,15 @@ impl Drop for Watch {
 
 /// Ends the processes of a chassis and takes its bridges off the host; the database stays. No error if nothing runs.
 pub async fn remove(config: &Config) -> Result<(), Error> {
-    Daemons::new(config).remove().await
+    Daemons::new(config).remove().await?;
+    // The userspace datapath's bridge devices outlive it, with the host's addresses on them.
+    let provider = config.provider.as_ref().map(|p| &p.bridge);
+    for bridge in std::iter::once(&config.integration_bridge).chain(provider) {
+        if supervise::ip(config.netns.as_deref(), &format!("link show {bridge}")).await.is_ok() {
+            supervise::ip(config.netns.as_deref(), &format!("link delete {bridge}")).await?;
+        }
+    }
+    Ok(())
 }
 
 /// Switches off what the userspace datapath cannot do for a packet that leaves through `interface`: checksums left to the

@@ -58,7 +58,9 @@ pub(super) async fn resize(call: Call, server: Object<Server>, body: Value) -> R
         let both = records::larger(&records::resources_of(&old), &records::resources_of(&new));
         let node = s.node_id.clone().ok_or_else(|| Error::conflict(format!("Instance {} has no host.", s.id)))?;
         records::allocate(tx, s, &node, &both).map_err(|e| Error::bad_request(e.message))?;
-        s.resize = Some(Resize { old, was_stopped: s.vm_state == vm::STOPPED, old_disk_config: s.disk_config.clone() });
+        let migration = records::start_migration(tx, cx, s, "resize", &old, &new);
+        let was_stopped = s.vm_state == vm::STOPPED;
+        s.resize = Some(Resize { migration, old, was_stopped, old_disk_config: s.disk_config.clone() });
         s.flavor = new.clone();
         if let Some(config) = &config {
             s.disk_config.clone_from(config);
@@ -75,6 +77,7 @@ pub(super) async fn confirm(call: Call, server: Object<Server>) -> Result<Reply>
     let asked = Wish { method: "confirm_resize", action: "confirmResize", event: "compute_confirm_resize", needs, task: "" };
     wish(&call, &server, asked, |_, tx, s| {
         let resize = s.resize.take().ok_or_else(|| Error::bad_request("Instance has not been resized."))?;
+        records::note_migration(tx, &resize.migration, "confirmed");
         let user = s.user_id.clone();
         quota::release(tx, s.project_id(), &user, &growth(&s.flavor, &resize.old));
         if let Some(node) = s.node_id.clone() {
@@ -99,6 +102,7 @@ pub(super) async fn revert(call: Call, server: Object<Server>) -> Result<Reply> 
     };
     wish(&call, &server, asked, |_, tx, s| {
         let resize = s.resize.take().ok_or_else(|| Error::bad_request("Instance has not been resized."))?;
+        records::note_migration(tx, &resize.migration, "reverted");
         let user = s.user_id.clone();
         quota::release(tx, s.project_id(), &user, &growth(&resize.old, &s.flavor));
         s.flavor = resize.old;

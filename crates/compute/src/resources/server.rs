@@ -231,6 +231,9 @@ pub(crate) struct ImageCopy {
 /// A resize that waits for its confirmation.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Resize {
+    /// Id of the row in [`MIGRATIONS`](crate::proxies::MIGRATIONS).
+    #[serde(default)]
+    pub migration: String,
     pub old: FlavorCopy,
     pub was_stopped: bool,
     pub old_disk_config: String,

@@ -3,6 +3,7 @@ use super::{plan, records};
 use crate::{
     common::{ACTIONS, CONSOLES, DELETED, DELETED_KEPT, SNAPSHOTS, int, object, text},
     nodes::effects,
+    proxies::MIGRATIONS,
     resources::Server,
 };
 use api::{Cloud, Cx, Error};
@@ -101,8 +102,8 @@ impl Reconciler for OldRows {
             }
             work.transact(move |tx| {
                 if table.name == DELETED.name {
-                    for action in tx.find(&ACTIONS, "instance_uuid", &id) {
-                        tx.delete(&ACTIONS, action.id());
+                    for table in [&ACTIONS, &MIGRATIONS] {
+                        tx.find(table, "instance_uuid", &id).iter().for_each(|row| tx.delete(table, row.id()));
                     }
                 }
                 tx.delete(table, &id);

@@ -1,6 +1,7 @@
 //! What is kept of a server beside its row: instance actions, allocations, quota, user data, and what was deleted.
 use crate::{
-    common::{ACTIONS, ALLOCATIONS, DELETED, PROVIDERS, SNAPSHOTS, USER_DATA, elevated, object},
+    common::{ACTIONS, ALLOCATIONS, DELETED, PROVIDERS, SNAPSHOTS, USER_DATA, elevated, next_number, object},
+    proxies::MIGRATIONS,
     quota,
     resources::{
         Server,
@@ -28,8 +29,45 @@ pub(crate) fn start_action(tx: &mut Tx<'_>, cx: &Cx, server: &mut Object<Server>
     server.action = (!event.is_empty()).then_some(id);
 }
 
+/// Notes that the server moves, or changes its size, for `os-migrations`; gives the row's id.
+pub(crate) fn start_migration(
+    tx: &mut Tx<'_>,
+    cx: &Cx,
+    server: &Object<Server>,
+    kind: &str,
+    from: &FlavorCopy,
+    to: &FlavorCopy,
+) -> String {
+    let (id, number) = (base::id::uuid(), next_number(tx, "migrations"));
+    let row = json!({
+        "number": number, "uuid": id, "instance_uuid": server.id, "project_id": server.project_id(), "user_id": cx.caller.user_id(),
+        "status": "migrating", "migration_type": kind, "source_compute": server.host, "dest_compute": server.host,
+        "old_instance_type_id": from.id, "new_instance_type_id": to.id, "created_at": tx.now.0, "updated_at": null,
+    });
+    tx.put(&MIGRATIONS, &id, row);
+    id
+}
+
+/// Notes how far a migration is: `finished`, `confirmed`, `reverted`, `error`.
+pub(crate) fn note_migration(tx: &mut Tx<'_>, id: &str, status: &str) {
+    if let Some(row) = tx.get(&MIGRATIONS, id) {
+        let mut row = object(&row).clone();
+        row.insert("status".into(), status.into());
+        row.insert("updated_at".into(), tx.now.0.into());
+        tx.put(&MIGRATIONS, id, row.into());
+    }
+}
+
 /// Ends the event of the action under way.
 pub(crate) fn finish_action(tx: &mut Tx<'_>, server: &mut Server, failed: Option<&str>) {
+    if let Some(resize) = &server.resize {
+        let id = resize.migration.clone();
+        match server.vm_state.as_str() {
+            vm::RESIZED => note_migration(tx, &id, "finished"),
+            vm::ERROR => note_migration(tx, &id, "error"),
+            _ => {}
+        }
+    }
     let Some(id) = server.action.take() else { return };
     let Some(row) = tx.get(&ACTIONS, &id) else { return };
     let mut row = object(&row).clone();
