@@ -51,6 +51,17 @@ async fn a_router_joins_networks_and_leads_out() {
         .post("/network/v2.0/floatingips", json!({"floatingip": {"floating_network_id": public, "port_id": guest["id"]}}))
         .await;
     assert_eq!((second.status, error(&second)), (409, "FloatingIPPortAlreadyAssociated"));
+    // An update is refused too, and leaves the first one's claim: a third try fares no better.
+    let spare = make(&member, "floatingips", json!({"floating_network_id": public})).await;
+    for _ in 0..2 {
+        let taken = json!({"floatingip": {"port_id": guest["id"]}});
+        let taken = member.put(&format!("/network/v2.0/floatingips/{}", id(&spare)), taken).await;
+        assert_eq!((taken.status, error(&taken)), (409, "FloatingIPPortAlreadyAssociated"));
+        let named = json!({"floatingip": {"port_id": guest["id"], "fixed_ip_address": floating["fixed_ip_address"]}});
+        let named = member.put(&format!("/network/v2.0/floatingips/{}", id(&spare)), named).await;
+        assert_eq!((named.status, error(&named)), (409, "FloatingIPPortAlreadyAssociated"));
+    }
+    member.delete(&format!("/network/v2.0/floatingips/{}", id(&spare))).await.expect(204);
     let refused = act("remove_router_interface", json!({"subnet_id": subnet})).await;
     assert_eq!((refused.status, error(&refused)), (409, "RouterInterfaceInUseByFloatingIP"));
     let refused = member.put(&path, json!({"router": {"external_gateway_info": null}})).await;

@@ -58,6 +58,10 @@ impl FloatingIp {
         if let Some(key) = self.association() {
             tx.delete(&ASSOCIATIONS, &key);
         }
+        self.lead_nowhere();
+    }
+    /// Clears where it leads; what is claimed stays claimed.
+    fn lead_nowhere(&mut self) {
         self.port_id = None;
         self.fixed_ip_address = None;
         self.router_id = None;
@@ -87,8 +91,9 @@ impl Rules for FloatingIp {
             return Ok(());
         }
         let (port, fixed) = (row.port_id.clone(), row.fixed_ip_address.clone());
+        // What `row` now names may be claimed by another floating IP: only the old association is ours to free.
         old.clone().let_go(tx);
-        row.let_go(tx);
+        row.lead_nowhere();
         let Some(port) = port else {
             if fixed.is_some() && fixed != old.fixed_ip_address {
                 return Err(fail::bad("floatingip", "fixed_ip_address cannot be specified without a port_id"));

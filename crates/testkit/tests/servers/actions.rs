@@ -112,6 +112,8 @@ async fn resize_holds_both_sizes_until_it_is_decided() {
     assert_eq!(bed.held().await.2, [1, 2, 512], "the larger one counts until the smaller is confirmed");
     bed.act(&id, "confirmResize", Value::Null).await.expect(204);
     assert_eq!(bed.held().await, (1, 1, vec![1, 1, 256]));
+    let migrations = bed.admin.get("/compute/v2.1/os-migrations").await.expect(200);
+    assert_eq!(migrations.all("/migrations", "status"), ["reverted", "confirmed", "confirmed"]);
 }
 
 async fn image_status(bed: &Bed, id: &str, wanted: &str) -> Value {
