@@ -13,7 +13,12 @@ pub(crate) async fn run(state: State, hosts: u32, nodes: Arc<Nodes>, blobs: Arc<
     let mut running = Vec::new();
     for i in 0..hosts {
         let name = format!("sim-{i}");
-        let mut config = node::Config::new(state.node().join(&name), &name);
+        let dir = state.node().join(&name);
+        // Snapshots of simulated guests are real files, made here.
+        if let Err(e) = std::fs::create_dir_all(&dir) {
+            tracing::error!(host = name, error = %e, "A simulated host has no directory; its snapshots will fail");
+        }
+        let mut config = node::Config::new(dir, &name);
         config.heavy_steps = 64;
         let (agent, sim) = node::sim::start(config, SIZE, Delays::default(), nodes.join(&name).await, blobs.clone());
         nodes.attach(&name, agent.clone());

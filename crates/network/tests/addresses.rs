@@ -1,5 +1,4 @@
 //! Addresses: unique under whatever happens, and what subnets say of them.
-#![allow(clippy::unwrap_used)]
 mod common;
 use common::*;
 use serde_json::{Value, json};

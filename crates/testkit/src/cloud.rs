@@ -3,9 +3,9 @@ use crate::Client;
 use api::{Cloud, Edge, Service};
 use auth::password::Cost;
 use base::{Clock, SystemClock};
-use resource::{Registry, Settings, StateMap};
+use resource::{Settings, StateMap};
 use serde_json::{Value, json};
-use std::{collections::HashMap, net::SocketAddr, sync::Arc};
+use std::{net::SocketAddr, sync::Arc};
 use store::{Db, Memory, Store, Table};
 use tokio::{net::TcpListener, sync::oneshot};
 
@@ -74,14 +74,8 @@ impl TestCloud {
         let mut services = vec![identity::service()];
         services.extend(setup.services);
 
-        let mut tables: Vec<&'static Table> = resource::engine::TABLES.into_iter().chain(setup.tables).collect();
-        let mut quotas = HashMap::new();
-        for s in &services {
-            tables.extend(s.resources.iter().map(|d| &d.table).chain(s.tables.iter().copied()));
-            quotas.extend(s.quotas.iter().map(|(name, limit)| (format!("{}:{name}", s.name), *limit)));
-        }
-        let mut seen = std::collections::HashSet::new();
-        tables.retain(|t| seen.insert(t.name));
+        let mut tables = api::tables(&services);
+        tables.extend(setup.tables);
         let db = Db::open(setup.store, setup.clock, &tables).await.expect("the store opens");
 
         let config = identity::AuthConfig {
@@ -93,13 +87,16 @@ impl TestCloud {
         state.insert(auth.clone());
         (setup.prepare)(&db, &mut state);
         let catalog = services.iter().filter_map(|s| catalog_entry(s.name)).collect();
-        let defs = services.iter().flat_map(|s| s.resources.iter().copied()).collect();
         let book = resource::policy_book(api::rules(&services), setup.policy).expect("the policy book is sound");
         let cloud = Arc::new(Cloud {
             db,
-            settings: Arc::new(Settings { region: "RegionOne".into(), quotas, public_endpoint: url.clone() }),
+            settings: Arc::new(Settings {
+                region: "RegionOne".into(),
+                quotas: api::quotas(&services),
+                public_endpoint: url.clone(),
+            }),
             policy: Arc::new(book),
-            registry: Arc::new(Registry::new(defs)),
+            registry: Arc::new(api::registry(&services)),
             state: Arc::new(state),
             authenticator: auth,
         });

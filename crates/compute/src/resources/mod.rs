@@ -12,5 +12,3 @@ pub(crate) use keypair::Keypair;
 pub(crate) use node::Node;
 pub(crate) use server::Server;
 pub(crate) use server_group::ServerGroup;
-
-// NOTE FROM THE LEAD: src/nodes/ and src/proxies/ are being written by other helpers; see nodes/AAA_TAKEN.md. Remove this line when read.

@@ -1,5 +1,5 @@
 //! Servers over HTTP, on simulated hosts, with the real services beside: identity, image, network, placement.
-#![allow(clippy::unwrap_used, reason = "a test may panic")]
+#![expect(clippy::unwrap_used, reason = "a test may panic")]
 mod actions;
 mod bed;
 mod create;
