@@ -1,5 +1,4 @@
 //! Routers, floating IPs, security groups, quotas, sharing, tags: rules and the errors that clients branch on.
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 mod common;
 use common::*;
 use serde_json::{Value, json};

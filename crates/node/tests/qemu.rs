@@ -1,5 +1,5 @@
 //! The agent on real QEMU processes, real taps and files. The guests are only firmware that finds nothing to boot.
-#![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a test may fail here")]
+#![expect(clippy::unwrap_used, reason = "a test may fail here")]
 mod common;
 use assign::*;
 use common::*;

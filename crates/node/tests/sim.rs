@@ -1,5 +1,5 @@
 //! The agent's loop on a simulated host: many servers, and what must hold between assignments and guests.
-#![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a test may fail here")]
+#![expect(clippy::unwrap_used, reason = "a test may fail here")]
 mod common;
 use assign::*;
 use common::*;
