@@ -1,6 +1,7 @@
 //! Passwords: argon2id at OWASP's minimum, and a cache that makes the logins of returning users cheap.
 //!
 //! - Hashing runs on blocking threads, as many at once as there are cores; beyond a bounded queue it is refused.
+//! - Its memory (19 MiB each) is used again and not left to the allocator, which keeps one per thread that ever hashed.
 //! - A user that does not exist costs the same time as a wrong password.
 //! - [`CredentialCache`] remembers only successes, only as a keyed MAC with a key that never leaves this process. The
 //!   stored hash is part of what is MACed, so a changed password misses at once, in every process, with no message.
@@ -8,8 +9,8 @@
 //! Lockout and password rules belong to the identity service.
 use crate::Error;
 use argon2::{
-    Algorithm, Argon2, Params, PasswordHash, PasswordHasher as _, PasswordVerifier as _, Version, password_hash,
-    password_hash::SaltString,
+    Algorithm, Argon2, Block, Params, PasswordHash, Version,
+    password_hash::{Output, ParamsString, SaltString},
 };
 use hmac::{Hmac, Mac as _};
 use sha2::Sha256;
@@ -17,7 +18,7 @@ use std::{
     collections::{HashMap, VecDeque},
     fmt, hint,
     num::NonZero,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     thread,
     time::{Duration, Instant},
 };
@@ -29,6 +30,9 @@ pub const MAX_PASSWORD_BYTES: usize = 4096;
 
 /// How many may wait for a core before the next is told to come back.
 const MOST_WAITING: usize = 1024;
+
+/// Work areas that are kept for the next hash.
+const MOST_KEPT: usize = 2;
 
 /// What a hash costs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,7 +55,7 @@ impl Cost {
 
 /// Hashes and verifies passwords, at most one per core at a time.
 pub struct Passwords {
-    argon2: Argon2<'static>,
+    hasher: Arc<Hasher>,
     cores: Arc<Semaphore>,
     queue: Arc<Semaphore>,
     cache: CredentialCache,
@@ -67,7 +71,8 @@ impl Passwords {
     pub fn with_workers(cost: Cost, workers: usize, waiting: usize, cache: CredentialCache) -> Result<Self, Error> {
         let workers = workers.max(1);
         let (cores, queue) = (Semaphore::new(workers), Semaphore::new(workers + waiting));
-        Ok(Self { argon2: cost.argon2()?, cores: Arc::new(cores), queue: Arc::new(queue), cache })
+        let hasher = Hasher { argon2: cost.argon2()?, areas: Mutex::default() };
+        Ok(Self { hasher: Arc::new(hasher), cores: Arc::new(cores), queue: Arc::new(queue), cache })
     }
     pub fn cache(&self) -> &CredentialCache {
         &self.cache
@@ -80,7 +85,7 @@ impl Passwords {
         }
         let password = Zeroizing::new(password.to_owned());
         let salt = SaltString::encode_b64(&rand::random::<[u8; 16]>()).map_err(hashing)?;
-        self.run(move |argon2| argon2.hash_password(password.as_bytes(), &salt).map(|h| h.to_string()).map_err(hashing)).await
+        self.run(move |hasher| hasher.hash(&password, &salt)).await
     }
 
     /// Is `password` the one of `stored`? `None` (no such user, or none set) takes the same time and is false.
@@ -99,7 +104,7 @@ impl Passwords {
             return Ok(true);
         }
         let (password, stored) = (Zeroizing::new(password.to_owned()), stored.to_owned());
-        let right = self.run(move |argon2| verify_now(argon2, &password, &stored)).await?;
+        let right = self.run(move |hasher| hasher.verify(&password, &stored)).await?;
         if right {
             self.cache.remember(tag, Instant::now());
         }
@@ -111,7 +116,7 @@ impl Passwords {
         PasswordHash::new(stored).is_ok_and(|h| {
             h.algorithm == Algorithm::Argon2id.ident()
                 && Params::try_from(&h).is_ok_and(|p| {
-                    let now = self.argon2.params();
+                    let now = self.hasher.argon2.params();
                     (p.m_cost(), p.t_cost(), p.p_cost()) == (now.m_cost(), now.t_cost(), now.p_cost())
                 })
         })
@@ -119,9 +124,8 @@ impl Passwords {
 
     async fn verify_nobody(&self, password: &str) -> Result<(), Error> {
         let password = Zeroizing::new(password.to_owned());
-        self.run(move |argon2| {
-            let mut out = Zeroizing::new([0u8; Params::DEFAULT_OUTPUT_LEN]);
-            argon2.hash_password_into(password.as_bytes(), b"a salt for nobody", out.as_mut()).map_err(hashing)?;
+        self.run(move |hasher| {
+            let out = hasher.derive(&hasher.argon2, &password, b"a salt for nobody", Params::DEFAULT_OUTPUT_LEN)?;
             hint::black_box(&out);
             Ok(())
         })
@@ -131,14 +135,14 @@ impl Passwords {
     /// The permits travel with the work: a caller that leaves does not free a core that is still busy.
     async fn run<T: Send + 'static>(
         &self,
-        work: impl FnOnce(&Argon2<'static>) -> Result<T, Error> + Send + 'static,
+        work: impl FnOnce(&Hasher) -> Result<T, Error> + Send + 'static,
     ) -> Result<T, Error> {
         let place = self.queue.clone().try_acquire_owned().map_err(|_| Error::PasswordsBusy)?;
         let core = self.cores.clone().acquire_owned().await.map_err(hashing)?;
-        let argon2 = self.argon2.clone();
+        let hasher = self.hasher.clone();
         let task = tokio::task::spawn_blocking(move || {
             let _held = (place, core);
-            work(&argon2)
+            work(&hasher)
         });
         task.await.map_err(hashing)?
     }
@@ -146,7 +150,7 @@ impl Passwords {
 
 impl fmt::Debug for Passwords {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Passwords").field("params", self.argon2.params()).finish_non_exhaustive()
+        f.debug_struct("Passwords").field("params", self.hasher.argon2.params()).finish_non_exhaustive()
     }
 }
 
@@ -155,16 +159,57 @@ fn hashing(e: impl fmt::Display) -> Error {
     Error::Hashing(e.to_string().into())
 }
 
-/// The cost comes from the stored hash, so hashes of every cost verify.
-fn verify_now(argon2: &Argon2<'_>, password: &str, stored: &str) -> Result<bool, Error> {
-    let hash = PasswordHash::new(stored).map_err(|_| Error::StoredHash)?;
-    if hash.salt.is_none() || hash.hash.is_none() {
-        return Err(Error::StoredHash);
+/// The work itself, on a thread that may block.
+struct Hasher {
+    argon2: Argon2<'static>,
+    areas: Mutex<Vec<Vec<Block>>>,
+}
+
+impl Hasher {
+    fn hash(&self, password: &str, salt: &SaltString) -> Result<String, Error> {
+        let mut raw = [0u8; 64];
+        let raw = salt.decode_b64(&mut raw).map_err(hashing)?;
+        let out = self.derive(&self.argon2, password, raw, Params::DEFAULT_OUTPUT_LEN)?;
+        let stored = PasswordHash {
+            algorithm: Algorithm::Argon2id.ident(),
+            version: Some(Version::V0x13.into()),
+            params: ParamsString::try_from(self.argon2.params()).map_err(hashing)?,
+            salt: Some(salt.as_salt()),
+            hash: Some(out),
+        };
+        Ok(stored.to_string())
     }
-    match argon2.verify_password(password.as_bytes(), &hash) {
-        Ok(()) => Ok(true),
-        Err(password_hash::Error::Password) => Ok(false),
-        Err(_) => Err(Error::StoredHash),
+
+    /// The cost comes from the stored hash, so hashes of every cost verify.
+    fn verify(&self, password: &str, stored: &str) -> Result<bool, Error> {
+        let unreadable = |_| Error::StoredHash;
+        let stored = PasswordHash::new(stored).map_err(unreadable)?;
+        let (Some(salt), Some(expected)) = (stored.salt, stored.hash) else { return Err(Error::StoredHash) };
+        let algorithm = Algorithm::try_from(stored.algorithm).map_err(unreadable)?;
+        let version = stored.version.map_or(Ok(Version::V0x13), |v| Version::try_from(v).map_err(|_| Error::StoredHash))?;
+        let params = Params::try_from(&stored).map_err(unreadable)?;
+        let mut raw = [0u8; 64];
+        let raw = salt.decode_b64(&mut raw).map_err(unreadable)?;
+        let out = self.derive(&Argon2::new(algorithm, version, params), password, raw, expected.len())?;
+        // `Output` compares in constant time.
+        Ok(out == expected)
+    }
+
+    fn derive(&self, argon2: &Argon2<'_>, password: &str, salt: &[u8], length: usize) -> Result<Output, Error> {
+        let mut area = self.areas().pop().unwrap_or_default();
+        area.resize(argon2.params().block_count(), Block::default());
+        let out = Output::init_with(length, |out| {
+            argon2.hash_password_into_with_memory(password.as_bytes(), salt, out, area.as_mut_slice()).map_err(Into::into)
+        });
+        let mut areas = self.areas();
+        if areas.len() < MOST_KEPT && area.len() == self.argon2.params().block_count() {
+            areas.push(area);
+        }
+        out.map_err(hashing)
+    }
+
+    fn areas(&self) -> MutexGuard<'_, Vec<Vec<Block>>> {
+        self.areas.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

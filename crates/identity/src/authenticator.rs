@@ -4,6 +4,7 @@
 //! change of any of these rows makes all that is remembered be read anew, so a token that was revoked by a committed write is
 //! refused by the next request in every process. Only the clock is asked every time.
 use crate::{
+    recent::Recent,
     resources,
     rows::{self, IMPLIED, LINKS, MEMBERSHIPS, REVOCATIONS},
     standing::{self, Standing},
@@ -17,18 +18,17 @@ use auth::{
 use base::Timestamp;
 use bytes::Bytes;
 use std::{
-    collections::HashMap,
     path::{Path, PathBuf},
     pin::Pin,
-    sync::{Arc, Mutex, OnceLock, PoisonError, RwLock},
+    sync::{Arc, Mutex, OnceLock, PoisonError},
     time::{Duration, Instant},
 };
-use store::{Db, Revision, Table};
+use store::{Db, Reader, Revision, Table};
 
 /// What a client hears whenever its token or password is no good.
 pub(crate) const NOT_AUTHENTICATED: &str = "The request you have made requires authentication.";
-/// Tokens that are remembered; beyond it all are forgotten.
-const REMEMBERED: usize = 65_536;
+/// Half of the tokens that are remembered; each may hold its answer, some KiB.
+const REMEMBERED: usize = 4096;
 /// Logins whose passwords need not be hashed again, and for how long.
 const LOGINS: (usize, Duration) = (16_384, Duration::from_secs(300));
 /// A token of an unknown key makes the key directory be read again, at most this often.
@@ -80,7 +80,7 @@ pub struct Auth {
     pub(crate) passwords: Passwords,
     keys: LiveKeys,
     secrets: LiveKeys,
-    known: RwLock<HashMap<[u8; 32], Arc<Known>>>,
+    known: Recent<[u8; 32], Arc<Known>>,
     reloaded: Mutex<Instant>,
 }
 
@@ -109,7 +109,7 @@ impl Auth {
             keys: LiveKeys::ensure(KeyRepository::for_tokens(&config.token_keys, config.most_token_keys))?,
             secrets: LiveKeys::ensure(KeyRepository::for_secrets(&config.secret_keys))?,
             config,
-            known: RwLock::default(),
+            known: Recent::new(REMEMBERED),
             reloaded: Mutex::new(Instant::now()),
         }))
     }
@@ -152,25 +152,29 @@ impl Auth {
         })
     }
 
+    /// What a token stands for by the rows as they are.
+    fn read(&self, reader: &Reader<'_>, text: &str, hash: [u8; 32]) -> Result<Arc<Known>, String> {
+        let token = self.open_text(text).map_err(|e| e.to_string())?;
+        let standing = standing::of(&mut &*reader, &token, self.now()).map_err(|e| e.to_string())?;
+        let caller = Arc::new(caller(&token, &standing, hash));
+        Ok(Arc::new(Known { revision: reader.modified(&DECIDING), token, standing, caller, bodies: Default::default() }))
+    }
+
+    /// What a token that was just made stands for. It is remembered when it is first used: many never are.
+    pub(crate) fn first_look(&self, text: &str) -> Result<Arc<Known>, String> {
+        self.read(&self.db.read(), text, token_hash(text))
+    }
+
     /// What a token stands for, now or, with `late`, within the window after its end. The reason of a refusal is for operators.
     pub(crate) fn look(&self, text: &str, late: bool) -> Result<Arc<Known>, String> {
         let hash = token_hash(text);
         let now = self.now();
         let reader = self.db.read();
-        let revision = reader.modified(&DECIDING);
-        let found = self.known.read().unwrap_or_else(PoisonError::into_inner).get(&hash).cloned();
-        let known = match found.filter(|k| k.revision == revision) {
+        let known = match self.known.get(&hash).filter(|k| k.revision == reader.modified(&DECIDING)) {
             Some(known) => known,
             None => {
-                let token = self.open_text(text).map_err(|e| e.to_string())?;
-                let standing = standing::of(&mut &reader, &token, now).map_err(|e| e.to_string())?;
-                let caller = Arc::new(caller(&token, &standing, hash));
-                let known = Arc::new(Known { revision, token, standing, caller, bodies: Default::default() });
-                let mut all = self.known.write().unwrap_or_else(PoisonError::into_inner);
-                if all.len() >= REMEMBERED {
-                    all.clear();
-                }
-                all.insert(hash, known.clone());
+                let known = self.read(&reader, text, hash)?;
+                self.known.insert(hash, known.clone());
                 known
             }
         };

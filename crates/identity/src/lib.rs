@@ -13,6 +13,7 @@ mod bootstrap;
 mod cascade;
 mod grants;
 mod handlers;
+mod recent;
 mod resources;
 mod rows;
 mod standing;

@@ -1,5 +1,5 @@
 //! All rows in memory with the declared indexes, fed by watch. A cache: it can be rebuilt from the store at any time.
-use crate::{Batch, Event, Range, Revision, Store, StoreError, Watch, WatchEnd, barrier::Barrier};
+use crate::{Batch, Entry, Event, Range, Revision, Store, StoreError, Watch, WatchEnd, barrier::Barrier};
 use serde_json::Value;
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -49,9 +49,12 @@ impl Row {
         Self { key, created, modified, bytes, value: OnceLock::new() }
     }
     pub(crate) fn pending(key: Arc<str>, created: Revision, value: Value) -> Self {
-        let cell = OnceLock::new();
-        cell.get_or_init(|| value);
-        Self { key, created, modified: 0, bytes: bytes::Bytes::new(), value: cell }
+        Self { key, created, modified: 0, bytes: bytes::Bytes::new(), value: OnceLock::from(value) }
+    }
+    /// A row that will surely be looked into: its bytes need not be kept besides.
+    fn decoded(self) -> Self {
+        self.value();
+        Self { bytes: bytes::Bytes::new(), ..self }
     }
     /// The part of the key behind the table's name.
     pub fn id(&self) -> &str {
@@ -102,8 +105,8 @@ pub(crate) fn index_values(value: &Value, path: &str, out: &mut Vec<String>) {
     }
 }
 
-/// Keys of the rows that hold a value.
-type Postings = HashMap<String, BTreeSet<Arc<str>>>;
+/// The rows that hold a value, in key order.
+type Postings = HashMap<String, BTreeMap<Arc<str>, Arc<Row>>>;
 
 #[derive(Default)]
 struct TableRows {
@@ -124,7 +127,7 @@ impl TableRows {
             let mut values = Vec::new();
             index_values(row.value(), index.path, &mut values);
             for v in values {
-                map.entry(v).or_default().insert(row.key.clone());
+                map.entry(v).or_default().insert(row.key.clone(), row.clone());
             }
         }
         self.rows.insert(row.key.clone(), row);
@@ -249,9 +252,7 @@ impl View {
         loop {
             let page = self.store.range(Range { prefix: "", after: after.as_deref(), limit: 4096 }).await?;
             after = page.entries.last().map(|e| e.key.clone());
-            for e in page.entries {
-                fresh.put(Arc::new(Row::new(e.key, e.created, e.modified, e.value)));
-            }
+            page.entries.iter().for_each(|e| fresh.put(self.row(e)));
             if !page.more {
                 break;
             }
@@ -287,17 +288,16 @@ impl View {
         }
     }
 
+    fn row(&self, e: &Entry) -> Arc<Row> {
+        let row = Row::new(e.key.clone(), e.created, e.modified, e.value.clone());
+        let is_indexed = self.tables.iter().any(|t| !t.indexes.is_empty() && t.name == table_of(&e.key));
+        Arc::new(if is_indexed { row.decoded() } else { row })
+    }
+
     /// Makes the rows of a batch, and decodes those that an index will ask for, before readers are made to wait.
     fn changes_of(&self, batch: &Batch) -> Vec<Change> {
-        let indexed = |key: &str| self.tables.iter().any(|t| !t.indexes.is_empty() && t.name == table_of(key));
         let change = |e: &Event| match e {
-            Event::Put(e) => {
-                let row = Row::new(e.key.clone(), e.created, e.modified, e.value.clone());
-                if indexed(&e.key) {
-                    row.value();
-                }
-                (e.key.clone(), Some(Arc::new(row)))
-            }
+            Event::Put(e) => (e.key.clone(), Some(self.row(e))),
             Event::Delete(key) => (key.clone(), None),
         };
         batch.events.iter().map(change).collect()
@@ -374,7 +374,7 @@ impl Reader<'_> {
         let Some(t) = self.0.tables.get(table.name) else { return Vec::new() };
         let map = t.indexes.iter().find(|(i, _)| i.name == index).map(|(_, m)| m);
         debug_assert!(map.is_some(), "index {index} of {} is not declared", table.name);
-        map.and_then(|m| m.get(value)).into_iter().flatten().filter_map(|k| t.rows.get(k).cloned()).collect()
+        map.and_then(|m| m.get(value)).into_iter().flat_map(BTreeMap::values).cloned().collect()
     }
     pub fn has_index(&self, table: &Table, index: &str) -> bool {
         self.0.tables.get(table.name).is_some_and(|t| t.indexes.iter().any(|(i, _)| i.name == index))

@@ -149,3 +149,13 @@ async fn rate_of_logins() {
         println!("{what}, one at a time: {:.0}/s", f64::from(n) / start.elapsed().as_secs_f64());
     }
 }
+
+#[tokio::test]
+async fn work_areas_are_used_again_and_few_are_kept() {
+    let p = passwords(8, 100);
+    let logins = (0..50).map(|i| p.verify("u", if i % 2 == 0 { "a" } else { "b" }, None));
+    futures_util::future::join_all(logins).await;
+    let kept: Vec<usize> = p.hasher.areas().iter().map(Vec::len).collect();
+    assert!(!kept.is_empty() && kept.len() <= MOST_KEPT, "{kept:?}");
+    assert!(kept.iter().all(|n| *n == p.hasher.argon2.params().block_count()), "{kept:?}");
+}

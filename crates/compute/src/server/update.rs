@@ -65,7 +65,7 @@ pub(crate) async fn update(call: Call) -> Result<Reply> {
 pub(crate) async fn addresses(call: Call) -> Result<Reply> {
     let server: Object<Server> = visible(&call, call.param("id"))?;
     let reader = call.reader();
-    let all = Show::new(&call.cx, &reader).addresses(&server.id, false);
+    let all = Show::new(&call.cx, &reader).addresses(&server.id);
     let network = call.param("network");
     if network.is_empty() {
         return Ok(Reply::ok(json!({ "addresses": all })));

@@ -9,9 +9,9 @@ use crate::{
 };
 use api::{Cx, Map};
 use md5::{Digest as _, Md5};
-use resource::{Reader, Resource, ResourceDef};
+use resource::{Reader, Resource, ResourceDef, Row};
 use serde_json::{Value, json};
-use std::fmt::Write as _;
+use std::{fmt::Write as _, io::Write as _, sync::Arc};
 
 /// What of a server is shown, decided once per answer.
 pub(crate) struct Show<'a> {
@@ -83,12 +83,32 @@ impl<'a> Show<'a> {
     }
 
     pub(crate) fn server(&self, row: &Map) -> Map {
+        let mut out = Map::with_capacity(48);
+        self.fields(row, &mut |key, value| drop(out.insert(key.to_owned(), value)));
+        out
+    }
+
+    /// Appends the server as JSON text.
+    pub(crate) fn write(&self, row: &Map, out: &mut Vec<u8>) {
+        out.push(b'{');
+        let start = out.len();
+        self.fields(row, &mut |key, value| {
+            if out.len() > start {
+                out.push(b',');
+            }
+            // Writing into memory does not fail, and keys are plain words.
+            let _ = write!(out, "\"{key}\":").and_then(|()| Ok(serde_json::to_writer(&mut *out, &value)?));
+        });
+        out.push(b'}');
+    }
+
+    /// Each field once.
+    fn fields(&self, row: &Map, put: &mut dyn FnMut(&str, Value)) {
         let cx = self.cx;
         let id = text(row, "id");
+        let ports = self.ports(id);
         let vm_state = text(row, "vm_state");
         let status = state::status(vm_state, row.get("task_state").and_then(Value::as_str));
-        let mut out = Map::with_capacity(48);
-        let mut put = |key: &str, value: Value| drop(out.insert(key.to_owned(), value));
         put("id", id.into());
         put("name", text(row, "name").into());
         put("status", status.into());
@@ -107,7 +127,7 @@ impl<'a> Show<'a> {
                 seconds(row, "created_at")
             },
         );
-        put("addresses", if vm_state == state::vm::BUILDING { json!({}) } else { self.addresses(id, self.full).into() });
+        put("addresses", if vm_state == state::vm::BUILDING { json!({}) } else { self.addresses_of(&ports, self.full).into() });
         put("accessIPv4", text(row, "access_ipv4").into());
         let v6 = text(row, "access_ipv6");
         put("accessIPv6", v6.parse::<std::net::Ipv6Addr>().map_or_else(|_| v6.to_owned(), |ip| ip.to_string()).into());
@@ -122,7 +142,7 @@ impl<'a> Show<'a> {
             put("progress", if status == "ACTIVE" { 100 } else { 0 }.into());
         }
         if self.full {
-            self.rest(row, id, &mut put);
+            self.rest(row, id, &ports, put);
         } else if !self.user_data && at(cx, 54) {
             put("key_name", row.get("key_name").cloned().unwrap_or(Value::Null));
         }
@@ -154,18 +174,17 @@ impl<'a> Show<'a> {
         if at(cx, 96) && self.full {
             put("pinned_availability_zone", row.get("pinned_availability_zone").cloned().unwrap_or(Value::Null));
         }
-        out
     }
 
     /// What updates did not show until 2.75.
-    fn rest(&self, row: &Map, id: &str, put: &mut impl FnMut(&str, Value)) {
+    fn rest(&self, row: &Map, id: &str, ports: &[Arc<Row>], put: &mut dyn FnMut(&str, Value)) {
         let or_null = |key: &str| row.get(key).cloned().unwrap_or(Value::Null);
         put("OS-EXT-AZ:availability_zone", self.zone(row).into());
         put("config_drive", if flag(row, "config_drive") { "True" } else { "" }.into());
         put("key_name", or_null("key_name"));
         put("OS-SRV-USG:launched_at", micros(row, "launched_at"));
         put("OS-SRV-USG:terminated_at", micros(row, "terminated_at"));
-        let groups = self.group_names(id);
+        let groups = self.group_names(ports);
         if !groups.is_empty() {
             put("security_groups", groups.into_iter().map(|n| json!({ "name": n })).collect());
         }
@@ -228,12 +247,20 @@ impl<'a> Show<'a> {
         out.into()
     }
 
+    fn ports(&self, server: &str) -> Vec<Arc<Row>> {
+        self.tables.as_ref().map_or_else(Vec::new, |t| by_index(self.reader, &t.ports.table, "device_id", server))
+    }
+
     /// Addresses by network name, with floating ones behind their fixed ones.
-    pub(crate) fn addresses(&self, server: &str, extended: bool) -> Map {
+    pub(crate) fn addresses(&self, server: &str) -> Map {
+        self.addresses_of(&self.ports(server), false)
+    }
+
+    fn addresses_of(&self, ports: &[Arc<Row>], extended: bool) -> Map {
         let mut out = Map::new();
         let Some(tables) = &self.tables else { return out };
-        for port in by_index(self.reader, &tables.ports.table, "device_id", server) {
-            let port = object(&port);
+        for port in ports {
+            let port = object(port);
             if !text(port, "device_owner").starts_with("compute:") {
                 continue;
             }
@@ -262,10 +289,10 @@ impl<'a> Show<'a> {
     }
 
     /// Names of the security groups of the server's ports, each once.
-    pub(crate) fn group_names(&self, server: &str) -> Vec<String> {
+    fn group_names(&self, ports: &[Arc<Row>]) -> Vec<String> {
         let mut names: Vec<String> = Vec::new();
         let Some(tables) = &self.tables else { return names };
-        for port in by_index(self.reader, &tables.ports.table, "device_id", server) {
+        for port in ports {
             for id in port.field("security_groups").as_array().into_iter().flatten().filter_map(Value::as_str) {
                 let name = self.reader.get(&tables.groups.table, id).map(|g| g.text("name").to_owned());
                 names.extend(name.filter(|n| !names.contains(n)));
