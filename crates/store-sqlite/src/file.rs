@@ -60,13 +60,16 @@ pub(crate) fn open(path: &Path) -> Result<Opened, StoreError> {
     Ok(Opened { conn, path, process_lock, revision, boot })
 }
 
+/// Pages that a connection keeps. Reads are answered by the view, so only writes and starts use them.
+const CACHE_KIB: i64 = 2048;
+
 /// A connection with what all connections need, and one more switch turned on.
 pub(crate) fn connect(path: &Path, switch: &str) -> rusqlite::Result<Connection> {
     let conn = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
     conn.busy_timeout(BUSY)?;
     conn.set_prepared_statement_cache_capacity(32);
     conn.pragma_update(None, "trusted_schema", false)?;
-    conn.pragma_update(None, "cache_size", -8192)?;
+    conn.pragma_update(None, "cache_size", -CACHE_KIB)?;
     conn.pragma_update(None, switch, true)?;
     Ok(conn)
 }

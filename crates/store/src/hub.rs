@@ -11,7 +11,7 @@ const WATCH_QUEUE: usize = 4096;
 /// Revisions of history that are kept for watchers that come back.
 const HISTORY: usize = 16_384;
 /// Bytes of history that are kept; a burst of large groups shortens it.
-const HISTORY_BYTES: usize = 16 << 20;
+const HISTORY_BYTES: usize = 4 << 20;
 /// Transactions whose outcome is remembered; one that resolves later than this many commits is a bug in the caller.
 const OUTCOMES: usize = 65_536;
 

@@ -1,0 +1,187 @@
+use super::*;
+use crate::{Index, Memory, faulty::Faulty};
+use base::SystemClock;
+use serde_json::json;
+
+static COUNTERS: Table = Table { name: "test/counters", indexes: &[] };
+static NAMES: Table = Table { name: "test/names", indexes: &[Index { name: "owner", path: "/owner" }] };
+
+async fn db(store: Arc<dyn Store>) -> Db {
+    Db::open(store, Arc::new(SystemClock), &[&COUNTERS, &NAMES]).await.unwrap()
+}
+
+async fn add_one(db: &Db) -> u64 {
+    db.transact(|tx| {
+        let n = tx.get(&COUNTERS, "c").map_or(0, |r| r.field("n").as_u64().unwrap()) + 1;
+        tx.put(&COUNTERS, "c", json!({ "n": n }));
+        Ok::<_, ()>(n)
+    })
+    .await
+    .unwrap()
+    .value
+}
+
+#[tokio::test]
+async fn concurrent_transactions_lose_nothing() {
+    let db = db(Memory::new()).await;
+    let all: Vec<_> = (0..500)
+        .map(|_| {
+            tokio::spawn({
+                let db = db.clone();
+                async move { add_one(&db).await }
+            })
+        })
+        .collect();
+    let mut seen = std::collections::BTreeSet::new();
+    for t in all {
+        assert!(seen.insert(t.await.unwrap()), "a number was given twice");
+    }
+    assert_eq!(seen.last(), Some(&500));
+    assert!(db.read().revision() < 500, "transactions that wait together are committed together");
+}
+
+#[tokio::test]
+async fn two_processes_and_a_faulty_store_lose_nothing() {
+    for seed in 0..5 {
+        let memory = Memory::new();
+        let a = db(Arc::new(Faulty::new(memory.clone(), seed, 0.2))).await;
+        let b = db(Arc::new(Faulty::new(memory.clone(), seed + 100, 0.2))).await;
+        let run = |db: Db| async move {
+            for _ in 0..50 {
+                add_one(&db).await;
+            }
+        };
+        tokio::join!(run(a.clone()), run(b), run(a.clone()));
+        a.fresh().await.unwrap();
+        assert_eq!(a.read().get(&COUNTERS, "c").unwrap().field("n"), 150, "seed {seed}");
+    }
+}
+
+#[tokio::test]
+async fn a_claim_is_won_once() {
+    let memory = Memory::new();
+    let (a, b) = (db(memory.clone()).await, db(memory).await);
+    let claim = |db: Db, who: &'static str| async move {
+        db.transact(move |tx| tx.claim(&NAMES, "x", json!({ "owner": who })).map_err(|r| r.text("owner").to_owned())).await
+    };
+    let (x, y) = tokio::join!(claim(a.clone(), "a"), claim(b, "b"));
+    assert!(x.is_ok() != y.is_ok());
+    a.fresh().await.unwrap();
+    let winner = a.read().get(&NAMES, "x").unwrap().text("owner").to_owned();
+    assert_eq!(a.read().find(&NAMES, "owner", &winner).len(), 1);
+}
+
+#[tokio::test]
+async fn a_refusal_writes_nothing_and_sees_earlier_writes() {
+    let db = db(Memory::new()).await;
+    let r = db
+        .transact(|tx| {
+            tx.put(&NAMES, "y", json!({}));
+            Err::<(), _>("no")
+        })
+        .await;
+    assert!(matches!(r, Err(TransactError::Refused("no"))));
+    assert!(db.read().get(&NAMES, "y").is_none());
+}
+
+#[tokio::test]
+async fn children_that_appear_meanwhile_are_noticed() {
+    let memory = Memory::new();
+    let (a, b) = (db(memory.clone()).await, db(memory).await);
+    let runs = Arc::new(std::sync::atomic::AtomicU32::new(0));
+    let count = runs.clone();
+    // The other process's row is committed before this closure commits, whatever the view has seen.
+    b.transact(|tx| {
+        tx.put(&NAMES, "child", json!({"owner": "parent"}));
+        Ok::<_, ()>(())
+    })
+    .await
+    .unwrap();
+    let found = a
+        .transact(move |tx| {
+            count.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+            let n = tx.children(&NAMES, "owner", "parent").len();
+            tx.put(&COUNTERS, "parent-deleted", json!({ "children": n }));
+            Ok::<_, ()>(n)
+        })
+        .await
+        .unwrap();
+    assert_eq!(found.value, 1);
+    assert!(runs.load(std::sync::atomic::Ordering::SeqCst) >= 1);
+}
+
+#[tokio::test]
+async fn a_closure_that_panics_hurts_only_its_caller() {
+    let db = db(Memory::new()).await;
+    let bad = tokio::spawn({
+        let db = db.clone();
+        async move {
+            db.transact(|tx| -> Result<(), ()> {
+                tx.put(&NAMES, "z", json!({}));
+                panic!("a bug in a closure")
+            })
+            .await
+        }
+    });
+    let (bad, good) = tokio::join!(bad, add_one(&db));
+    assert!(bad.unwrap_err().is_panic(), "the caller sees the panic");
+    assert_eq!((good, add_one(&db).await), (1, 2));
+    assert!(db.read().get(&NAMES, "z").is_none());
+}
+
+#[tokio::test]
+async fn a_refusal_is_decided_on_rows_as_new_as_the_call() {
+    let memory = Memory::new();
+    let late = Faulty::new(memory.clone(), 1, 0.0).with_watch_delay(Duration::from_millis(50));
+    let (slow, quick) = (db(Arc::new(late)).await, db(memory).await);
+    quick
+        .transact(|tx| {
+            tx.put(&NAMES, "x", json!({}));
+            Ok::<_, ()>(())
+        })
+        .await
+        .unwrap();
+    let found = slow.transact(|tx| tx.get(&NAMES, "x").map(|_| ()).ok_or("no such name")).await;
+    assert!(found.is_ok(), "the row was committed before this call: {found:?}");
+    quick
+        .transact(|tx| {
+            tx.delete(&NAMES, "x");
+            Ok::<_, ()>(())
+        })
+        .await
+        .unwrap();
+    let count = slow.transact(|tx| Ok::<_, ()>(tx.all(&NAMES).len())).await.unwrap().value;
+    assert_eq!(count, 0, "a look without writes is as new as the call, too");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_commit_that_the_view_has_not_seen_is_a_commit() {
+    let memory = Memory::new();
+    let late = Faulty::new(memory.clone(), 1, 0.0).with_watch_delay(Duration::from_secs(60));
+    let db = db(Arc::new(late)).await;
+    assert_eq!(add_one(&db).await, 1);
+    assert!(memory.get("test/counters/c").await.unwrap().is_some());
+}
+
+#[tokio::test]
+async fn finding_sees_earlier_writes_of_the_same_commit_in_key_order() {
+    let db = db(Memory::new()).await;
+    for (id, owner) in [("a", "p"), ("c", "p"), ("d", "q")] {
+        db.transact(move |tx| {
+            tx.put(&NAMES, id, json!({ "owner": owner }));
+            Ok::<_, ()>(())
+        })
+        .await
+        .unwrap();
+    }
+    let found = db
+        .transact(|tx| {
+            tx.put(&NAMES, "b", json!({"owner": "p"}));
+            tx.put(&NAMES, "a", json!({"owner": "q"}));
+            tx.delete(&NAMES, "c");
+            tx.put(&NAMES, "d", json!({"owner": "p"}));
+            Ok::<_, ()>(tx.find(&NAMES, "owner", "p").iter().map(|r| r.id().to_owned()).collect::<Vec<_>>())
+        })
+        .await;
+    assert_eq!(found.unwrap().value, ["b", "d"]);
+}
