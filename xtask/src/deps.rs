@@ -30,6 +30,7 @@ fn layer(name: &str) -> Option<Layer> {
         "base" | "resource-derive" | "xtask" => Layer::Only(&[]),
         "supervise" | "ovsdb" | "assign" | "store" | "cli" => Layer::Only(&["base"]),
         "store-sqlite" => Layer::Only(&["base", "store"]),
+        "store-etcd" => Layer::Only(&["base", "store", "supervise"]),
         "auth" => Layer::Only(&["base"]),
         "resource" => Layer::Only(&["base", "resource-derive", "store", "auth"]),
         "reconcile" => Layer::Only(&["base", "store", "resource"]),

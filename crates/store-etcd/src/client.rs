@@ -1,0 +1,344 @@
+//! Calls to any member of an etcd cluster: each with a deadline, and none that waits for a member that is half dead.
+//!
+//! A call goes to the first endpoint in the list that is up; a controller names its own member first. An endpoint goes down for
+//! new calls when one of them fails or is overtaken, and comes up again when a probe of it is answered. Watches leave it at once.
+//!
+//! - **Reads** that take long are sent to a second member as well; the first answer counts.
+//! - **Writes** go to one member. They are sent again only when they surely were not carried out.
+use crate::{
+    verdict::{Verdict, says, store_error, verdict},
+    wire::{self, Wire},
+};
+use base::retry::Backoff;
+use futures_util::stream::{FuturesUnordered, StreamExt};
+use std::{
+    path::PathBuf,
+    sync::{Arc, Weak},
+    time::Duration,
+};
+use store::StoreError;
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep, timeout},
+};
+use tonic::{
+    Status, Streaming,
+    transport::{Certificate, Channel, ClientTlsConfig, Identity},
+};
+
+const CONNECT: Duration = Duration::from_secs(1);
+/// A write that has no answer by then is in doubt.
+const WRITE: Duration = Duration::from_secs(2);
+/// All attempts of one call together.
+const DEADLINE: Duration = Duration::from_secs(5);
+const PROBE: Duration = Duration::from_millis(500);
+const BETWEEN_PROBES: Backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(2));
+const AGAIN: Backoff = Backoff::new(Duration::from_millis(20), Duration::from_millis(400));
+
+/// How long a read may take.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Patience {
+    /// Then another member is asked too.
+    hedge: Duration,
+    /// Then this member is given up.
+    attempt: Duration,
+    deadline: Duration,
+}
+/// For answers of a few rows.
+pub(crate) const SHORT: Patience =
+    Patience { hedge: Duration::from_millis(250), attempt: Duration::from_secs(1), deadline: DEADLINE };
+/// For answers of megabytes.
+pub(crate) const LONG: Patience =
+    Patience { hedge: Duration::from_secs(2), attempt: Duration::from_secs(10), deadline: Duration::from_secs(30) };
+
+/// Certificates as PEM files.
+#[derive(Clone, Debug)]
+pub struct Tls {
+    /// Who may vouch for etcd's members.
+    pub ca: PathBuf,
+    /// Our certificate and its key.
+    pub identity: Option<(PathBuf, PathBuf)>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Endpoint {
+    pub(crate) url: String,
+    pub(crate) channel: Channel,
+    up: watch::Sender<bool>,
+}
+
+impl Endpoint {
+    fn is_up(&self) -> bool {
+        *self.up.borrow()
+    }
+    /// Returns when the endpoint is not up any more.
+    pub(crate) async fn down(&self) {
+        // The sender lives as long as we do.
+        self.up.subscribe().wait_for(|up| !up).await.ok();
+    }
+
+    /// Takes it out of use until a probe is answered.
+    pub(crate) fn suspect(self: &Arc<Self>, why: &str) {
+        if self.up.send_if_modified(|up| std::mem::replace(up, false)) {
+            tracing::warn!(endpoint = %self.url, "etcd's endpoint {} is taken out of use: {why}", self.url);
+            tokio::spawn(probe(Arc::downgrade(self)));
+        }
+    }
+
+    async fn attempt<Req: Wire, Res: Wire>(&self, path: &'static str, request: Req, within: Duration) -> Result<Res, Status> {
+        match timeout(within, wire::unary(self.channel.clone(), path, request)).await {
+            Ok(answer) => answer,
+            Err(_) => Err(late(&self.url, within)),
+        }
+    }
+}
+
+fn late(url: &str, within: Duration) -> Status {
+    Status::deadline_exceeded(format!("{url} did not answer within {within:?}"))
+}
+
+async fn probe(endpoint: Weak<Endpoint>) {
+    for attempt in 0.. {
+        sleep(BETWEEN_PROBES.jittered(attempt)).await;
+        let Some(endpoint) = endpoint.upgrade() else { return };
+        let answer: Result<wire::StatusResponse, _> = endpoint.attempt(wire::STATUS, wire::Empty {}, PROBE).await;
+        if answer.is_ok_and(|s| s.leader != 0 && !s.learner) {
+            endpoint.up.send_replace(true);
+            tracing::info!(endpoint = %endpoint.url, "etcd's endpoint {} is in use again", endpoint.url);
+            return;
+        }
+    }
+}
+
+#[derive(Debug)]
+pub(crate) enum Failed {
+    /// Surely not carried out.
+    Not(Status),
+    /// It may have been carried out.
+    Doubt(Status),
+}
+
+impl Failed {
+    pub(crate) fn status(&self) -> &Status {
+        match self {
+            Self::Not(s) | Self::Doubt(s) => s,
+        }
+    }
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Client {
+    endpoints: Arc<[Arc<Endpoint>]>,
+}
+
+impl Client {
+    /// Connects when it is first used.
+    pub(crate) fn new(urls: &[String], tls: Option<&Tls>, keep_alive: Duration) -> Result<Self, StoreError> {
+        let tls = tls.map(read_tls).transpose()?;
+        let endpoints = urls.iter().map(|url| endpoint(url, tls.as_ref(), keep_alive)).collect::<Result<Arc<[_]>, _>>()?;
+        if endpoints.is_empty() {
+            return Err(StoreError::Unavailable("no endpoint of etcd is named; give at least one URL".into()));
+        }
+        Ok(Self { endpoints })
+    }
+
+    pub(crate) fn endpoints(&self) -> &[Arc<Endpoint>] {
+        &self.endpoints
+    }
+
+    /// The first that is up and was not tried; if none is, the first that was not tried.
+    pub(crate) fn pick(&self, tried: &[usize]) -> usize {
+        let untried = || (0..self.endpoints.len()).filter(|i| !tried.contains(i));
+        untried().find(|i| self.endpoints[*i].is_up()).or_else(|| untried().next()).unwrap_or(0)
+    }
+
+    /// A question that may be asked twice.
+    pub(crate) async fn read<Req: Wire, Res: Wire>(
+        &self,
+        path: &'static str,
+        request: Req,
+        patience: Patience,
+    ) -> Result<Res, Status> {
+        let mut last = None;
+        let all = async {
+            let mut round = 0;
+            loop {
+                match self.round(path, &request, patience).await {
+                    Ok(answer) => return Ok(answer),
+                    Err(status) if verdict(&status) == Verdict::Refused => return Err(status),
+                    Err(status) => last = Some(status),
+                }
+                sleep(AGAIN.jittered(round)).await;
+                round += 1;
+            }
+        };
+        match timeout(patience.deadline, all).await {
+            Ok(answer) => answer,
+            Err(_) => Err(last.unwrap_or_else(|| Status::deadline_exceeded(format!("no answer within {:?}", patience.deadline)))),
+        }
+    }
+
+    /// Asks one endpoint, and another each time the one before fails or is slow, until one answers or all have failed.
+    async fn round<Req: Wire, Res: Wire>(&self, path: &'static str, request: &Req, patience: Patience) -> Result<Res, Status> {
+        let mut tried = Vec::new();
+        let mut running = FuturesUnordered::new();
+        let mut pending: Vec<(usize, Instant)> = Vec::new();
+        loop {
+            if tried.len() < self.endpoints.len() {
+                let i = self.pick(&tried);
+                tried.push(i);
+                pending.push((i, Instant::now()));
+                let endpoint = self.endpoints[i].clone();
+                let request = request.clone();
+                running.push(async move { (i, endpoint.attempt(path, request, patience.attempt).await) });
+            }
+            let others = tried.len() < self.endpoints.len();
+            let (i, answer) = tokio::select! {
+                Some(done) = running.next() => done,
+                () = sleep(patience.hedge), if others => continue,
+            };
+            pending.retain(|(p, _)| *p != i);
+            match answer {
+                Ok(answer) => {
+                    for (slow, since) in pending {
+                        if since.elapsed() > patience.hedge {
+                            self.endpoints[slow].suspect("it was slower than another one");
+                        }
+                    }
+                    return Ok(answer);
+                }
+                Err(status) if verdict(&status) == Verdict::Refused => return Err(status),
+                Err(status) => {
+                    if verdict(&status) != Verdict::Later {
+                        self.endpoints[i].suspect(status.message());
+                    }
+                    if !others && running.is_empty() {
+                        return Err(status);
+                    }
+                }
+            }
+        }
+    }
+
+    /// A change. Sent again only when it surely was not carried out.
+    pub(crate) async fn write<Req: Wire, Res: Wire>(&self, path: &'static str, request: &Req) -> Result<Res, Failed> {
+        let until = Instant::now() + DEADLINE;
+        let mut tried = Vec::new();
+        let mut round = 0;
+        loop {
+            let i = self.pick(&tried);
+            tried.push(i);
+            let status = match self.endpoints[i].attempt(path, request.clone(), WRITE).await {
+                Ok(answer) => return Ok(answer),
+                Err(status) => status,
+            };
+            match verdict(&status) {
+                Verdict::Refused => return Err(Failed::Not(status)),
+                Verdict::Doubt => {
+                    self.endpoints[i].suspect(status.message());
+                    return Err(Failed::Doubt(status));
+                }
+                Verdict::Elsewhere => self.endpoints[i].suspect(status.message()),
+                Verdict::Later => {}
+            }
+            if tried.len() >= self.endpoints.len() {
+                tried.clear();
+                sleep(AGAIN.jittered(round)).await;
+                round += 1;
+            }
+            if Instant::now() >= until {
+                return Err(Failed::Not(status));
+            }
+        }
+    }
+
+    /// A change that does no harm when it is carried out twice.
+    pub(crate) async fn insist<Req: Wire, Res: Wire>(&self, path: &'static str, request: &Req) -> Result<Res, Status> {
+        let until = Instant::now() + DEADLINE;
+        let mut round = 0;
+        loop {
+            match self.write(path, request).await {
+                Ok(answer) => return Ok(answer),
+                Err(Failed::Doubt(_)) if Instant::now() < until => sleep(AGAIN.jittered(round)).await,
+                Err(failed) => return Err(failed.status().clone()),
+            }
+            round += 1;
+        }
+    }
+
+    /// Opens a stream on some endpoint and gives its first answer and what follows.
+    pub(crate) async fn open<Req: Wire + Sync, Res: Wire>(
+        &self,
+        path: &'static str,
+        request: Req,
+    ) -> Result<(Arc<Endpoint>, Res, Streaming<Res>), Status> {
+        let mut tried = Vec::new();
+        loop {
+            let i = self.pick(&tried);
+            tried.push(i);
+            let endpoint = self.endpoints[i].clone();
+            let begin = async {
+                let mut answers = wire::duplex::<Req, Res>(endpoint.channel.clone(), path, request.clone()).await?;
+                let first = answers.message().await?.ok_or_else(|| Status::unavailable("the stream ended at once"))?;
+                Ok((first, answers))
+            };
+            let status = match timeout(SHORT.attempt, begin).await {
+                Ok(Ok((first, answers))) => return Ok((endpoint, first, answers)),
+                Ok(Err(status)) => status,
+                Err(_) => late(&endpoint.url, SHORT.attempt),
+            };
+            if verdict(&status) == Verdict::Refused {
+                return Err(status);
+            }
+            if !says(&status, "too many requests") {
+                endpoint.suspect(status.message());
+            }
+            if tried.len() >= self.endpoints.len() {
+                return Err(status);
+            }
+        }
+    }
+}
+
+fn read_tls(tls: &Tls) -> Result<ClientTlsConfig, StoreError> {
+    let read = |path: &PathBuf| {
+        std::fs::read(path)
+            .map_err(|e| StoreError::Unavailable(format!("the certificate file {} cannot be read: {e}", path.display())))
+    };
+    let config = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(read(&tls.ca)?));
+    Ok(match &tls.identity {
+        Some((certificate, key)) => config.identity(Identity::from_pem(read(certificate)?, read(key)?)),
+        None => config,
+    })
+}
+
+fn endpoint(url: &str, tls: Option<&ClientTlsConfig>, keep_alive: Duration) -> Result<Arc<Endpoint>, StoreError> {
+    let bad = |why: &dyn std::fmt::Display| StoreError::Unavailable(format!("{url:?} is no endpoint of etcd: {why}"));
+    let built = Channel::from_shared(url.to_owned()).map_err(|e| bad(&e))?;
+    let secure = match built.uri().scheme_str() {
+        Some("https") => true,
+        Some("http") => false,
+        _ => return Err(bad(&"write it as http://HOST:PORT or https://HOST:PORT")),
+    };
+    let mut built = built
+        .connect_timeout(CONNECT)
+        .tcp_nodelay(true)
+        .http2_keep_alive_interval(keep_alive)
+        .keep_alive_timeout(keep_alive / 2)
+        // etcd cuts off clients that ping a connection on which nothing is open.
+        .keep_alive_while_idle(false)
+        .initial_stream_window_size(4 << 20)
+        .initial_connection_window_size(16 << 20);
+    if secure {
+        let tls = tls.cloned().ok_or_else(|| bad(&"https needs the certificate of the CA; name it"))?;
+        built = built.tls_config(tls).map_err(|e| bad(&base::chain(&e)))?;
+    }
+    Ok(Arc::new(Endpoint { url: url.into(), channel: built.connect_lazy(), up: watch::channel(true).0 }))
+}
+
+/// Of a call that was not carried out, or that only read.
+impl From<Failed> for StoreError {
+    fn from(failed: Failed) -> Self {
+        store_error(failed.status())
+    }
+}

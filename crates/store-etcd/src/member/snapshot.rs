@@ -1,0 +1,129 @@
+//! Snapshots: taken while the cluster runs, checked, and restored into a new cluster.
+use super::{Cluster, Error, Peer, Spec, has_data, private};
+use crate::wire;
+use sha2::{Digest, Sha256};
+use std::{
+    fs::File,
+    io::{Read, Write},
+    path::Path,
+    process::Stdio,
+    time::Duration,
+};
+use tokio::time::timeout;
+use tonic::Status;
+
+/// Between two parts of a snapshot.
+const PART: Duration = Duration::from_secs(10);
+const RESTORE: Duration = Duration::from_secs(900);
+/// etcd's pages; the hash follows the last one.
+const PAGE: u64 = 512;
+const HASH: usize = 32;
+
+/// A snapshot that is whole.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Snapshot {
+    pub bytes: u64,
+    pub sha256: [u8; HASH],
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Restored {
+    Now,
+    /// There were data already; nothing was done.
+    Before,
+}
+
+/// Takes a snapshot of what the first endpoint that answers has, into `path`, which is there as a whole or not at all.
+pub async fn save(cluster: &Cluster, path: &Path) -> Result<Snapshot, Error> {
+    let part = path.with_extension("part");
+    let client = &cluster.client;
+    let endpoint = &client.endpoints()[client.pick(&[])];
+    let late = || Status::deadline_exceeded(format!("{} sent nothing of the snapshot for {PART:?}", endpoint.url));
+    let opening = wire::download::<_, wire::SnapshotPart>(endpoint.channel.clone(), wire::SNAPSHOT, wire::Empty {});
+    let mut parts = timeout(PART, opening).await.map_err(|_| Error::call(late()))?.map_err(Error::call)?;
+    let mut file = File::create(&part).map_err(Error::file("create", &part))?;
+    loop {
+        let next = timeout(PART, parts.message()).await.map_err(|_| Error::call(late()))?.map_err(Error::call)?;
+        let Some(next) = next else { break };
+        file.write_all(&next.blob).map_err(Error::file("write", &part))?;
+    }
+    file.sync_all().map_err(Error::file("write", &part))?;
+    drop(file);
+    let snapshot = verify(&part)?;
+    std::fs::rename(&part, path).map_err(Error::file("write", path))?;
+    if let Some(dir) = path.parent().filter(|d| !d.as_os_str().is_empty()) {
+        File::open(dir).and_then(|d| d.sync_all()).map_err(Error::file("write", dir))?;
+    }
+    Ok(snapshot)
+}
+
+/// Checks a snapshot against the hash at its end. Blocks while it reads.
+pub fn verify(path: &Path) -> Result<Snapshot, Error> {
+    let bad = |why: String| Error::BadSnapshot { path: path.into(), why };
+    let mut file = File::open(path).map_err(Error::file("read", path))?;
+    let bytes = file.metadata().map_err(Error::file("read", path))?.len();
+    if bytes == 0 || bytes % PAGE != HASH as u64 {
+        return Err(bad(format!("{bytes} bytes are not pages and a hash")));
+    }
+    let (mut left, mut hash, mut buffer) = (bytes - HASH as u64, Sha256::new(), vec![0; 1 << 20]);
+    while left > 0 {
+        let n = usize::try_from(left).unwrap_or(usize::MAX).min(buffer.len());
+        file.read_exact(&mut buffer[..n]).map_err(Error::file("read", path))?;
+        hash.update(&buffer[..n]);
+        left -= n as u64;
+    }
+    let mut told = [0; HASH];
+    file.read_exact(&mut told).map_err(Error::file("read", path))?;
+    let sha256: [u8; HASH] = hash.finalize().into();
+    if sha256 != told {
+        return Err(bad("its content does not have the hash that is written at its end".into()));
+    }
+    Ok(Snapshot { bytes, sha256 })
+}
+
+/// Makes a member's data from a snapshot: it and all of `members` begin a new cluster with the same content, each from its own copy of
+/// the file. What was written after the snapshot is lost, so every process that saw it must start anew.
+pub async fn ensure_restored(spec: &Spec, snapshot: &Path, members: &[Peer], token: &str) -> Result<Restored, Error> {
+    if has_data(&spec.data_dir) {
+        return Ok(Restored::Before);
+    }
+    verify(snapshot)?;
+    // etcdctl wants to make the directory itself. A half-made one must not count as data.
+    let fresh = spec.data_dir.with_extension("restoring");
+    if fresh.exists() {
+        std::fs::remove_dir_all(&fresh).map_err(Error::file("remove", &fresh))?;
+    }
+    let list: Vec<String> = members.iter().map(|m| format!("{}={}", m.name, m.peer_url)).collect();
+    let restore = tokio::process::Command::new("etcdctl")
+        .args(["snapshot", "restore"])
+        .arg(snapshot)
+        .arg(format!("--name={}", spec.name))
+        .arg(format!("--initial-cluster={}", list.join(",")))
+        .arg(format!("--initial-cluster-token={token}"))
+        .arg(format!("--initial-advertise-peer-urls={}", spec.peer_url))
+        .arg("--data-dir")
+        .arg(&fresh)
+        .env("ETCDCTL_API", "3")
+        .stdin(Stdio::null())
+        .kill_on_drop(true)
+        .output();
+    let out = timeout(RESTORE, restore)
+        .await
+        .map_err(|_| Error::Restore { stderr: format!("etcdctl took longer than {RESTORE:?}; look at the disk") })?
+        .map_err(|e| Error::Restore { stderr: format!("etcdctl cannot be run: {e}; install the package etcd-client") })?;
+    if !out.status.success() {
+        return Err(Error::Restore { stderr: String::from_utf8_lossy(&out.stderr).trim().to_owned() });
+    }
+    private(&fresh)?;
+    if spec.data_dir.exists() {
+        std::fs::remove_dir(&spec.data_dir).map_err(Error::file("replace", &spec.data_dir))?;
+    }
+    // Who this member is in its new cluster is learnt when it starts.
+    std::fs::remove_file(spec.data_dir.with_extension("member")).or_else(none).map_err(Error::file("remove", &spec.data_dir))?;
+    std::fs::rename(&fresh, &spec.data_dir).map_err(Error::file("make", &spec.data_dir))?;
+    Ok(Restored::Now)
+}
+
+fn none(e: std::io::Error) -> std::io::Result<()> {
+    if e.kind() == std::io::ErrorKind::NotFound { Ok(()) } else { Err(e) }
+}
