@@ -133,10 +133,7 @@ impl Passwords {
     }
 
     /// The permits travel with the work: a caller that leaves does not free a core that is still busy.
-    async fn run<T: Send + 'static>(
-        &self,
-        work: impl FnOnce(&Hasher) -> Result<T, Error> + Send + 'static,
-    ) -> Result<T, Error> {
+    async fn run<T: Send + 'static>(&self, work: impl FnOnce(&Hasher) -> Result<T, Error> + Send + 'static) -> Result<T, Error> {
         let place = self.queue.clone().try_acquire_owned().map_err(|_| Error::PasswordsBusy)?;
         let core = self.cores.clone().acquire_owned().await.map_err(hashing)?;
         let hasher = self.hasher.clone();
