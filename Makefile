@@ -11,10 +11,10 @@ GUEST := $(TARGET)/guest
 # Further arguments of `up`, `down`, `status` and `tempest`: make tempest ARGS=--update
 ARGS ?=
 
-.PHONY: help up down status test lint bench tempest guest build deps dev-deps clean
+.PHONY: help up down status test fuzz storm lint bench bench-real tempest guest build deps dev-deps clean
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo
 	@echo "  State is in $(DROVER_STATE); set DROVER_STATE to change it. Arguments go in ARGS: make tempest ARGS=--update"
 
@@ -31,6 +31,14 @@ test: dev-deps lint ## everything a change must pass
 	cargo nextest run --workspace
 	@if [ -x tests/run ]; then tests/run; fi
 
+fuzz: dev-deps build ## hostile requests from a new seed, five minutes of our own and then schemathesis (DROVER_FUZZ_SECONDS, DROVER_FUZZ_SEED)
+	DROVER_FUZZ_SEED=$${DROVER_FUZZ_SEED:-$$RANDOM} DROVER_FUZZ_SECONDS=$${DROVER_FUZZ_SECONDS:-150} \
+	  cargo test --quiet --package testkit --test cloud misuse::fuzz -- --test-threads 1
+	DROVER_BIN=$(DROVER) scripts/schemathesis $(ARGS)
+
+storm: deps build ## 20 servers created and deleted at once, ten times, while processes are killed (DROVER_STORM, DROVER_STORM_SEED)
+	DROVER_STORM=$${DROVER_STORM:-20x10} DROVER_BIN=$(abspath $(DROVER)) tests/run storm
+
 lint: dev-deps ## format, clippy, the arrows between crates, licences and sources of dependencies
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings
@@ -39,6 +47,9 @@ lint: dev-deps ## format, clippy, the arrows between crates, licences and source
 
 bench: deps build ## the figures, beside those of upstream
 	@bench/run $(ARGS)
+
+bench-real: deps build ## the time of a server from the call to ACTIVE, on real QEMU and OVN
+	DROVER_BIN=$(abspath $(DROVER)) bench/run --real $(ARGS)
 
 tempest: ## upstream's Tempest against the running cloud, held to tests/tempest/ratchet.txt
 	@scripts/tempest $(ARGS)

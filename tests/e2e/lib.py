@@ -5,6 +5,7 @@ import re
 import signal
 import subprocess
 import time
+from collections import Counter
 
 STATE = os.environ["DROVER_STATE"]
 DROVER = os.environ["DROVER_BIN"]
@@ -62,7 +63,12 @@ def pid(role):
 
 
 def alive(number):
-    return os.path.exists(f"/proc/{number}")
+    """It runs; a process that only waits to be reaped does not."""
+    try:
+        with open(f"/proc/{number}/stat") as f:
+            return f.read().rpartition(")")[2].split()[0] not in ("Z", "X")
+    except OSError:
+        return False
 
 
 def kill(role):
@@ -85,30 +91,78 @@ def endpoint():
 def guests():
     """QEMU processes of this cloud, by server id."""
     found = {}
-    for number in filter(str.isdigit, os.listdir("/proc")):
-        try:
-            with open(f"/proc/{number}/cmdline", "rb") as f:
-                line = f.read().decode(errors="replace")
-        except OSError:
-            continue
-        if "qemu-system" in line and STATE in line:
-            match = re.search(r"servers/([0-9a-f-]{36})", line)
-            found[match.group(1) if match else number] = int(number)
+    for number, argv in commands():
+        if "qemu-system" in argv[0]:
+            match = re.search(r"servers/([0-9a-f-]{36})", " ".join(argv))
+            found[match.group(1) if match else str(number)] = number
     return found
 
 
-def world():
-    """Everything on the host that belongs to a server."""
+def tag():
+    """What the names of this cloud's devices and namespaces begin with, after their own first letters."""
     links = [link["ifname"] for link in json.loads(run("ip", "-j", "link"))]
-    nb = f"unix:{STATE}/ovn/central/nb.sock"
-    ports = run("ovn-nbctl", f"--db={nb}", "--bare", "--columns=name", "find", "Logical_Switch_Port", "type=\"\"").split()
+    return next(name for name in links if re.fullmatch(r"dv[0-9a-f]{3}-int", name))[2:5]
+
+
+NB_TABLES = ["Logical_Switch", "Logical_Switch_Port", "Logical_Router", "Logical_Router_Port", "NAT", "DHCP_Options", "Port_Group",
+             "Address_Set", "ACL", "Load_Balancer", "HA_Chassis_Group", "QoS", "Static_MAC_Binding"]
+
+
+def world():
+    """Everything on the host that belongs to a server; each is empty when there is none."""
+    links = [link["ifname"] for link in json.loads(run("ip", "-j", "link"))]
+    ports = nb("find", "Logical_Switch_Port", 'type=""')
     ovs = f"unix:{STATE}/ovn/chassis/db.sock"
     plugged = run("ovs-vsctl", f"--db={ovs}", "--bare", "--columns=name", "find", "Interface", "external_ids:iface-id!=\"\"").split()
     servers = os.listdir(f"{STATE}/node/servers") if os.path.isdir(f"{STATE}/node/servers") else []
     return {
-        "taps": sorted(name for name in links if re.match(r"d[0-9a-f]{3}t", name)),
+        "taps": sorted(name for name in links if re.match(rf"d{tag()}t", name)),
         "ports": sorted(ports),
-        "plugged": sorted(name for name in plugged if re.match(r"d[0-9a-f]{3}t", name)),
+        "plugged": sorted(name for name in plugged if re.match(rf"d{tag()}t", name)),
         "directories": sorted(servers),
         "processes": sorted(guests()),
     }
+
+
+def nb(*words):
+    return run("ovn-nbctl", f"--db=unix:{STATE}/ovn/central/nb.sock", "--bare", "--columns=_uuid", *words).split()
+
+
+def everything():
+    """The whole cloud as the host sees it, in a form that is equal before and after work that leaves nothing behind."""
+    namespaces = [line.split()[0] for line in run("ip", "netns", "list").splitlines() if line]
+    found = world()
+    found["namespaces"] = sorted(name for name in namespaces if name.startswith(f"drover-{tag()}-"))
+    found["links"] = sorted(link["ifname"] for link in json.loads(run("ip", "-j", "link")))
+    found["rows"] = {table: len(nb("list", table)) for table in NB_TABLES}
+    found["daemons"] = sorted(argv[0] + " " + argv[-1] for number, argv in commands() if number != os.getpid())
+    # Logs, the database, and what the agent remembers for a week of servers that are gone: their epoch.
+    keep = re.compile(r"^node/gone/|\.log(\.\d)?$|\.log\.0$|drover\.db|~lock~$|ovn-controller\.\d+\.ctl$")
+    files = [os.path.relpath(os.path.join(at, name), STATE) for at, _, names in os.walk(STATE) for name in names]
+    found["files"] = sorted(name for name in files if not keep.search(name))
+    return found
+
+
+def commands():
+    """Processes that were started with a path of this cloud in their command line."""
+    for number in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            with open(f"/proc/{number}/cmdline", "rb") as f:
+                argv = f.read().decode(errors="replace").rstrip("\0").split("\0")
+        except OSError:
+            continue
+        if STATE in " ".join(argv):
+            yield int(number), argv
+
+
+def difference(before, after):
+    """What two answers of `everything` do not have in common."""
+    out = {}
+    for key in before:
+        if before[key] != after[key]:
+            if isinstance(before[key], dict):
+                out[key] = {k: (v, after[key][k]) for k, v in before[key].items() if after[key][k] != v}
+            else:
+                more, less = Counter(after[key]) - Counter(before[key]), Counter(before[key]) - Counter(after[key])
+                out[key] = {"left": sorted(more.elements()), "lost": sorted(less.elements())}
+    return out

@@ -1,42 +1,11 @@
 """A client that shares no code with the first: HTTP by hand, as a program of a user would do it."""
-import json
-import urllib.error
-import urllib.request
-from lib import STATE, endpoint, wait
-
-
-def call(method, path, token="", body=None, headers=None):
-    data = json.dumps(body).encode() if body is not None else None
-    request = urllib.request.Request(endpoint() + path, data=data, method=method)
-    request.add_header("Content-Type", "application/json")
-    request.add_header("X-Auth-Token", token)
-    for key, value in (headers or {}).items():
-        request.add_header(key, value)
-    try:
-        with urllib.request.urlopen(request, timeout=30) as answer:
-            text = answer.read()
-            return answer.status, dict(answer.headers), json.loads(text) if text[:1] in (b"{", b"[") else text
-    except urllib.error.HTTPError as e:
-        return e.code, dict(e.headers), e.read().decode(errors="replace")
-
-
-def token():
-    with open(f"{STATE}/secrets/demo") as f:
-        password = f.read().strip()
-    user = {"name": "demo", "password": password, "domain": {"id": "default"}}
-    body = {"auth": {"identity": {"methods": ["password"], "password": {"user": user}},
-                     "scope": {"project": {"name": "demo", "domain": {"id": "default"}}}}}
-    status, headers, _ = call("POST", "/identity/v3/auth/tokens", body=body)
-    assert status == 201
-    return {k.lower(): v for k, v in headers.items()}["x-subject-token"]
+from lib import wait
+from rest import call, tiny, token
 
 
 def test_a_server_by_hand():
     t = token()
-    image = call("GET", "/image/v2/images?name=tiny", t)[2]["images"][0]["id"]
-    network = call("GET", "/network/v2.0/networks?name=private", t)[2]["networks"][0]["id"]
-    server = {"name": "by-hand", "imageRef": image, "flavorRef": "42", "networks": [{"uuid": network}]}
-    status, _, made = call("POST", "/compute/v2.1/servers", t, {"server": server})
+    status, _, made = call("POST", "/compute/v2.1/servers", t, {"server": {"name": "by-hand", **tiny(t)}})
     assert status == 202, made
     path = f"/compute/v2.1/servers/{made['server']['id']}"
     wait("ACTIVE", lambda: call("GET", path, t)[2]["server"]["status"] == "ACTIVE")

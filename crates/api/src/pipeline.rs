@@ -1,13 +1,14 @@
 //! The one pipeline: from an HTTP request to a handler and back.
 use crate::{
     Access, Body, BodyForm, Call, Cloud, Cx, Error, Microversions, Reply, ReplyBody, Result, Route, Service, crud,
-    dialect::{Dialect, error_reply},
+    dialect::{Dialect, IDENTITY, error_reply},
+    incoming::Incoming,
 };
 use auth::Caller;
 use axum::{
     Router,
     body::Body as HttpBody,
-    extract::{FromRequestParts, RawPathParams, Request, State, WebSocketUpgrade},
+    extract::{FromRequestParts, RawPathParams, Request, State, WebSocketUpgrade, rejection::RawPathParamsRejection},
     http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode},
     routing::any,
 };
@@ -24,8 +25,6 @@ use std::{
 
 /// Largest JSON body in bytes; larger ones are 413.
 const MAX_JSON: usize = 2 * 1024 * 1024;
-/// A body that is too large is read up to here and thrown away, so that its sender gets to read the answer.
-const MAX_REFUSED: usize = 32 * 1024 * 1024;
 /// A request that is not done after this is dropped. Streams have no limit of their own.
 const DEADLINE: Duration = Duration::from_secs(60);
 
@@ -37,6 +36,20 @@ struct Site {
     cloud: Arc<Cloud>,
     public: Arc<str>,
     identity: Arc<str>,
+}
+
+impl Site {
+    /// Where paths end that are no service's route.
+    fn lost(
+        dialect: &'static Dialect,
+        prefix: &'static str,
+        microversions: Option<Microversions>,
+        cloud: &Arc<Cloud>,
+        public: &str,
+    ) -> Arc<Self> {
+        let (public, identity) = (format!("{public}{prefix}").into(), format!("{public}/identity").into());
+        Arc::new(Self { dialect, prefix, microversions, routes: Vec::new(), cloud: cloud.clone(), public, identity })
+    }
 }
 
 /// All services as one HTTP application.
@@ -92,29 +105,25 @@ impl Edge {
                 });
                 router = router.route(&full, any(handle).with_state(site));
             }
-            let lost = Arc::new(Site {
-                dialect: service.dialect,
-                prefix: service.prefix,
-                microversions: service.microversions,
-                routes: Vec::new(),
-                cloud: cloud.clone(),
-                public: format!("{public}{}", service.prefix).into(),
-                identity: format!("{public}/identity").into(),
-            });
             if !service.prefix.is_empty() {
-                router = router.route(&format!("{}/{{*rest}}", service.prefix), any(handle).with_state(lost));
+                let lost =
+                    any(handle).with_state(Site::lost(service.dialect, service.prefix, service.microversions, &cloud, &public));
+                router = router.route(&format!("{}/{{*rest}}", service.prefix), lost);
             }
         }
+        let router = router.fallback_service(any(handle).with_state(Site::lost(&IDENTITY, "", None, &cloud, &public)));
         Self { router }
     }
 }
 
-async fn handle(State(site): State<Arc<Site>>, params: RawPathParams, request: Request) -> Response<HttpBody> {
+type Params = Result<RawPathParams, RawPathParamsRejection>;
+
+async fn handle(State(site): State<Arc<Site>>, params: Params, request: Request) -> Response<HttpBody> {
     let started = std::time::Instant::now();
     let request_id: Arc<str> = base::id::request_id().into();
     let method = request.method().clone();
-    let path = request.uri().path().to_owned();
-    let params: Vec<(String, String)> = params.iter().map(|(k, v)| (k.to_owned(), v.to_owned())).collect();
+    let params = params.map(|p| p.iter().map(|(k, v)| (k.to_owned(), v.to_owned())).collect::<Vec<(String, String)>>()).ok();
+    let path = logged(request.uri().path(), params.as_deref().unwrap_or_default());
     let mut version = None;
     let answer = run(&site, params, request, &request_id, &mut version);
     let (mut reply, upgrade) = match AssertUnwindSafe(answer).catch_unwind().await {
@@ -145,6 +154,14 @@ async fn handle(State(site): State<Arc<Site>>, params: RawPathParams, request: R
     response
 }
 
+/// A path without the secret that it carries.
+fn logged(path: &str, params: &[(String, String)]) -> String {
+    match params.iter().find(|(name, _)| name == "token") {
+        Some((_, token)) => path.replace(token.as_str(), "***"),
+        None => path.to_owned(),
+    }
+}
+
 /// Methods of a path, for `Allow`.
 fn allowed(routes: &[Route]) -> String {
     let mut methods: Vec<&str> = Vec::new();
@@ -160,18 +177,20 @@ type Done = (Reply, Option<WebSocketUpgrade>);
 
 async fn run(
     site: &Arc<Site>,
-    params: Vec<(String, String)>,
+    params: Option<Vec<(String, String)>>,
     request: Request,
     request_id: &Arc<str>,
     shown: &mut Option<Version>,
 ) -> Result<Done> {
     let (mut parts, body) = request.into_parts();
-    let lost = site.routes.is_empty();
+    let body = Incoming::new(body);
+    // What is not UTF-8 names nothing.
+    let lost = site.routes.is_empty() || params.is_none();
     let version = negotiate(site.microversions.as_ref(), &parts.headers, shown)?;
     let wanted = if parts.method.as_str() == "HEAD" { "GET" } else { parts.method.as_str() };
     let fits = |m: &str| site.routes.iter().filter(|r| (r.since..=r.until).contains(&version)).find(|r| r.method == m);
     let route = fits(parts.method.as_str()).or_else(|| fits(wanted));
-    let Some(route) = route else {
+    let (Some(route), Some(params)) = (route, params) else {
         // Routing must not tell more to those who are not known.
         caller(site, &parts.headers).await?;
         let known = site.routes.iter().any(|r| (r.since..=r.until).contains(&version));
@@ -225,10 +244,12 @@ async fn run(
     };
     let has_body = !matches!(parts.method.as_str(), "GET" | "HEAD");
     let form = route.body;
+    let mut lender = None;
     let body = match form {
         BodyForm::Stream => {
-            let parts: crate::reply::ByteStream = Box::pin(body.into_data_stream().map(|c| c.map_err(std::io::Error::other)));
-            Body::Stream(Mutex::new(Some(parts)))
+            let (lent, rest) = crate::body::lend(Box::pin(body));
+            lender = Some(rest);
+            Body::Stream(Mutex::new(Some(lent)))
         }
         BodyForm::Json if has_body => {
             // What does not claim to be JSON is none; the handler says what it wants instead.
@@ -243,7 +264,13 @@ async fn run(
     let call = Call { cx, cloud: site.cloud.clone(), method: route.method, path, headers, body };
     let work = (route.handler)(call);
     let reply = match form {
-        BodyForm::Stream => work.await?,
+        BodyForm::Stream => match (work.await, lender) {
+            (Err(e), Some(rest)) => {
+                rest.drain().await;
+                return Err(e);
+            }
+            (done, _) => done?,
+        },
         BodyForm::Json => tokio::time::timeout(DEADLINE, work)
             .await
             .map_err(|_| Error::unavailable("The request took too long and was given up; try again."))??,
@@ -311,21 +338,14 @@ fn query(text: &str) -> Query {
     )
 }
 
-async fn read_json(body: HttpBody, lenient: bool) -> Result<Value> {
+async fn read_json(mut body: Incoming, lenient: bool) -> Result<Value> {
     let mut bytes = Vec::new();
-    let mut seen = 0;
-    let mut parts = body.into_data_stream();
-    while let Some(part) = parts.next().await {
-        let part = part.map_err(|_| Error::bad_request("The request body could not be read whole."))?;
-        seen += part.len();
-        if seen <= MAX_JSON {
-            bytes.extend_from_slice(&part);
-        } else if seen > MAX_REFUSED {
-            break;
+    while let Some(part) = body.next().await {
+        let part = part.map_err(|_| Error::bad_request("The request body could not be read whole; send it again."))?;
+        bytes.extend_from_slice(&part);
+        if bytes.len() > MAX_JSON {
+            return Err(Error::too_large(format!("The request body is larger than {MAX_JSON} bytes; send less at once.")));
         }
-    }
-    if seen > MAX_JSON {
-        return Err(Error::too_large(format!("The request body is larger than {MAX_JSON} bytes.")));
     }
     if bytes.is_empty() {
         return Ok(Value::Null);

@@ -1,8 +1,10 @@
 //! What a handler answers, before it is HTTP.
+use axum::extract::ws::{Message, WebSocket};
 use bytes::Bytes;
 use resource::{Error, Result};
 use serde_json::Value;
 use std::pin::Pin;
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 
 /// A stream of parts of a body.
 pub type ByteStream = Pin<Box<dyn futures_util::Stream<Item = std::io::Result<Bytes>> + Send>>;
@@ -19,7 +21,7 @@ pub enum ReplyBody {
 }
 
 /// Runs a WebSocket until it ends. Frames are binary.
-pub type WebSocketTask = Box<dyn FnOnce(axum::extract::ws::WebSocket) -> Pin<Box<dyn Future<Output = ()> + Send>> + Send>;
+pub type WebSocketTask = Box<dyn FnOnce(WebSocket) -> Pin<Box<dyn Future<Output = ()> + Send>> + Send>;
 
 pub struct Reply {
     pub status: u16,
@@ -49,6 +51,11 @@ impl Reply {
         self.headers.push((name, value.into()));
         self
     }
+    /// Carries bytes between the client's WebSocket and a stream until one of them ends.
+    pub fn web_socket(stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static) -> Self {
+        let task: WebSocketTask = Box::new(move |socket| Box::pin(relay(socket, stream)));
+        Self { status: 101, headers: Vec::new(), body: ReplyBody::WebSocket(task) }
+    }
     /// The JSON body, for callers that pass a reply on.
     pub fn value(&self) -> Result<&Value> {
         match &self.body {
@@ -56,4 +63,32 @@ impl Reply {
             _ => Err(Error::internal("the reply has no JSON body")),
         }
     }
+}
+
+async fn relay(mut socket: WebSocket, mut stream: impl AsyncRead + AsyncWrite + Unpin) {
+    let mut buffer = vec![0u8; 32 * 1024];
+    loop {
+        tokio::select! {
+            read = stream.read(&mut buffer) => match read {
+                Ok(0) | Err(_) => break,
+                Ok(n) => {
+                    if socket.send(buffer[..n].to_vec().into()).await.is_err() {
+                        return;
+                    }
+                }
+            },
+            message = socket.recv() => match message {
+                Some(Ok(Message::Binary(bytes))) => {
+                    if stream.write_all(&bytes).await.is_err() {
+                        break;
+                    }
+                }
+                // Answered below us, or not ours: what is no data must not get into the stream.
+                Some(Ok(Message::Ping(_) | Message::Pong(_))) => {}
+                Some(Ok(Message::Text(_) | Message::Close(_)) | Err(_)) | None => break,
+            },
+        }
+    }
+    // One that has left already needs no goodbye.
+    socket.send(Message::Close(None)).await.ok();
 }

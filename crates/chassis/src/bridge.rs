@@ -77,6 +77,10 @@ pub(crate) async fn ensure(switch: &Switch, config: &Config, datapath: Datapath)
     // OVN would make it too, but ports may be plugged before it gets there.
     ensure_bridge(switch, &config.integration_bridge, datapath, &[("fail_mode", json!("secure"))]).await?;
     let Some(provider) = &config.provider else { return Ok(()) };
+    // Before there is a way to the host, what it lets through.
+    if let Some(nat) = &provider.nat {
+        nat.ensure().await?;
+    }
     ensure_bridge(switch, &provider.bridge, datapath, &[]).await?;
     if let Some(uplink) = &provider.uplink {
         ensure_uplink(switch, &provider.bridge, uplink).await?;

@@ -1,10 +1,16 @@
 //! The three processes of a chassis.
 use crate::{Config, Error};
 use ovsdb::Endpoint;
-use std::{path::PathBuf, time::Duration};
+use std::{
+    os::unix::fs::MetadataExt as _,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 use supervise::{Daemon, Ready, Watched};
 
 const SCHEMA: &str = "/usr/share/openvswitch/vswitch.ovsschema";
+/// OVS names it so.
+const DATAPATH_DEVICE: &str = "ovs-netdev";
 const GRACE: Duration = Duration::from_secs(5);
 
 /// Who forwards packets.
@@ -69,7 +75,18 @@ impl Daemons {
         {
             tracing::warn!("ovs-vswitchd did not clean up by itself and is stopped as it is: {}", base::chain(&e));
         }
-        self.stop().await
+        self.stop().await?;
+        self.remove_datapath_device().await
+    }
+
+    /// The userspace datapath's own device outlives its process. All switches of a namespace share it, so the last one takes it along.
+    async fn remove_datapath_device(&self) -> Result<(), Error> {
+        let netns = self.netns.as_deref();
+        if supervise::ip(netns, &format!("link show {DATAPATH_DEVICE}")).await.is_err() || is_held(netns, DATAPATH_DEVICE) {
+            return Ok(());
+        }
+        supervise::ip(netns, &format!("link delete {DATAPATH_DEVICE}")).await?;
+        Ok(())
     }
 
     pub(crate) async fn ensure_database(&self) -> Result<(), Error> {
@@ -137,4 +154,18 @@ impl Daemons {
     fn path(&self, name: &str) -> PathBuf {
         self.run_dir.join(name)
     }
+}
+
+/// Has a process of this network namespace the tap device open?
+fn is_held(netns: Option<&str>, device: &str) -> bool {
+    let place = netns.map_or_else(|| "/proc/thread-self/ns/net".into(), |name| format!("/run/netns/{name}"));
+    let inode = |path: &Path| std::fs::metadata(path).map(|m| m.ino()).ok();
+    let here = inode(Path::new(&place));
+    let holds = |process: &Path| {
+        let files = std::fs::read_dir(process.join("fdinfo")).into_iter().flatten().flatten();
+        let mut texts = files.filter_map(|file| std::fs::read_to_string(file.path()).ok());
+        texts.any(|text| text.lines().any(|line| line.strip_prefix("iff:").is_some_and(|name| name.trim() == device)))
+    };
+    let processes = std::fs::read_dir("/proc").into_iter().flatten().flatten().map(|entry| entry.path());
+    processes.filter(|process| here.is_some() && inode(&process.join("ns/net")) == here).any(|process| holds(&process))
 }

@@ -1,15 +1,17 @@
 //! One host as an OVN chassis: `ovsdb-server`, `ovs-vswitchd` and `ovn-controller` of our own, in our own run directory,
 //! and the ports that are plugged into them.
 //!
-//! Guarantees: every call is safe twice; nothing outside the run directory, the named bridges and the named network
-//! namespace is touched, so it lives beside another Open vSwitch as long as bridge names differ and, with the userspace
+//! Guarantees: every call is safe twice; nothing outside the run directory, the named bridges, the named network namespace and, with
+//! NAT, a firewall table of our own and the kernel's forwarding is touched, so it lives beside another Open vSwitch as long as bridge names differ and, with the userspace
 //! datapath, namespaces too (the datapath itself is a device with a fixed name). It knows no networks and no ports of the
 //! cloud: who is plugged is decided elsewhere.
 mod bridge;
 mod daemons;
+mod nat;
 mod ports;
 
 pub use daemons::{Daemons, Datapath};
+pub use nat::Nat;
 pub use ports::{Attachment, Plugged};
 
 use base::retry::Backoff;
@@ -29,6 +31,8 @@ pub enum Error {
     File { path: PathBuf, source: std::io::Error },
     #[error("the name {0} is too long for an interface; use at most 15 characters")]
     Name(String),
+    #[error("cannot give guests their way out through this host; allow nftables and ip_forward to be changed, or switch NAT off")]
+    Nat(#[source] supervise::Error),
     #[error("Open vSwitch cannot use interface {interface}: {text}; check that it exists and nobody else has it")]
     Interface { interface: String, text: String },
 }
@@ -63,6 +67,8 @@ pub struct Provider {
     pub uplink: Option<String>,
     /// Addresses of the host on this network, such as the external subnet's gateway.
     pub addresses: Vec<IpNet>,
+    /// How guests get out through the host and what of it they can reach; None leaves the host's firewall alone.
+    pub nat: Option<Nat>,
 }
 
 /// A host that is set up.
@@ -111,22 +117,42 @@ impl Chassis {
         bridge::ensure(&self.switch, &self.config, self.datapath).await
     }
 
+    /// Puts back what others may have removed from the host's firewall.
+    async fn recheck(&self, was_off: &mut bool) -> Result<(), Error> {
+        match self.config.provider.as_ref().and_then(|p| p.nat.as_ref()) {
+            Some(nat) => nat.recheck(was_off).await,
+            None => Ok(()),
+        }
+    }
+
     /// Keeps the processes running and the host's side right for as long as the guard lives; they go on after that.
     pub fn watch(self: Arc<Self>) -> Watch {
         let watched = self.daemons.watch();
         let mut switch = watched[1].state();
         let task = tokio::spawn(async move {
+            const RECHECK: Duration = Duration::from_secs(30);
             const RETRY: Backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(5));
-            let mut seen = None;
-            while let Ok(now) = switch.wait_for(|s| s.running.is_some() && s.running != seen).await.map(|s| s.running) {
-                let mut attempt = 0;
-                while let Err(e) = self.repair().await {
-                    let cause = base::chain(&e);
-                    tracing::warn!("the host's side of the switch is not right yet, trying again: {cause}");
-                    tokio::time::sleep(RETRY.jittered(attempt)).await;
-                    attempt += 1;
+            let (mut seen, mut was_off) = (None, false);
+            loop {
+                let restarted = switch.wait_for(|s| s.running.is_some() && s.running != seen);
+                let restarted = async { restarted.await.map(|state| state.running) };
+                match tokio::time::timeout(RECHECK, restarted).await {
+                    Ok(Ok(now)) => {
+                        let mut attempt = 0;
+                        while let Err(e) = self.repair().await {
+                            let cause = base::chain(&e);
+                            tracing::warn!("the host's side of the switch is not right yet, trying again: {cause}");
+                            tokio::time::sleep(RETRY.jittered(attempt)).await;
+                            attempt += 1;
+                        }
+                        seen = now;
+                    }
+                    Ok(Err(_)) => return,
+                    Err(_) => {}
                 }
-                seen = now;
+                if let Err(e) = self.recheck(&mut was_off).await {
+                    tracing::warn!("the way out for guests is not right, trying again: {}", base::chain(&e));
+                }
             }
         });
         Watch { watched, task }
@@ -169,6 +195,9 @@ impl Drop for Watch {
 /// Ends the processes of a chassis and takes its bridges off the host; the database stays. No error if nothing runs.
 pub async fn remove(config: &Config) -> Result<(), Error> {
     Daemons::new(config).remove().await?;
+    if let Some(nat) = config.provider.as_ref().and_then(|p| p.nat.as_ref()) {
+        nat.remove().await?;
+    }
     // The userspace datapath's bridge devices outlive it, with the host's addresses on them.
     let provider = config.provider.as_ref().map(|p| &p.bridge);
     for bridge in std::iter::once(&config.integration_bridge).chain(provider) {

@@ -120,7 +120,7 @@ fn servers() -> Vec<Route> {
         Route::new("POST", "/v2.1/servers/{id}/remote-consoles", any, actions::remote_console).since("2.6"),
         Route::new(
             "GET",
-            "/v2.1/os-console-auth-tokens/{id}",
+            "/v2.1/os-console-auth-tokens/{token}",
             rule("os_compute_api:os-console-auth-tokens", "admin"),
             actions::token,
         ),

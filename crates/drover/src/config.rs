@@ -23,12 +23,20 @@ pub(crate) struct Flags {
     /// Simulate this many hosts instead of running QEMU and OVN here; for benchmarks. Since 0.1.
     #[arg(long, value_name = "HOSTS")]
     simulate: Option<u32>,
+    /// Leave this machine's firewall and forwarding alone: guests reach floating addresses only, and the filter between guests and
+    /// this machine is yours. Since 0.1.
+    #[arg(long, conflicts_with = "nat")]
+    no_nat: bool,
+    /// Give guests a way out through this machine, after a --no-nat [default]. Since 0.1.
+    #[arg(long)]
+    nat: bool,
     /// qcow2 file that becomes the images `tiny` and `tiny-alt`, and from which the server `demo` boots. Since 0.1.
     #[arg(long, value_name = "PATH")]
     guest_image: Option<PathBuf>,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default)]
 pub(crate) struct Config {
     pub(crate) listen: SocketAddr,
     pub(crate) endpoint: Option<String>,
@@ -37,6 +45,8 @@ pub(crate) struct Config {
     /// 0: real hosts.
     pub(crate) simulate: u32,
     pub(crate) guest_image: Option<PathBuf>,
+    /// Guests reach the world through this machine.
+    pub(crate) nat: bool,
     /// Longest time from a server's creation to ACTIVE before it is an error; seconds.
     pub(crate) build_timeout_s: u64,
 }
@@ -50,6 +60,7 @@ impl Default for Config {
             external: ipnet::Ipv4Net::new_assert([172, 24, 4, 0].into(), 24),
             simulate: 0,
             guest_image: None,
+            nat: true,
             build_timeout_s: 300,
         }
     }
@@ -70,6 +81,7 @@ impl Config {
         c.external = f.external.unwrap_or(c.external);
         c.simulate = f.simulate.unwrap_or(c.simulate);
         c.guest_image = f.guest_image.or(c.guest_image);
+        c.nat = f.nat || (c.nat && !f.no_nat);
         if c.external.prefix_len() > 28 {
             return Err(format!("External network {} is too small; give at least a /28.", c.external));
         }

@@ -3,7 +3,7 @@
 use crate::config::{Config, State};
 use cli::{Client, Error, Login};
 use serde_json::{Value, json};
-use std::{path::Path, time::Duration};
+use std::{net::Ipv4Addr, path::Path, time::Duration};
 use tokio::{io::AsyncReadExt, time::Instant};
 
 /// Name, vCPUs, MiB, GiB and id, after the flavors that DevStack makes.
@@ -98,7 +98,7 @@ async fn image(admin: &Client, name: &str, file: &Path) -> Result<()> {
 }
 
 /// A key pair, a network with a router, and the server `demo` with a floating address, as the user `demo`.
-pub(crate) async fn project(user: &Client, state: &State, public_key: &str) -> Result<Demo> {
+pub(crate) async fn project(user: &Client, state: &State, config: &Config, public_key: &str) -> Result<Demo> {
     let keys = user.get(&format!("{COMPUTE}/os-keypairs")).await?;
     if keys["keypairs"].as_array().into_iter().flatten().all(|k| k["keypair"]["name"] != "demo") {
         user.post(
@@ -116,6 +116,7 @@ pub(crate) async fn project(user: &Client, state: &State, public_key: &str) -> R
         "private-subnet",
         json!({"subnet": {
             "name": "private-subnet", "network_id": id(&net)?, "ip_version": 4, "cidr": "10.0.0.0/24",
+            "dns_nameservers": if config.nat { resolvers() } else { Vec::new() },
         }}),
     )
     .await?;
@@ -137,6 +138,17 @@ pub(crate) async fn project(user: &Client, state: &State, public_key: &str) -> R
     }
     open_ports(user).await?;
     server(user, state, &id(&net)?, &id(&public)?).await
+}
+
+/// This machine's own name servers, where guests can ask them too.
+fn resolvers() -> Vec<String> {
+    addresses_of(&std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default())
+}
+
+fn addresses_of(resolv_conf: &str) -> Vec<String> {
+    let servers = resolv_conf.lines().filter_map(|line| line.trim().strip_prefix("nameserver")?.trim().parse::<Ipv4Addr>().ok());
+    // A resolver on the loopback is the machine's own affair, and link-local addresses are closed to guests.
+    servers.filter(|a| !a.is_loopback() && !a.is_link_local() && !a.is_unspecified()).map(|a| a.to_string()).collect()
 }
 
 /// Lets ping and ssh into servers of the default security group.
@@ -287,4 +299,16 @@ pub(crate) fn ssh_args(address: &str, key: &Path) -> Vec<String> {
 pub(crate) fn login(config: &Config, state: &State, admin: bool) -> Result<Login, String> {
     let user = if admin { "admin" } else { "demo" };
     Ok(Login { endpoint: config.endpoint(), user: user.into(), password: state.password(user)?, project: user.into() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::addresses_of;
+
+    #[test]
+    fn only_name_servers_that_guests_can_reach_are_told_to_them() {
+        let text = "# comment\nnameserver 127.0.0.53\nnameserver 192.0.2.1\nnameserver fd00::1\n nameserver\t192.0.2.2\nsearch example.org\n";
+        assert_eq!(addresses_of(text), ["192.0.2.1", "192.0.2.2"]);
+        assert!(addresses_of("nameserver 169.254.169.253\noptions edns0\n").is_empty());
+    }
 }

@@ -1,8 +1,8 @@
 //! The real host: OVN central and chassis of one machine, and the node agent over QEMU.
 use crate::config::{Config, State};
 use assign::{Blobs, Uplink};
-use chassis::{Chassis, Provider};
-use ipnet::IpNet;
+use chassis::{Chassis, Nat, Provider};
+use ipnet::{IpNet, Ipv4Net};
 use network::ovn::central::Central;
 use std::{net::IpAddr, sync::Arc};
 
@@ -44,10 +44,19 @@ pub(crate) fn host_name() -> String {
         .unwrap_or_else(|| "localhost".into())
 }
 
-fn chassis_config(state: &State, config: &Config) -> chassis::Config {
-    let names = Names::of(state);
+/// The host's address on the external network: the gateway of its subnet.
+fn gateway(config: &Config) -> Ipv4Net {
     let own = config.external.hosts().next().unwrap_or(config.external.addr());
-    let address = ipnet::Ipv4Net::new(own, config.external.prefix_len()).unwrap_or(config.external);
+    Ipv4Net::new(own, config.external.prefix_len()).unwrap_or(config.external)
+}
+
+fn nat(state: &State, config: &Config) -> Nat {
+    let names = Names::of(state);
+    Nat { netns: None, bridge: names.bridge("ex"), gateway: gateway(config), tag: names.tag }
+}
+
+fn chassis_config(state: &State, config: &Config, nat: Option<Nat>) -> chassis::Config {
+    let names = Names::of(state);
     chassis::Config {
         run_dir: state.ovn().join("chassis"),
         netns: None,
@@ -60,7 +69,8 @@ fn chassis_config(state: &State, config: &Config) -> chassis::Config {
             bridge: names.bridge("ex"),
             physical_network: "public".into(),
             uplink: None,
-            addresses: vec![IpNet::V4(address)],
+            addresses: vec![IpNet::V4(gateway(config))],
+            nat,
         }),
         datapath: None,
     }
@@ -87,7 +97,12 @@ pub(crate) async fn start(
     uplink: Arc<dyn Uplink>,
     blobs: Arc<dyn Blobs>,
 ) -> Result<Host, String> {
-    let chassis = Arc::new(Chassis::ensure(chassis_config(state, config)).await.map_err(|e| text(&e))?);
+    let nat = nat(state, config);
+    if !config.nat {
+        nat.remove().await.map_err(|e| text(&e))?;
+    }
+    let chassis = chassis_config(state, config, config.nat.then_some(nat));
+    let chassis = Arc::new(Chassis::ensure(chassis).await.map_err(|e| text(&e))?);
     tracing::info!(datapath = chassis.datapath().name(), "The switch of this host runs");
     let switch = Arc::new(node::OvnSwitch(chassis.clone()));
     let agent = node::start(node_config(state), uplink, blobs, switch).await.map_err(|e| text(&e))?;
@@ -97,6 +112,6 @@ pub(crate) async fn start(
 /// Ends guests, switch and OVN of this cloud, for `down`.
 pub(crate) async fn stop(state: &State, config: &Config) -> Result<(), String> {
     node::stop_all(&node_config(state)).await.map_err(|e| text(&e))?;
-    chassis::remove(&chassis_config(state, config)).await.map_err(|e| text(&e))?;
+    chassis::remove(&chassis_config(state, config, Some(nat(state, config)))).await.map_err(|e| text(&e))?;
     central(state).stop().await.map_err(|e| text(&e))
 }

@@ -20,9 +20,12 @@ use tokio::{
 
 const BACKOFF: base::retry::Backoff = base::retry::Backoff::new(Duration::from_millis(500), Duration::from_secs(30));
 
-fn log() {
+/// Events go to stderr, which is the log file of the role.
+pub(crate) fn log() {
     let filter = tracing_subscriber::EnvFilter::try_from_env("DROVER_LOG").unwrap_or_else(|_| "info".into());
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false).init();
+    // A full disk must not turn an event into a panic.
+    let quiet = tracing_subscriber::fmt().log_internal_errors(false);
+    quiet.with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false).init();
 }
 
 pub(crate) async fn serve(state: &State) -> Result<(), String> {

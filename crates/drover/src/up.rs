@@ -9,6 +9,7 @@ use crate::{
     config::{Config, Flags, State},
     demo,
 };
+use base::retry::Backoff;
 use cli::Client;
 use std::{path::PathBuf, time::Duration};
 use supervise::{Daemon, Ready};
@@ -18,6 +19,8 @@ use tokio::{
 };
 
 const READY_WITHIN: Duration = Duration::from_secs(120);
+/// While one of the pair is away the other has nobody who starts it again, so that time is short whatever happened before.
+const AGAIN: Backoff = Backoff::new(Duration::from_millis(20), Duration::from_secs(1));
 /// `serve` lets running requests finish; guests are not its children.
 const GRACE: Duration = Duration::from_secs(15);
 
@@ -31,7 +34,7 @@ fn daemon(state: &State, role: &str) -> Result<Daemon, String> {
     let exe = PathBuf::from(exe.to_string_lossy().trim_end_matches(" (deleted)").to_owned());
     let argv = vec![exe.display().to_string(), "--state".into(), state.dir().display().to_string(), role.into()];
     let log = std::env::var("DROVER_LOG").unwrap_or_else(|_| "info".into());
-    Ok(Daemon::new(role, state.run("drover"), argv).env("DROVER_LOG", log).ready(Ready::Started))
+    Ok(Daemon::new(role, state.run("drover"), argv).env("DROVER_LOG", log).ready(Ready::Started).retry(AGAIN))
 }
 
 fn mark(state: &State) -> PathBuf {
@@ -45,6 +48,7 @@ pub(crate) fn watch_partner(state: &State, role: &str) -> Result<supervise::Watc
 
 /// Keeps `serve` running until it is told to stop, then stops it.
 pub(crate) async fn supervise(state: &State) -> Result<(), String> {
+    crate::serve::log();
     let mut stop = signal(SignalKind::terminate()).map_err(|e| e.to_string())?;
     let watched = watch_partner(state, "serve")?;
     stop.recv().await;
@@ -94,7 +98,7 @@ pub(crate) async fn up(state: &State, flags: &Flags, bare: bool) -> Result<(), S
     demo::host_ready(&admin).await.map_err(|e| e.to_string())?;
     progress("Booting the server `demo`; without KVM this takes some seconds …");
     let key = public_key(state).await?;
-    let made = demo::project(&user, state, &key).await.map_err(|e| e.to_string())?;
+    let made = demo::project(&user, state, &config, &key).await.map_err(|e| e.to_string())?;
     progress(&format!("Server demo answers ssh after {:.1} s.", started.elapsed().as_secs_f64()));
     usage(state, &config, Some(&made));
     Ok(())

@@ -9,6 +9,13 @@ pub(crate) fn seen(def: &ResourceDef, call: &Call) -> Result<Map> {
     row.filter(|r| (def.hooks.visible)(r, &call.cx, &reader)).ok_or_else(|| engine::not_found(def, id))
 }
 
+/// As [`seen`], for who may read it as the table's own show has it; 403 otherwise.
+pub(crate) fn shown(def: &ResourceDef, call: &Call) -> Result<Map> {
+    let row = seen(def, call)?;
+    call.require(&format!("get_{}", def.name), Some(&row))?;
+    Ok(row)
+}
+
 /// The id of the row, if the caller may change it as the table's own update would; 403 otherwise.
 pub(crate) fn changeable(def: &ResourceDef, call: &Call) -> Result<String> {
     let row = seen(def, call)?;

@@ -156,11 +156,14 @@ fn remove(tx: &mut Tx<'_>, router: &Object<Router>, subnet: Option<&str>, port: 
         })?,
         (None, subnet) => {
             let id = subnet.unwrap_or_default();
-            if tx.get(&Subnet::DEF.table, id).is_none() {
-                return Err(fail::subnet_missing(id));
-            }
-            interfaces.find(|p| p.routed_subnets.iter().any(|s| s == id)).ok_or_else(|| {
-                fail::missing("RouterInterfaceNotFoundForSubnet", format!("Router {} has no interface on subnet {id}", router.id))
+            // A subnet of another project might as well not exist.
+            let known = tx.get(&Subnet::DEF.table, id).is_some_and(|s| s.text("project_id") == router.project_id());
+            interfaces.find(|p| p.routed_subnets.iter().any(|s| s == id)).ok_or_else(|| match known {
+                false => fail::subnet_missing(id),
+                true => fail::missing(
+                    "RouterInterfaceNotFoundForSubnet",
+                    format!("Router {} has no interface on subnet {id}", router.id),
+                ),
             })?
         }
     };

@@ -169,7 +169,7 @@ fn as_asked(
             .subnet_id
             .as_deref()
             .ok_or_else(|| Error::invalid("fixed_ips", "an entry names neither a subnet nor an address"))?;
-        let subnet = subnets.iter().find(|s| s.id == id).ok_or_else(|| not_on(tx, network, id))?;
+        let subnet = subnets.iter().find(|s| s.id == id).ok_or_else(|| not_on(tx, network, port, id))?;
         let address = match keepable.iter().position(|k| k.subnet_id.as_deref() == Some(id)) {
             Some(i) => keepable.remove(i),
             None if subnet.makes_own_addresses() && !belongs_to_a_router(&port.device_owner) => {
@@ -186,8 +186,9 @@ fn as_asked(
     Ok(out.into_iter().map(|(_, f)| f).collect())
 }
 
-fn not_on(tx: &mut Tx<'_>, network: &Object<Network>, subnet: &str) -> Error {
-    match tx.get(&Subnet::DEF.table, subnet) {
+/// A subnet of another network; one of another project might as well not exist.
+fn not_on(tx: &mut Tx<'_>, network: &Object<Network>, port: &Object<Port>, subnet: &str) -> Error {
+    match tx.get(&Subnet::DEF.table, subnet).filter(|s| s.text("project_id") == port.project_id()) {
         Some(_) => fail::invalid(format!(
             "Failed to create port on network {}, because fixed_ips included invalid subnet {subnet}",
             network.id

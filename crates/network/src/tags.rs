@@ -47,7 +47,7 @@ pub(crate) fn routes() -> Vec<Route> {
         let (all, one) = (leak(format!("{}/{{id}}/tags", def.path)), leak(format!("{}/{{id}}/tags/{{tag}}", def.path)));
         let any = Access::Authenticated;
         routes.push(Route::new("GET", all, any, move |call| async move {
-            Ok(Reply::ok(json!({ "tags": texts(admit::seen(def, &call)?.get("tags")) })))
+            Ok(Reply::ok(json!({ "tags": texts(admit::shown(def, &call)?.get("tags")) })))
         }));
         routes.push(Route::new("PUT", all, any, move |call| replace(def, call)));
         routes.push(Route::new("DELETE", all, any, move |call| async move {
@@ -56,7 +56,7 @@ pub(crate) fn routes() -> Vec<Route> {
         }));
         routes.push(Route::new("GET", one, any, move |call| async move {
             let tag = call.param("tag").to_owned();
-            if texts(admit::seen(def, &call)?.get("tags")).contains(&tag) { Ok(Reply::empty(204)) } else { Err(no_tag(&tag)) }
+            if texts(admit::shown(def, &call)?.get("tags")).contains(&tag) { Ok(Reply::empty(204)) } else { Err(no_tag(&tag)) }
         }));
         routes.push(Route::new("PUT", one, any, move |call| add(def, call)));
         routes.push(Route::new("DELETE", one, any, move |call| remove(def, call)));

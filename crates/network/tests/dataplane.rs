@@ -85,6 +85,7 @@ impl Lab {
                 physical_network: "public".into(),
                 uplink: None,
                 addresses: vec!["172.24.4.1/24".parse().unwrap()],
+                nat: None,
             }),
             datapath: None,
         };

@@ -164,7 +164,8 @@ impl Memory {
         let mut held = lock(&entry);
         let next =
             Remembered { version: VERSION, epoch: held.epoch, revision: held.revision, gone: true, ..Remembered::default() };
-        if let Some(dir) = &self.dir {
+        // Of one that never came to be there is no epoch to keep.
+        if let Some(dir) = self.dir.as_ref().filter(|_| held.epoch > 0) {
             write(&dir.join("gone").join(id), &next)?;
         }
         *held = next;

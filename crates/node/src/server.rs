@@ -37,16 +37,20 @@ struct Wish {
     assignment: Option<Arc<ServerAssignment>>,
     /// Was it assigned since this agent started? Only then its absence means removal at once.
     was_assigned: bool,
+    /// The highest that it was assigned under since then.
+    epoch: u64,
 }
 
 impl Server {
     pub(crate) fn new(id: &str, assignment: Option<Arc<ServerAssignment>>) -> Self {
-        let wish = Wish { was_assigned: assignment.is_some(), assignment };
+        let epoch = assignment.as_ref().map_or(0, |a| a.epoch);
+        let wish = Wish { was_assigned: assignment.is_some(), assignment, epoch };
         Self { id: id.to_owned(), want: watch::Sender::new(wish), nudge: Notify::new(), turn: Mutex::default() }
     }
     pub(crate) fn want(&self, assignment: Option<Arc<ServerAssignment>>) {
         self.want.send_modify(|w| {
             w.was_assigned |= assignment.is_some();
+            w.epoch = assignment.as_ref().map_or(w.epoch, |a| a.epoch.max(w.epoch));
             w.assignment = assignment;
         });
     }
@@ -333,7 +337,8 @@ fn report(
     let known = shared.memory.get(&server.id);
     shared.board.put(Report::Server(ServerReport {
         id: server.id.clone(),
-        epoch: known.epoch,
+        // What could not be remembered, for a full disk, is told all the same.
+        epoch: known.epoch.max(server.wish().epoch),
         revision: wanted.map_or(known.revision, |a| a.revision),
         state,
         cause,

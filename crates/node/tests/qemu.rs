@@ -296,6 +296,30 @@ async fn leftovers_are_removed_and_strangers_are_not() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_process_that_was_not_recorded_is_replaced() {
+    let Some(lab) = Lab::new() else { return };
+    let agent = lab.start().await;
+    let s = server();
+    lab.control.assign(&s);
+    lab.control.reach(&s.id, GuestState::Running).await;
+    let old = lab.pid(&s.id).unwrap();
+    drop(agent);
+    // As an agent leaves it that is killed between the two.
+    let file = lab.server_dir(&s.id).join("state.json");
+    let mut state: serde_json::Value = serde_json::from_slice(&fs::read(&file).unwrap()).unwrap();
+    assert_eq!(state["process"].take()["pid"], old);
+    fs::write(&file, state.to_string()).unwrap();
+    // No sweep comes to help.
+    let config = Config { orphan_grace: Duration::from_secs(3600), ..lab.config() };
+    let shelf = Arc::new(Shelf(lab.dir.path().join("shelf")));
+    let _agent = node::start(config, lab.control.clone(), shelf, lab.switch.clone()).await.unwrap();
+    lab.control.until("another process", || lab.pid(&s.id).filter(|pid| *pid != old)).await;
+    lab.control.reach(&s.id, GuestState::Running).await;
+    lab.control.remove(&s.id);
+    lab.gone(&s.id).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_guest_powers_itself_off() {
     let Some(lab) = Lab::new() else { return };
     let c = &lab.control;

@@ -54,6 +54,8 @@ pub struct Daemon {
     pub run_dir: PathBuf,
     pub ready: Ready,
     pub ready_within: Duration,
+    /// How soon it is started again when it ended under watch.
+    pub retry: Backoff,
 }
 
 /// A daemon that runs and is ready.
@@ -76,6 +78,7 @@ impl Daemon {
             run_dir: run_dir.into(),
             ready: Ready::Started,
             ready_within: Duration::from_secs(20),
+            retry: Backoff::new(Duration::from_millis(200), Duration::from_secs(10)),
         }
     }
     pub fn env(mut self, name: &str, value: impl Into<String>) -> Self {
@@ -88,6 +91,10 @@ impl Daemon {
     }
     pub fn ready(mut self, ready: Ready) -> Self {
         self.ready = ready;
+        self
+    }
+    pub fn retry(mut self, retry: Backoff) -> Self {
+        self.retry = retry;
         self
     }
 
@@ -141,7 +148,6 @@ impl Daemon {
     }
 
     async fn keep(&self, state: &watch::Sender<State>) {
-        const RETRY: Backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(10));
         const STEADY: Duration = Duration::from_secs(30);
         let mut attempt = 0;
         loop {
@@ -163,7 +169,7 @@ impl Daemon {
                     state.send_modify(|s| *s = State { running: None, restarts: s.restarts, last_error: Some(text) });
                 }
             }
-            tokio::time::sleep(RETRY.jittered(attempt)).await;
+            tokio::time::sleep(self.retry.jittered(attempt)).await;
             attempt += 1;
         }
     }

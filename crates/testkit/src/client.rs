@@ -97,6 +97,16 @@ impl Client {
         self.send_bytes(method, path, "application/json", bytes).await
     }
     pub async fn send_bytes(&self, method: &str, path: &str, media: &str, body: Bytes) -> Answer {
+        self.try_send(method, path, media, body).await.expect("the cloud answers")
+    }
+    /// As [`Self::send_bytes`]; fails when there is no whole answer.
+    pub async fn try_send(
+        &self,
+        method: &str,
+        path: &str,
+        media: &str,
+        body: Bytes,
+    ) -> Result<Answer, Box<dyn std::error::Error>> {
         let mut request = Request::builder().method(method).uri(format!("{}{path}", self.base));
         if !body.is_empty() {
             request = request.header("content-type", media);
@@ -108,11 +118,10 @@ impl Client {
             request = request.header(name, value);
         }
         let request = request.body(Full::new(body)).expect("a request of plain parts");
-        let response = self.http.request(request).await.expect("the cloud answers");
-        let (parts, body) = response.into_parts();
-        let bytes = body.collect().await.expect("a whole body").to_bytes();
+        let (parts, body) = self.http.request(request).await?.into_parts();
+        let bytes = body.collect().await?.to_bytes();
         let json = serde_json::from_slice(&bytes).unwrap_or(Value::Null);
-        Answer { status: parts.status.as_u16(), headers: parts.headers, body: json, bytes }
+        Ok(Answer { status: parts.status.as_u16(), headers: parts.headers, body: json, bytes })
     }
 
     /// A token by password; `scope` as the Identity API writes it, `Null` for none.

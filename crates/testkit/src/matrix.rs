@@ -10,6 +10,8 @@ pub struct Known {
     /// With the service's prefix; parameters in braces.
     pub path: String,
     pub access: Access,
+    /// The newest microversion that has it.
+    pub until: base::Version,
 }
 
 /// All routes of the services, the tables' too.
@@ -19,8 +21,11 @@ pub fn known(services: &[Service]) -> Vec<Known> {
         let tables = s.resources.iter().flat_map(|def| api::resource_routes(def, s.dialect));
         for route in s.routes.iter().cloned().chain(tables) {
             let path = format!("{}{}", s.prefix, route.path);
-            if !out.iter().any(|k| k.method == route.method && k.path == path) {
-                out.push(Known { method: route.method, path, access: route.access });
+            match out.iter_mut().find(|k| k.method == route.method && k.path == path) {
+                // One that microversions tell apart is known by the newest.
+                Some(same) if same.until < route.until => (same.until, same.access) = (route.until, route.access),
+                Some(_) => {}
+                None => out.push(Known { method: route.method, path, access: route.access, until: route.until }),
             }
         }
     }

@@ -81,8 +81,22 @@ pub(crate) fn title(status: u16) -> &'static str {
     }
 }
 
+/// Characters that an error's text has at most: much of it may be what the caller sent.
+const LONGEST: usize = 2000;
+
+/// Long texts lose their middle: the start says what it is about, the end what to do.
+fn bounded(text: &str) -> std::borrow::Cow<'_, str> {
+    let length = text.chars().count();
+    if length <= LONGEST {
+        return text.into();
+    }
+    let (start, end): (String, String) = (text.chars().take(LONGEST - 500).collect(), text.chars().skip(length - 500).collect());
+    format!("{start} […] {end}").into()
+}
+
 /// The answer for an error, logged when it is ours.
 pub(crate) fn error_reply(dialect: &Dialect, error: &Error, request_id: &str, identity: &str) -> crate::Reply {
+    let error = &Error { message: bounded(&error.message).into_owned(), ..error.clone() };
     let status = (dialect.status)(error.kind);
     if status >= 500 {
         tracing::error!(request_id, status, error = %error.message, context = error.context.as_deref().unwrap_or(""), "The request failed");
@@ -181,4 +195,17 @@ pub(crate) fn next_query(cx: &Cx, marker: &str, limit: Option<usize>) -> String 
 /// Stamps of a row as text.
 pub(crate) fn stamp(row: &Map, field: &str, time: fn(Timestamp) -> String) -> Value {
     row.get(field).and_then(Value::as_i64).map_or(Value::Null, |t| time(Timestamp(t)).into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn long_texts_keep_start_and_end() {
+        assert_eq!(bounded("short"), "short");
+        let long = format!("Name {} is too long; choose another.", "é".repeat(100_000));
+        let cut = bounded(&long);
+        assert!(cut.starts_with("Name é") && cut.ends_with("choose another.") && cut.chars().count() < LONGEST + 10);
+    }
 }

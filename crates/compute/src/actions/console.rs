@@ -6,12 +6,13 @@ use crate::{
     server::state::{check_unlocked, vm},
     shape::{self, Shape, opt, req},
 };
-use api::{Call, Error, Reply, ReplyBody, Result};
-use resource::Object;
+use api::{Call, Error, Reply, Result};
+use base::Timestamp;
+use resource::{Object, Tx};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 use std::{fmt::Write as _, time::Duration};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use store::Row;
 
 pub(super) const OUTPUT: Shape = Shape::OneOf(&[
     &Shape::Null,
@@ -104,58 +105,67 @@ pub(crate) async fn remote_console(call: Call) -> Result<Reply> {
     Ok(Reply::ok(json!({ "remote_console": { "protocol": protocol, "type": kind, "url": url } })))
 }
 
-/// `GET /vnc/{token}`: carries RFB between a WebSocket and the server's display.
+/// `GET /vnc/{token}`: carries RFB between a WebSocket and the server's display. A token opens it once.
 pub(crate) async fn vnc(call: Call) -> Result<Reply> {
-    let gone = || Error::not_found("The console's address is not valid any more; ask for another.");
+    if !call.header("upgrade").is_some_and(|v| v.eq_ignore_ascii_case("websocket")) {
+        return Err(Error::bad_request("A console is opened by a WebSocket; use a client like noVNC."));
+    }
+    check_origin(call.header("origin"), call.header("host"), &call.cx.settings.public_endpoint)?;
     let id = hash(call.param("token"));
-    let server_id = {
-        let reader = call.reader();
-        let row = reader.get(&CONSOLES, &id).ok_or_else(gone)?;
-        if row.field("expires_at").as_i64().unwrap_or(0) < call.cloud.db.now().0 {
-            return Err(gone());
-        }
-        row.text("server_id").to_owned()
-    };
-    let server = {
-        let reader = call.reader();
-        resource::read::<Server>(&reader, &server_id)?.ok_or_else(gone)?
-    };
-    let mut display = nodes::display(&call, &server).await?;
-    let task: api::WebSocketTask = Box::new(move |mut socket| {
-        Box::pin(async move {
-            let mut buffer = vec![0u8; 32 * 1024];
-            loop {
-                tokio::select! {
-                    read = display.read(&mut buffer) => match read {
-                        Ok(0) | Err(_) => break,
-                        Ok(n) => {
-                            if socket.send(buffer[..n].to_vec().into()).await.is_err() {
-                                break;
-                            }
-                        }
-                    },
-                    message = socket.recv() => match message {
-                        Some(Ok(message)) => {
-                            let bytes = message.into_data();
-                            if !bytes.is_empty() && display.write_all(&bytes).await.is_err() {
-                                break;
-                            }
-                        }
-                        Some(Err(_)) | None => break,
-                    },
-                }
-            }
-        })
-    });
-    Ok(Reply { status: 101, headers: Vec::new(), body: ReplyBody::WebSocket(task) })
+    let server = call.transact(move |_, tx| take(tx, &id)).await?;
+    Ok(Reply::web_socket(nodes::display(&call, &server).await?))
 }
 
-/// `GET /os-console-auth-tokens/{id}`: where a console's token leads.
+/// The server that a token opens; the token is worth nothing afterwards.
+fn take(tx: &mut Tx<'_>, id: &str) -> Result<Object<Server>> {
+    let gone = || Error::not_found("The console's address is not valid any more; ask for another.");
+    let row = tx.get(&CONSOLES, id).filter(|row| !is_over(row, tx.now)).ok_or_else(gone)?;
+    let server = resource::load::<Server>(tx, row.text("server_id"))?.ok_or_else(gone)?;
+    tx.delete(&CONSOLES, id);
+    Ok(server)
+}
+
+fn is_over(row: &Row, now: Timestamp) -> bool {
+    row.field("expires_at").as_i64().unwrap_or(0) < now.0
+}
+
+/// Pages of other sites must not use a console whose address leaked to them. What is no browser sends no `Origin`.
+fn check_origin(origin: Option<&str>, host: Option<&str>, public: &str) -> Result<()> {
+    let authority = |url: &str| url.split_once("://").map(|(_, rest)| rest.split('/').next().unwrap_or_default().to_owned());
+    let Some(origin) = origin else { return Ok(()) };
+    match authority(origin) {
+        Some(from) if Some(from.as_str()) == host || authority(public) == Some(from.clone()) => Ok(()),
+        _ => Err(Error::forbidden(format!("Origin {origin} may not open consoles; use a page of this cloud."))),
+    }
+}
+
+/// `GET /os-console-auth-tokens/{token}`: where a console's token leads.
 pub(crate) async fn token(call: Call) -> Result<Reply> {
+    let gone = || Error::not_found("Token not found");
     let reader = call.reader();
-    let row = reader.get(&CONSOLES, &hash(call.param("id"))).ok_or_else(|| Error::not_found("Token not found"))?;
-    let server = resource::read::<Server>(&reader, row.text("server_id"))?.ok_or_else(|| Error::not_found("Token not found"))?;
+    let row = reader.get(&CONSOLES, &hash(call.param("token"))).ok_or_else(gone)?;
+    if is_over(&row, call.cloud.db.now()) {
+        return Err(gone());
+    }
+    let server = resource::read::<Server>(&reader, row.text("server_id"))?.ok_or_else(gone)?;
     let host = server.host.clone().unwrap_or_default();
     let console = map(json!({ "instance_uuid": server.id, "host": host, "port": 0, "internal_access_path": null }));
     Ok(Reply::ok(json!({ "console": console })))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_pages_of_this_cloud_open_consoles() {
+        let public = "https://cloud.example:8774/compute";
+        let check = |origin| check_origin(origin, Some("10.0.0.1:8774"), public).map_err(|e| e.kind);
+        assert_eq!(check(None), Ok(()));
+        assert_eq!(check(Some("https://cloud.example:8774")), Ok(()));
+        assert_eq!(check(Some("http://10.0.0.1:8774")), Ok(()));
+        for wrong in ["http://evil.example", "https://cloud.example", "https://cloud.example:8774.evil.example", "null", ""] {
+            assert_eq!(check(Some(wrong)), Err(api::ErrorKind::Forbidden), "{wrong}");
+        }
+    }
 }

@@ -104,13 +104,13 @@ async fn delete(call: Call) -> Result<Reply> {
 }
 
 pub(super) fn routes() -> Vec<Route> {
-    let any = Access::Authenticated;
+    let (any, reads) = (Access::Authenticated, Access::Rule("get_images", "reader"));
     let (all, one) = ("/v2.1/images/{id}/metadata", "/v2.1/images/{id}/metadata/{key}");
     let routes = vec![
-        Route::new("GET", all, any, list),
+        Route::new("GET", all, reads, list),
         Route::new("POST", all, any, add),
         Route::new("PUT", all, any, replace),
-        Route::new("GET", one, any, show),
+        Route::new("GET", one, reads, show),
         Route::new("PUT", one, any, set),
         Route::new("DELETE", one, any, delete),
     ];

@@ -148,13 +148,13 @@ async fn delete(call: Call) -> Result<Reply> {
 }
 
 pub(super) fn routes() -> Vec<Route> {
-    // The image service decides by the row; its policy is asked when rows are looked up.
-    let any = Access::Authenticated;
+    // The image service's own rules; it decides by the row when rows are looked up.
+    let (any, reads) = (Access::Authenticated, Access::Rule("get_images", "reader"));
     vec![
-        Route::new("GET", "/v2.1/images", any, |c| list(c, false)).until("2.35"),
+        Route::new("GET", "/v2.1/images", reads, |c| list(c, false)).until("2.35"),
         Route::new("DELETE", "/v2.1/images", any, lost),
-        Route::new("GET", "/v2.1/images/detail", any, |c| list(c, true)).until("2.35"),
-        Route::new("GET", "/v2.1/images/{id}", any, show).until("2.35"),
+        Route::new("GET", "/v2.1/images/detail", reads, |c| list(c, true)).until("2.35"),
+        Route::new("GET", "/v2.1/images/{id}", reads, show).until("2.35"),
         Route::new("DELETE", "/v2.1/images/{id}", any, delete).until("2.35"),
     ]
 }

@@ -227,6 +227,9 @@ async fn ec2_create(call: Call) -> Result<Reply> {
     get(&call.reader(), PROJECT, &project)?;
     // A user makes keys for where it is; an administrator for anywhere.
     let there = crate::grants::projects_of(&mut &call.reader(), &user).contains(&project);
+    if !there && !call.cx.is_admin() {
+        return Err(engine::not_found(PROJECT, &project));
+    }
     if !there {
         return Err(Error::forbidden(format!("User {user} has no role on project {project}; give it one first.")));
     }

@@ -290,9 +290,11 @@ fn look_up(auth: &Auth, named: &Named) -> Result<String> {
 }
 
 async fn by_trust(call: &Call, auth: &Auth, mut token: Token, id: &str) -> Result<(String, Arc<Known>)> {
-    let row = auth.db.read().get(&TRUST.table, id).ok_or_else(|| refused("there is no such trust"))?;
+    // One that does not exist is answered like another's.
+    let stranger = |why: &str| Error::forbidden("User is not a trustee.").context(why);
+    let row = auth.db.read().get(&TRUST.table, id).ok_or_else(|| stranger("there is no such trust"))?;
     if row.text("trustee_user_id") != token.user_id.as_str() {
-        return Err(Error::forbidden("User is not a trustee."));
+        return Err(stranger("it is another's trust"));
     }
     if flag(&row, "impersonation") {
         token.user_id = row.text("trustor_user_id").into();

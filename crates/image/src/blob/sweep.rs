@@ -19,7 +19,7 @@ pub struct Swept {
 
 impl LocalStore {
     /// Removes every blob that `keep` does not want and that was not stored or touched within `grace` before `now`, and the
-    /// files of dead writers of that age.
+    /// files of dead writers: a living one holds a lock on its file.
     pub async fn sweep(
         &self,
         now: SystemTime,
@@ -39,7 +39,7 @@ impl LocalStore {
                 store.sweep_blob(blob, now, grace, &mut swept)?;
             }
             for path in local::entries(&store.incoming_dir())? {
-                sweep_incoming(&path, now, grace, &mut swept)?;
+                store.sweep_incoming(&path, &mut swept)?;
             }
             Ok(swept)
         })
@@ -58,25 +58,25 @@ impl LocalStore {
         }
         Ok(())
     }
-}
 
-fn sweep_incoming(path: &Path, now: SystemTime, grace: Duration, swept: &mut Swept) -> Result<(), BlobError> {
-    let Ok(file) = File::open(path) else { return Ok(()) };
-    let metadata = file.metadata().map_err(BlobError::io("look at", path))?;
-    let old = metadata.modified().is_ok_and(|modified| is_old(modified, now, grace));
-    if !metadata.is_file() || !old {
-        return Ok(());
+    fn sweep_incoming(&self, path: &Path, swept: &mut Swept) -> Result<(), BlobError> {
+        let _lock = self.lock()?;
+        let Ok(file) = File::open(path) else { return Ok(()) };
+        let metadata = file.metadata().map_err(BlobError::io("look at", path))?;
+        if !metadata.is_file() {
+            return Ok(());
+        }
+        match file.try_lock() {
+            Ok(()) => {}
+            // Its writer lives, or this file system has no locks to tell.
+            Err(TryLockError::WouldBlock | TryLockError::Error(_)) => return Ok(()),
+        }
+        if local::remove(path)? {
+            swept.bytes += metadata.len();
+            swept.incoming += 1;
+        }
+        Ok(())
     }
-    match file.try_lock() {
-        Ok(()) => {}
-        // Its writer lives, or this file system has no locks to tell.
-        Err(TryLockError::WouldBlock | TryLockError::Error(_)) => return Ok(()),
-    }
-    if local::remove(path)? {
-        swept.bytes += metadata.len();
-        swept.incoming += 1;
-    }
-    Ok(())
 }
 
 /// A time in the future, after a clock was set back, is not old.

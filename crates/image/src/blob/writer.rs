@@ -57,8 +57,13 @@ pub struct Writer {
 
 impl Writer {
     pub(super) async fn create(store: &LocalStore, limit: u64) -> Result<Self, BlobError> {
-        let dir = store.incoming_dir();
-        let (incoming, file) = blocking(move || Incoming::create(&dir)).await??;
+        let place = store.clone();
+        let (incoming, file) = blocking(move || {
+            // A sweep must not come between the file and its lock.
+            let _lock = place.lock()?;
+            Incoming::create(&place.incoming_dir())
+        })
+        .await??;
         Ok(Self {
             store: store.clone(),
             disk: Lane::Ready(file),

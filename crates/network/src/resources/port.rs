@@ -83,8 +83,8 @@ pub(crate) struct Port {
     #[field(create, update, filter)]
     pub(crate) port_security_enabled: Option<bool>,
     /// Hostname of the node that the port is on.
-    #[serde(rename = "binding:host_id")]
-    #[field(create, update, filter, index, policy = "service", read_policy = "service", default = "")]
+    #[serde(rename = "binding:host_id", deserialize_with = "null_is_empty")]
+    #[field(create, update, filter, index, policy = "service", read_policy = "service", default = "", kind = HOST)]
     pub(crate) host_id: String,
     #[serde(rename = "binding:vnic_type")]
     #[field(create, update, filter, kind = Kind::Choice(&["normal", "direct", "macvtap", "baremetal", "direct-physical", "virtio-forwarder", "smart-nic", "vdpa"]), default = "normal")]
@@ -101,6 +101,13 @@ pub(crate) struct Port {
     pub(crate) routed_subnets: Vec<String>,
     #[field(default = Vec::<String>::new())]
     pub(crate) tags: Vec<String>,
+}
+
+/// Null unbinds, as the empty name does.
+const HOST: Kind = Kind::Optional(&Kind::Text { min: 0, max: 255 });
+
+fn null_is_empty<'de, D: serde::Deserializer<'de>>(from: D) -> Result<String, D::Error> {
+    Ok(Option::<String>::deserialize(from)?.unwrap_or_default())
 }
 
 impl Port {

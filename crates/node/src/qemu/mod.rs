@@ -76,6 +76,7 @@ impl Qemu {
         let host = probe::probe(config).await?;
         let converter = config.guest_users.filter(|_| host.separate_users).map(|u| u.first);
         let cache = cache::Cache::open(config.dir.join("images"), blobs, memory.clone(), config.reserved_disk_gib, converter)?;
+        end_unrecorded(config, &memory).await?;
         tracing::info!(version = host.version, accelerator = host.accelerator, machine = host.pc, "QEMU is ready");
         Ok(Self {
             config: config.clone(),
@@ -260,13 +261,7 @@ impl Qemu {
     /// A process is a stranger when it is recorded nowhere at two looks: one that has just been started is about to be recorded.
     async fn end_strangers(&self, owned: Owned<'_>) -> Vec<String> {
         let mut removed = Vec::new();
-        let mut strangers = BTreeSet::new();
-        for (pid, id) in process::running(&self.config.dir) {
-            let Some(start) = process::start_time(pid) else { continue };
-            if !self.memory.get(&id).process.is_some_and(|p| p.pid == pid && p.start_time == start) {
-                strangers.insert((pid, start, id));
-            }
-        }
+        let strangers = unrecorded(&self.config, &self.memory);
         let before = std::mem::replace(&mut *self.suspects.lock().unwrap_or_else(PoisonError::into_inner), strangers.clone());
         for (pid, start, id) in strangers.intersection(&before).cloned() {
             match process::kill(pid, start).await {
@@ -289,6 +284,25 @@ impl Qemu {
         self.cache.make_room();
         removed
     }
+}
+
+/// Processes of ours that no record accounts for: pid, start time, server.
+fn unrecorded(config: &Config, memory: &Memory) -> BTreeSet<(u32, u64, String)> {
+    let found = process::running(&config.dir).into_iter();
+    found
+        .filter_map(|(pid, id)| Some((pid, process::start_time(pid)?, id)))
+        .filter(|(pid, start, id)| !memory.get(id).process.is_some_and(|p| p.pid == *pid && p.start_time == *start))
+        .collect()
+}
+
+/// An agent that was killed between the start of a process and its record left it. Nobody let its guest run, and it holds the
+/// lock of the disk that the next process needs.
+async fn end_unrecorded(config: &Config, memory: &Memory) -> Result<(), Error> {
+    for (pid, start, id) in unrecorded(config, memory) {
+        tracing::warn!(server = id, pid, "a process that was started but not recorded is ended");
+        process::kill(pid, start).await?;
+    }
+    Ok(())
 }
 
 fn read_status(status: &str) -> Status {

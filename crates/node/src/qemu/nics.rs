@@ -18,12 +18,13 @@ impl Qemu {
         let used = |slot: &u8| process.nics.values().any(|s| s == slot);
         let mut free = (0..cmdline::SLOTS).filter(|s| !used(s));
         if !is_attached(&live, &port.id).await? {
+            let (name, netdev) = (format!("fd-{}", port.id), cmdline::netdev_id(&port.id));
+            // What an attempt that was interrupted left holds the tap, which can be open once only.
+            let _ = live.qmp.run("netdev_del", json!({ "id": netdev })).await;
+            let _ = live.qmp.run("closefd", json!({ "fdname": name })).await;
             let fd = nic::tun::open(&plugged.interface, self.offloads)
                 .map_err(|e| plug_error(format!("its interface cannot be opened: {e}")))?;
-            let (name, netdev) = (format!("fd-{}", port.id), cmdline::netdev_id(&port.id));
             live.qmp.pass(&name, &fd).await?;
-            // What an attempt that was interrupted left is replaced.
-            let _ = live.qmp.run("netdev_del", json!({ "id": netdev })).await;
             live.qmp.run("netdev_add", json!({ "type": "tap", "id": netdev, "fd": name })).await?;
             // A device that the guest has not let go of yet may still sit in a slot that is free in our books.
             let slot = loop {

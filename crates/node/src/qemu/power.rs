@@ -46,11 +46,15 @@ impl Qemu {
             launched_at: base::SystemClock.now(),
             ..Process::default()
         };
-        self.memory.update(id, |r| {
+        let recorded = self.memory.update(id, |r| {
             r.process = Some(record);
             r.reboot_done = r.reboot_done.max(a.reboot.count);
             r.halted = None;
-        })?;
+        });
+        if let Err(error) = recorded {
+            process::kill(pid, start_time).await?;
+            return Err(error);
+        }
         match self.first_answer(id, pid, start_time).await {
             Ok(live) => {
                 self.live_ones().insert(id.to_owned(), Arc::new(live));

@@ -5,6 +5,7 @@ use node::sim::{Delays, Sim, Size};
 use reconcile::{Runner, TaskList};
 use serde_json::{Value, json};
 use std::{sync::Arc, time::Duration};
+use store::{Memory, Store};
 use tempfile::TempDir;
 use testkit::{Answer, Client, Setup, TestCloud};
 use tokio::task::JoinHandle;
@@ -24,7 +25,7 @@ pub(crate) struct Bed {
     blobs: Arc<LocalStore>,
     dir: TempDir,
     work: JoinHandle<()>,
-    _runner: Runner,
+    runner: Option<Runner>,
 }
 
 impl Drop for Bed {
@@ -38,18 +39,36 @@ pub(crate) const SIZE: Size = Size { vcpus: 4, memory_mib: 4096, disk_gib: 100 }
 impl Bed {
     /// A cloud with so many hosts, an image, the flavors `tiny` and `small`, and a project with a network.
     pub(crate) async fn start(hosts: usize) -> Self {
+        Self::on(Memory::new(), hosts).await
+    }
+
+    /// As [`Self::start`], on a given store.
+    pub(crate) async fn on(store: Arc<dyn Store>, hosts: usize) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let blobs = Arc::new(LocalStore::open(dir.path().join("images")).unwrap());
-        let services = vec![image::service(blobs.clone()), network::service(), placement::service(), compute::service()];
-        let prepare = Box::new(|db: &store::Db, state: &mut resource::StateMap| state.insert(Nodes::new(db.clone())));
-        let cloud = TestCloud::with(Setup { services, prepare, ..Setup::default() }).await;
+        let services = vec![
+            operator::health(),
+            operator::service_v1(),
+            image::service(blobs.clone()),
+            network::service(),
+            placement::service(),
+            compute::service(),
+        ];
+        let documents = Arc::new(operator::Documents::of(&services, "http://127.0.0.1"));
+        let prepare = Box::new(|db: &store::Db, state: &mut resource::StateMap| {
+            state.insert(Nodes::new(db.clone()));
+            state.insert(documents);
+            state.insert(Arc::new(TaskList::default()));
+        });
+        let cloud = TestCloud::with(Setup { services, prepare, store, ..Setup::default() }).await;
         let nodes: Arc<Nodes> = cloud.cloud.state.get().unwrap();
         let work = tokio::spawn(nodes.clone().run(cloud.cloud.clone()));
         let mut runner = Runner::new(cloud.cloud.db.clone(), Arc::new(TaskList::default()));
         compute::reconcilers(&cloud.cloud).into_iter().for_each(|r| runner.spawn(r));
         let (admin, member) = (cloud.admin().await, cloud.member("p").await);
         let (image, network) = (String::new(), String::new());
-        let mut bed = Self { cloud, nodes, hosts: Vec::new(), admin, member, image, network, blobs, dir, work, _runner: runner };
+        let mut bed =
+            Self { cloud, nodes, hosts: Vec::new(), admin, member, image, network, blobs, dir, work, runner: Some(runner) };
         for i in 0..hosts {
             bed.add_host(&format!("host-{i}")).await;
         }
@@ -60,6 +79,12 @@ impl Bed {
         bed.image = bed.make_image(&bed.admin, "public").await;
         bed.network = bed.make_network(&bed.member, "n", "10.1.0.0/16").await;
         bed
+    }
+
+    /// Ends all work in the background: from now on only requests change rows.
+    pub(crate) fn rest(&mut self) {
+        self.work.abort();
+        self.runner = None;
     }
 
     pub(crate) async fn add_host(&mut self, name: &str) {

@@ -1,0 +1,14 @@
+//! Everybody calls everything, and nobody calls it right.
+//!
+//! [`access`] holds who may do what with whose, [`nested`] what a body may name, [`fuzz`] what no request may cause, [`raw`] the same
+//! below HTTP, [`canary`] where secrets must not be, [`document`] what is promised. Most start from one [`world`].
+mod access;
+mod canary;
+mod document;
+mod frozen;
+mod fuzz;
+mod nested;
+mod raw;
+mod samples;
+mod shape;
+mod world;
