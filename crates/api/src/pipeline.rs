@@ -29,6 +29,9 @@ const MAX_REFUSED: usize = 32 * 1024 * 1024;
 /// A request that is not done after this is dropped. Streams have no limit of their own.
 const DEADLINE: Duration = Duration::from_secs(60);
 
+/// The project in the path of Cinder's older clients; it must be the token's.
+const PATH_PROJECT: &str = "path_project";
+
 struct Site {
     dialect: &'static Dialect,
     prefix: &'static str,
@@ -81,6 +84,11 @@ impl Edge {
             for (path, routes) in by_path {
                 let full = format!("{}{}", service.prefix, path);
                 let full = if full.len() > 1 { full.trim_end_matches('/').to_owned() } else { full };
+                // Cinder's older clients put their project into the path, before everything else.
+                let below_project = path
+                    .strip_prefix("/v3/")
+                    .filter(|rest| !rest.is_empty() && service.dialect.name == "volume")
+                    .map(|rest| format!("{}/v3/{{{PATH_PROJECT}}}/{rest}", service.prefix));
                 let site = Arc::new(Site {
                     dialect: service.dialect,
                     prefix: service.prefix,
@@ -90,6 +98,9 @@ impl Edge {
                     public: format!("{public}{}", service.prefix).into(),
                     identity: format!("{public}/identity").into(),
                 });
+                if let Some(path) = below_project {
+                    router = router.route(&path, any(handle).with_state(site.clone()));
+                }
                 router = router.route(&full, any(handle).with_state(site));
             }
             let lost = Arc::new(Site {
@@ -195,6 +206,9 @@ async fn run(
         parts.uri.path().strip_prefix(site.prefix).unwrap_or_default(),
     ) {
         return Err(Error::unauthorized("The request you have made requires authentication.").context("no access rule names it"));
+    }
+    if params.iter().any(|(k, v)| k == PATH_PROJECT && caller.project_id() != Some(v)) && route.access != Access::Public {
+        return Err(Error::bad_request("Malformed request url: the project in it is not the token's."));
     }
     site.cloud.db.fresh().await?;
     let cx = Cx {
