@@ -39,7 +39,7 @@ fn refused(volume: &Object<Volume>) -> Error {
 }
 
 /// Admits a deletion and begins it.
-pub(crate) fn begin(volume: &mut Object<Volume>, _cx: &Cx, tx: &mut Tx<'_>, how: How) -> Result<Deletion> {
+pub(crate) fn begin(volume: &mut Object<Volume>, cx: &Cx, tx: &mut Tx<'_>, how: How) -> Result<Deletion> {
     if !how.force && !DELETABLE.contains(&volume.status.as_str()) {
         return Err(refused(volume));
     }
@@ -78,6 +78,7 @@ pub(crate) fn begin(volume: &mut Object<Volume>, _cx: &Cx, tx: &mut Tx<'_>, how:
     for attachment in attachments {
         engine::remove(tx, Attachment::DEF, &attachment.into_map()?);
     }
+    crate::uploads::give_up(tx, cx, &volume.id)?;
     for transfer in tx.find(&TRANSFERS, "volume_id", &volume.id) {
         tx.delete(&TRANSFERS, transfer.id());
     }

@@ -9,21 +9,32 @@
 //! compute service makes attachments through the table here, in its own transaction, and reads them for its servers.
 //!
 //! Not done here: encryption of data (a type that asks for it gets no volumes), backups, replication, migration between hosts.
+mod actions;
 mod attach;
 mod attachments;
 mod common;
 mod create;
+mod default_types;
 mod delete;
+mod encryption;
+mod facts;
 mod filters;
 mod hosts;
+mod input;
 mod listing;
+mod metadata;
+mod qos;
 mod quota;
+mod quota_routes;
 mod reconcilers;
 mod resources;
+mod services;
 mod settle;
+mod snapshot_routes;
 mod snapshots;
 mod timing;
 mod transfers;
+mod type_routes;
 mod types;
 mod uploads;
 mod versions;
@@ -33,19 +44,49 @@ mod volumes;
 pub use reconcilers::reconcilers;
 pub use types::bootstrap;
 
-use api::{Route, Service, dialect::BLOCK_STORAGE};
+use api::{
+    Dialect, Route, Service,
+    dialect::{BLOCK_STORAGE, block_storage},
+};
 use resource::Resource as _;
-use resources::{Attachment, Message, Snapshot, Volume, VolumeType};
+use resources::{Attachment, Message, QosSpecs, Snapshot, Volume, VolumeType};
+
+/// Messages are gone when their deletion is answered.
+static AT_ONCE: Dialect = block_storage(200, 204);
 
 /// The API of Cinder v3.
 pub fn service() -> Service {
-    let routes: Vec<Route> = [versions::routes(), volumes::routes(), attachments::routes()].into_iter().flatten().collect();
+    let messages = api::resource_routes(Message::DEF, &AT_ONCE).into_iter().map(|r| r.since("3.3"));
+    let routes: Vec<Route> = [
+        versions::routes(),
+        volumes::routes(),
+        actions::routes(),
+        metadata::routes(),
+        snapshot_routes::routes(),
+        attachments::routes(),
+        type_routes::routes(),
+        encryption::routes(),
+        qos::routes(),
+        default_types::routes(),
+        transfers::routes(),
+        quota_routes::routes(),
+        services::routes(),
+        facts::routes(),
+    ]
+    .into_iter()
+    .flatten()
+    .chain(messages)
+    .collect();
+    let mut rules = vec![("volume:force_delete", "admin")];
+    rules.extend(actions::RULES);
+    rules.extend(metadata::RULES);
+    rules.extend(snapshot_routes::RULES);
     Service {
         name: "volume",
         prefix: "/volume",
         dialect: &BLOCK_STORAGE,
         microversions: Some(versions::MICROVERSIONS),
-        resources: vec![Volume::DEF, Snapshot::DEF, Attachment::DEF, VolumeType::DEF, Message::DEF],
+        resources: vec![Volume::DEF, Snapshot::DEF, Attachment::DEF, VolumeType::DEF, QosSpecs::DEF, Message::DEF],
         routes,
         tables: vec![
             &common::SEEN,
@@ -56,7 +97,7 @@ pub fn service() -> Service {
             &transfers::TRANSFERS,
             &types::DEFAULTS,
         ],
-        rules: vec![("volume:force_delete", "admin")],
+        rules,
         quotas: quota::QUOTAS.to_vec(),
     }
 }

@@ -1,5 +1,5 @@
 //! Images that are made of volumes: the image service's rows, filled when the node has stored the bytes.
-use crate::common::{elevated, map, object, text, touch};
+use crate::common::{UPLOADS, elevated, map, object, text, touch};
 use api::{Cx, Result};
 use assign::BlobInfo;
 use resource::{Map, Tx, engine};
@@ -37,5 +37,14 @@ pub(crate) fn abandon(tx: &mut Tx<'_>, cx: &Cx, id: &str) -> Result<()> {
     row.insert("status".into(), "killed".into());
     touch(&mut row, tx.now, &cx.request_id);
     tx.put(&images.table, id, row.into());
+    Ok(())
+}
+
+/// Nothing waits for images of the volume any more.
+pub(crate) fn give_up(tx: &mut Tx<'_>, cx: &Cx, volume: &str) -> Result<()> {
+    for row in tx.find(&UPLOADS, "volume_id", volume) {
+        tx.delete(&UPLOADS, row.id());
+        abandon(tx, cx, row.id())?;
+    }
     Ok(())
 }

@@ -161,7 +161,7 @@ impl Bed {
         let project = self.admin.get("/identity/v3/projects?name=p").await.expect(200).text("/projects/0/id");
         let admin = auth::Role { id: "admin".into(), name: "admin".into() };
         let mut caller = auth::Caller::internal(vec![admin], "somebody");
-        caller.scope = auth::Scope::Project { project: auth::Project { id: project.into(), name: "p".into(), domain: Default::default() } };
+        caller.scope = auth::Scope::Project(auth::ProjectRef { id: project.as_str().into(), ..Default::default() });
         self.cloud.cloud.cx(Arc::new(caller), why)
     }
 
