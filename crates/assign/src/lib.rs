@@ -48,7 +48,8 @@ pub struct ServerAssignment {
     pub vcpus: u32,
     /// MiB.
     pub memory_mib: u64,
-    pub root: RootDisk,
+    /// `None`: the root disk is the volume that says `boot`.
+    pub root: Option<RootDisk>,
     /// Boot from this image instead, with the root disk as the second disk.
     pub rescue: Option<ImageRef>,
     pub ports: Vec<PortAssignment>,
@@ -199,6 +200,8 @@ pub struct AttachedVolume {
     pub endpoint: String,
     /// Name of the NBD export.
     pub export: String,
+    /// GiB; a larger value than what the guest sees means: tell it.
+    pub size_gib: u64,
     pub read_only: bool,
     /// The guest boots from it: it is the root disk.
     pub boot: bool,
@@ -272,7 +275,8 @@ pub struct ServerReport {
     /// Revision of the assignment that this answers.
     pub revision: u64,
     pub state: GuestState,
-    /// For users: starts with the thing, ends with what to do. Set when `state` is `Failed` or `Crashed`.
+    /// For users: starts with the thing, ends with what to do. Set when `state` is `Failed` or `Crashed`, and when something that does
+    /// not stop the guest cannot be done, such as plugging a volume.
     pub cause: Option<String>,
     /// Step in progress, for `drover why`: `fetch image`, `create disk`, `plug port …`, `start QEMU`.
     pub step: Option<String>,
@@ -284,7 +288,8 @@ pub struct ServerReport {
     pub rescued: bool,
     /// Ports that are plugged now.
     pub plugged: Vec<String>,
-    /// Attachments that are plugged now.
+    /// Attachments that the server holds: plugged into its process, or to be plugged at its next start. While one is named here, the
+    /// volume may be written to.
     pub volumes: Vec<String>,
     /// Microseconds since the epoch; when the process now running was started.
     pub launched_at: Option<base::Timestamp>,
@@ -324,7 +329,7 @@ pub struct VolumeReport {
     pub generation: u64,
     /// Snapshots that are there.
     pub snapshots: Vec<String>,
-    /// Exports that serve now.
+    /// Exports that serve now. One that was named and is not any more has ended for certain.
     pub exports: Vec<LiveExport>,
     /// Images that were made or failed, by image id; told until the assignment no longer asks.
     pub uploads: BTreeMap<String, Result<BlobInfo, String>>,
