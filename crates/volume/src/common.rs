@@ -53,13 +53,7 @@ pub(crate) fn is_shown(def: &ResourceDef, cx: &Cx, reader: &Reader<'_>, row: &Ma
     (def.shows_deleting || !flag(row, "deleting")) && (def.hooks.visible)(row, cx, reader)
 }
 
-/// A row of another service that the caller may see.
-pub(crate) fn foreign(cx: &Cx, reader: &Reader<'_>, table: &str, id: &str) -> Result<Option<Arc<Row>>> {
-    let def = cx.registry.get(table)?;
-    Ok(reader.get(&def.table, id).filter(|r| is_shown(def, cx, reader, object(r))))
-}
-
-/// As [`foreign`], in a transaction: the row is compared at its commit.
+/// A row of another service that the caller may see; it is compared at the commit.
 pub(crate) fn foreign_in(tx: &mut Tx<'_>, cx: &Cx, table: &str, id: &str) -> Result<Option<Arc<Row>>> {
     let def = cx.registry.get(table)?;
     let Some(row) = tx.get(&def.table, id) else { return Ok(None) };

@@ -4,7 +4,7 @@
 //! does it: a user message says why.
 use crate::{
     common::{self, foreign_in, int, object, own, text},
-    hosts, quota,
+    groups, hosts, quota,
     resources::{Snapshot, Volume, VolumeType, message, volume::Task},
     timing, types,
 };
@@ -60,6 +60,7 @@ pub(crate) fn admit(row: &mut Object<Volume>, cx: &Cx, tx: &mut Tx<'_>) -> Resul
     if zone != hosts::ZONE {
         return Err(Error::bad_request(format!("Availability zone '{zone}' is invalid; choose one of os-availability-zone.")));
     }
+    groups::admit_volume(row, cx, tx)?;
     let (project, size) = (row.project_id().to_owned(), row.size);
     quota::check_size(tx, cx, &project, size)?;
     quota::charge(tx, cx, &project, &quota::volume(&kind.id, size))?;

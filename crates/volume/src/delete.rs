@@ -3,7 +3,7 @@
 //! A volume that is being deleted stays visible until its node has reported that nothing of it is left; its quota is given back then.
 //! Data goes only by the node's own hand, so a node that is away keeps the row waiting in `error_deleting`, not gone.
 use crate::{
-    quota,
+    groups, quota,
     resources::{Attachment, Snapshot, Volume, snapshot, volume::Task},
     timing,
     transfers::TRANSFERS,
@@ -18,6 +18,8 @@ pub(crate) struct How {
     pub(crate) cascade: bool,
     /// Whatever its status.
     pub(crate) force: bool,
+    /// With the group that it belongs to.
+    pub(crate) with_group: bool,
 }
 
 const DELETABLE: [&str; 8] = [
@@ -51,7 +53,7 @@ pub(crate) fn begin(volume: &mut Object<Volume>, cx: &Cx, tx: &mut Tx<'_>, how: 
             attachments.iter().map(|a| a.user()).collect::<Vec<_>>().join(", ")
         )));
     }
-    if volume.group_id.is_some() && !how.force {
+    if volume.group_id.is_some() && !how.force && !how.with_group {
         return Err(Error::bad_request(format!(
             "Invalid volume: Volume {} belongs to a group; remove it from the group or delete the group.",
             volume.id
@@ -125,9 +127,10 @@ fn end_of_rows(tx: &mut Tx<'_>, volume: &Object<Volume>) -> Result<()> {
 
 /// Takes a volume away that its node no longer has.
 pub(crate) fn remove(tx: &mut Tx<'_>, volume: Object<Volume>) -> Result<()> {
+    let sets = groups::sets_of(tx, &volume.id);
     end_of_rows(tx, &volume)?;
-    engine::remove(tx, Volume::DEF, &volume.into_map()?);
-    Ok(())
+    engine::remove(tx, Volume::DEF, &volume.clone().into_map()?);
+    groups::settle_all(tx, &volume, sets)
 }
 
 /// Takes a snapshot away that its node no longer has.

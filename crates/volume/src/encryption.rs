@@ -15,8 +15,8 @@ pub(crate) fn routes() -> Vec<Route> {
         Route::new("GET", "/v3/types/{id}/encryption", admin, |call| async move { show(&call) }),
         Route::new("POST", "/v3/types/{id}/encryption", admin, create),
         Route::new("GET", "/v3/types/{id}/encryption/{key}", admin, |call| async move { item(&call) }),
-        Route::new("PUT", "/v3/types/{id}/encryption/{encryption}", admin, update),
-        Route::new("DELETE", "/v3/types/{id}/encryption/{encryption}", admin, remove),
+        Route::new("PUT", "/v3/types/{id}/encryption/{key}", admin, update),
+        Route::new("DELETE", "/v3/types/{id}/encryption/{key}", admin, remove),
         Route::new("GET", "/v3/volumes/{id}/encryption", Access::Authenticated, |call| async move { of_volume(&call) }),
         Route::new("GET", "/v3/volumes/{id}/encryption/{key}", Access::Authenticated, |call| async move { of_volume_item(&call) }),
     ]
@@ -113,7 +113,7 @@ fn none(call: &Call) -> Error {
 }
 
 async fn update(call: Call) -> Result<Reply> {
-    let (missing, named) = (none(&call), call.param("encryption").to_owned());
+    let (missing, named) = (none(&call), call.param("key").to_owned());
     let given = call.inner("encryption")?.clone();
     let changed = given.clone();
     change(&call, move |tx, kind| {
@@ -129,7 +129,7 @@ async fn update(call: Call) -> Result<Reply> {
 }
 
 async fn remove(call: Call) -> Result<Reply> {
-    let (missing, named) = (none(&call), call.param("encryption").to_owned());
+    let (missing, named) = (none(&call), call.param("key").to_owned());
     change(&call, move |tx, kind| {
         check_unused(tx, kind, "delete")?;
         match kind.encryption.take_if(|e| e.encryption_id == named) {

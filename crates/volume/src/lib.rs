@@ -19,6 +19,9 @@ mod delete;
 mod encryption;
 mod facts;
 mod filters;
+mod group_routes;
+mod group_types;
+mod groups;
 mod hosts;
 mod input;
 mod listing;
@@ -49,7 +52,7 @@ use api::{
     dialect::{BLOCK_STORAGE, block_storage},
 };
 use resource::Resource as _;
-use resources::{Attachment, Message, QosSpecs, Snapshot, Volume, VolumeType};
+use resources::{Attachment, Group, GroupSnapshot, GroupType, Message, QosSpecs, Snapshot, Volume, VolumeType};
 
 /// Messages are gone when their deletion is answered.
 static AT_ONCE: Dialect = block_storage(200, 204);
@@ -70,6 +73,8 @@ pub fn service() -> Service {
         default_types::routes(),
         transfers::routes(),
         quota_routes::routes(),
+        group_types::routes(),
+        group_routes::routes(),
         services::routes(),
         facts::routes(),
     ]
@@ -81,12 +86,23 @@ pub fn service() -> Service {
     rules.extend(actions::RULES);
     rules.extend(metadata::RULES);
     rules.extend(snapshot_routes::RULES);
+    rules.extend(group_routes::RULES);
     Service {
         name: "volume",
         prefix: "/volume",
         dialect: &BLOCK_STORAGE,
         microversions: Some(versions::MICROVERSIONS),
-        resources: vec![Volume::DEF, Snapshot::DEF, Attachment::DEF, VolumeType::DEF, QosSpecs::DEF, Message::DEF],
+        resources: vec![
+            Volume::DEF,
+            Snapshot::DEF,
+            Attachment::DEF,
+            VolumeType::DEF,
+            QosSpecs::DEF,
+            Group::DEF,
+            GroupSnapshot::DEF,
+            GroupType::DEF,
+            Message::DEF,
+        ],
         routes,
         tables: vec![
             &common::SEEN,

@@ -6,7 +6,7 @@
 use crate::{
     attach,
     common::{PLUGGED, SEEN, UPLOADS},
-    delete,
+    delete, groups,
     resources::{
         Attachment, Snapshot, Volume, message,
         snapshot::Task as SnapshotTask,
@@ -57,6 +57,7 @@ pub(crate) fn settle(tx: &mut Tx<'_>, cx: &Cx, id: &str) -> Result<Option<Timest
         return deletion(tx, volume, &seen);
     }
     let before = volume.clone().into_map()?;
+    let sets = groups::sets_of(tx, id);
     let mut next = snapshots(tx, &mut volume, &seen)?;
     soonest(&mut next, attachments(tx, cx, &mut volume, &seen)?);
     task(tx, cx, &mut volume, &seen)?;
@@ -64,6 +65,7 @@ pub(crate) fn settle(tx: &mut Tx<'_>, cx: &Cx, id: &str) -> Result<Option<Timest
     if volume.clone().into_map()? != before {
         volume.save(tx)?;
     }
+    groups::settle_all(tx, &volume, sets)?;
     Ok(next.map(Timestamp))
 }
 
@@ -100,6 +102,7 @@ fn deletion(tx: &mut Tx<'_>, mut volume: Object<Volume>, seen: &Seen) -> Result<
     volume.finish("error_deleting");
     complain(tx, &volume, message::DELETE, &cause)?;
     volume.save(tx)?;
+    groups::settle_all(tx, &volume, Vec::new())?;
     Ok(None)
 }
 
@@ -259,7 +262,7 @@ fn ends_with_server(tx: &mut Tx<'_>, a: &Object<Attachment>) -> bool {
 }
 
 fn begin_deletion(tx: &mut Tx<'_>, cx: &Cx, volume: &mut Object<Volume>) -> Result<()> {
-    let how = delete::How { cascade: false, force: false };
+    let how = delete::How::default();
     match delete::begin(volume, cx, tx, how) {
         Ok(_) => {
             volume.mark_deleting();

@@ -121,7 +121,7 @@ async fn remove(call: Call) -> Result<Reply> {
     let id = call.param("id").to_owned();
     let volume: Object<Volume> = visible(&call, &id)?;
     require(&call, "volume:delete", &volume.map)?;
-    let how = How { cascade: call.cx.query.flag("cascade"), force: at(&call.cx, 23) && call.cx.query.flag("force") };
+    let how = How { cascade: call.cx.query.flag("cascade"), force: at(&call.cx, 23) && call.cx.query.flag("force"), with_group: false };
     if how.force {
         call.require("volume:force_delete", Some(&volume.map))?;
     }

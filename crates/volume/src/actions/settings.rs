@@ -36,7 +36,7 @@ pub(super) async fn bootable(call: Call, id: String, body: Value) -> Result<Repl
 }
 
 pub(super) async fn force_delete(call: Call, id: String) -> Result<Reply> {
-    let how = How { cascade: false, force: true };
+    let how = How { force: true, ..How::default() };
     call.transact(move |cx, tx| delete_as(tx, cx, &id, how)).await?;
     Ok(Reply::empty(202))
 }
