@@ -119,6 +119,8 @@ pub(super) fn layer(name: &str, path: &Path, read_only: bool, below: Value) -> V
         node["discard"] = json!("unmap");
         node["detect-zeroes"] = json!("unmap");
         node["file"]["discard"] = json!("unmap");
+        // Once frozen it is opened anew, and may then only be read.
+        node["file"]["auto-read-only"] = json!(true);
     }
     node
 }
