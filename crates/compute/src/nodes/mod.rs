@@ -24,6 +24,7 @@ mod levels;
 mod sink;
 mod snapshot;
 mod steps;
+pub(crate) mod volumes;
 #[cfg(test)]
 mod testbed;
 #[cfg(test)]
