@@ -16,4 +16,4 @@ pub(crate) const ATTACH_BOOT: Duration = Duration::from_secs(3600);
 /// A guest must give the device up.
 pub(crate) const DETACH: Duration = Duration::from_secs(300);
 /// An `os-reserve` that nobody follows up.
-pub(crate) const RESERVE: Duration = Duration::from_secs(3600);
+pub(crate) const RESERVE: Duration = Duration::from_secs(900);

@@ -100,8 +100,14 @@ impl Bed {
         self.drop_row(&PLUGGED, attachment).await;
     }
 
-    /// Lets time pass. What waits for a deadline is looked at again when a row of it changes.
-    pub(crate) fn pass(&self, time: Duration) {
+    /// Lets time pass; the volume is looked at again, as it would be at its deadline.
+    pub(crate) async fn pass(&self, id: &str, time: Duration) {
+        self.clock.advance(time);
+        self.report(id, "building", json!({"revision": 0})).await;
+    }
+
+    /// Lets time pass, and nothing else.
+    pub(crate) fn clock_on(&self, time: Duration) {
         self.clock.advance(time);
     }
 
@@ -163,6 +169,12 @@ impl Bed {
         let mut caller = auth::Caller::internal(vec![admin], "somebody");
         caller.scope = auth::Scope::Project(auth::ProjectRef { id: project.as_str().into(), ..Default::default() });
         self.cloud.cloud.cx(Arc::new(caller), why)
+    }
+
+    /// The messages that users got about a volume.
+    pub(crate) async fn messages(&self, id: &str) -> Vec<String> {
+        let answer = self.member.get(&format!("/volume/v3/messages?resource_uuid={id}")).await.expect(200);
+        answer.all("/messages", "user_message")
     }
 
     /// Use of the member's quotas: volumes, GiB, snapshots.
