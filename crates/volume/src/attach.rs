@@ -57,7 +57,9 @@ fn check_free(volume: &Object<Volume>, others: &[Object<Attachment>], new: &Obje
             volume.id, volume.status
         )));
     }
-    if others.iter().any(|a| a.attach_mode != new.attach_mode && volume.admin_metadata.get("readonly").is_some_and(|r| r == "True"))
+    if others
+        .iter()
+        .any(|a| a.attach_mode != new.attach_mode && volume.admin_metadata.get("readonly").is_some_and(|r| r == "True"))
     {
         return Err(Error::bad_request(format!("Invalid volume: volume {} is read only for all who have it.", volume.id)));
     }

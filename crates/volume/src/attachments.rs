@@ -117,7 +117,9 @@ async fn exported(call: &Call, row: &Map) -> Result<()> {
         }
     };
     tokio::time::timeout(PATIENCE, wait).await.map_err(|_| {
-        Error::unavailable(format!("Volume {volume} is not exported yet; its attachment {id} waits. Update it again, or delete it."))
+        Error::unavailable(format!(
+            "Volume {volume} is not exported yet; its attachment {id} waits. Update it again, or delete it."
+        ))
     })
 }
 
@@ -134,7 +136,9 @@ async fn update(call: Call) -> Result<Reply> {
         .transact(move |cx, tx| {
             let a: Object<Attachment> = own(tx, cx, &id)?;
             if a.consumer.is_none() {
-                return Err(Error::bad_request(format!("Attachment {id} is that of a server; detach it through the compute API.")));
+                return Err(Error::bad_request(format!(
+                    "Attachment {id} is that of a server; detach it through the compute API."
+                )));
             }
             let old = a.clone().into_map()?;
             let mut a = a;

@@ -165,7 +165,9 @@ pub(crate) fn check_image(image: &Map, size: u64) -> Result<()> {
     let id = text(image, "id");
     let status = text(image, "status");
     if status != "active" || text(image, "os_hash_value").is_empty() {
-        return Err(Error::bad_request(format!("Invalid input received: Image {id} is unacceptable: Image status {status} is not active.")));
+        return Err(Error::bad_request(format!(
+            "Invalid input received: Image {id} is unacceptable: Image status {status} is not active."
+        )));
     }
     let raw = if text(image, "disk_format") == "raw" { int(image, "size") } else { 0 };
     let least = gib(int(image, "virtual_size").max(raw));

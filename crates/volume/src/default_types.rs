@@ -11,7 +11,12 @@ pub(crate) fn routes() -> Vec<Route> {
     let admin = |name| Access::Rule(name, "admin");
     [
         Route::new("GET", "/v3/default-types", admin("volume_extension:default_get_all"), |call| async move { list(&call) }),
-        Route::new("GET", "/v3/default-types/{project}", admin("volume_extension:default_get"), |call| async move { show(&call) }),
+        Route::new(
+            "GET",
+            "/v3/default-types/{project}",
+            admin("volume_extension:default_get"),
+            |call| async move { show(&call) },
+        ),
         Route::new("PUT", "/v3/default-types/{project}", admin("volume_extension:default_set_or_update"), set),
         Route::new("DELETE", "/v3/default-types/{project}", admin("volume_extension:default_unset"), unset),
     ]

@@ -22,16 +22,8 @@ pub(crate) struct How {
     pub(crate) with_group: bool,
 }
 
-const DELETABLE: [&str; 8] = [
-    "available",
-    "creating",
-    "deleting",
-    "error",
-    "error_restoring",
-    "error_extending",
-    "error_deleting",
-    "error_managing",
-];
+const DELETABLE: [&str; 8] =
+    ["available", "creating", "deleting", "error", "error_restoring", "error_extending", "error_deleting", "error_managing"];
 
 fn refused(volume: &Object<Volume>) -> Error {
     Error::bad_request(format!(

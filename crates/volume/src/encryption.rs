@@ -18,7 +18,12 @@ pub(crate) fn routes() -> Vec<Route> {
         Route::new("PUT", "/v3/types/{id}/encryption/{key}", admin, update),
         Route::new("DELETE", "/v3/types/{id}/encryption/{key}", admin, remove),
         Route::new("GET", "/v3/volumes/{id}/encryption", Access::Authenticated, |call| async move { of_volume(&call) }),
-        Route::new("GET", "/v3/volumes/{id}/encryption/{key}", Access::Authenticated, |call| async move { of_volume_item(&call) }),
+        Route::new(
+            "GET",
+            "/v3/volumes/{id}/encryption/{key}",
+            Access::Authenticated,
+            |call| async move { of_volume_item(&call) },
+        ),
     ]
 }
 

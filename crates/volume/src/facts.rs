@@ -57,7 +57,18 @@ fn extensions() -> Result<Reply> {
 const FILTERS: [(&str, &[&str]); 8] = [
     (
         "volume",
-        &["name", "status", "metadata", "bootable", "migration_status", "availability_zone", "group_id", "size", "created_at", "updated_at"],
+        &[
+            "name",
+            "status",
+            "metadata",
+            "bootable",
+            "migration_status",
+            "availability_zone",
+            "group_id",
+            "size",
+            "created_at",
+            "updated_at",
+        ],
     ),
     ("backup", &[]),
     ("snapshot", &["name", "status", "volume_id", "metadata", "availability_zone", "consumes_quota", "created_at", "updated_at"]),

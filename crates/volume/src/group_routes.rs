@@ -14,7 +14,8 @@ use serde_json::{Value, json};
 pub(crate) fn routes() -> Vec<Route> {
     let any = Access::Authenticated;
     let (list, make) = (Access::Rule("group:get_all", "reader"), Access::Rule("group:create", "member"));
-    let (list_sets, make_set) = (Access::Rule("group:get_all_group_snapshots", "reader"), Access::Rule("group:create_group_snapshot", "member"));
+    let (list_sets, make_set) =
+        (Access::Rule("group:get_all_group_snapshots", "reader"), Access::Rule("group:create_group_snapshot", "member"));
     let groups = [
         Route::new("GET", "/v3/groups", list, |call| async move { listing::reply(Group::DEF, &call, false, brief) }),
         Route::new("GET", "/v3/groups/detail", list, |call| async move { index(&call) }),
@@ -101,7 +102,10 @@ async fn create(call: Call) -> Result<Reply> {
         ..Group::default()
     };
     if body.availability_zone != hosts::ZONE {
-        return Err(Error::bad_request(format!("Availability zone '{}' is invalid; choose one of os-availability-zone.", body.availability_zone)));
+        return Err(Error::bad_request(format!(
+            "Availability zone '{}' is invalid; choose one of os-availability-zone.",
+            body.availability_zone
+        )));
     }
     let wanted: Vec<String> = match given.get("volume_types") {
         Some(Value::Array(list)) if !list.is_empty() => list.iter().filter_map(|t| t.as_str().map(str::to_owned)).collect(),
@@ -136,8 +140,7 @@ async fn create_from(call: Call) -> Result<Reply> {
         return Err(Error::bad_request(format!("There is no such action: {action}.")));
     }
     let input = Input::of(body, action, &["name", "description", "group_snapshot_id", "source_group_id"])?;
-    let (set, source) =
-        (input.uuid("group_snapshot_id")?.map(str::to_owned), input.uuid("source_group_id")?.map(str::to_owned));
+    let (set, source) = (input.uuid("group_snapshot_id")?.map(str::to_owned), input.uuid("source_group_id")?.map(str::to_owned));
     if set.is_some() == source.is_some() {
         return Err(Error::bad_request("Give one of group_snapshot_id and source_group_id, and not both."));
     }
@@ -176,7 +179,9 @@ async fn update(call: Call) -> Result<Reply> {
     let (add, remove) = (input.ids("add_volumes")?, input.ids("remove_volumes")?);
     let (name, description) = (input.text("name")?.map(str::to_owned), input.text("description")?.map(str::to_owned));
     if add.is_empty() && remove.is_empty() && name.is_none() && description.is_none() {
-        return Err(Error::bad_request("Name, description, add_volumes, and remove_volumes can not be all empty in the request body."));
+        return Err(Error::bad_request(
+            "Name, description, add_volumes, and remove_volumes can not be all empty in the request body.",
+        ));
     }
     if let Some(both) = add.iter().find(|a| remove.contains(a)) {
         return Err(Error::bad_request(format!("Invalid volume: volume {both} cannot be added and removed at once.")));
@@ -202,7 +207,9 @@ const STATUSES: [&str; 6] = ["available", "creating", "deleting", "error", "erro
 fn status_of(body: &Value, action: &str) -> Result<String> {
     let input = Input::of(body, action, &["status"])?;
     let status = input.choice("status", &STATUSES)?;
-    status.map(str::to_owned).ok_or_else(|| Error::bad_request("Invalid input for field/attribute status: it is a required property."))
+    status
+        .map(str::to_owned)
+        .ok_or_else(|| Error::bad_request("Invalid input for field/attribute status: it is a required property."))
 }
 
 async fn act(call: Call) -> Result<Reply> {

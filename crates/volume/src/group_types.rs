@@ -13,9 +13,12 @@ pub(crate) fn routes() -> Vec<Route> {
     let read = Access::Rule("volume:get_all_group_types", "reader");
     let (manage, spec) = (Access::Rule("group:group_types_manage", "admin"), Access::Rule("group:group_types_specs", "admin"));
     [
-        Route::new("GET", "/v3/group_types", read, |call| async move {
-            listing::reply(GroupType::DEF, &call, false, listing::plain)
-        }),
+        Route::new(
+            "GET",
+            "/v3/group_types",
+            read,
+            |call| async move { listing::reply(GroupType::DEF, &call, false, listing::plain) },
+        ),
         Route::new("POST", "/v3/group_types", manage, create),
         Route::new("GET", "/v3/group_types/{id}", read, |call| async move { show(&call) }),
         Route::new("PUT", "/v3/group_types/{id}", manage, update),

@@ -94,10 +94,9 @@ pub(crate) fn copy(tx: &mut Tx<'_>, cx: &Cx, new: &Object<Group>) -> Result<()> 
             .into_iter()
             .map(|s| ("snapshot_id", s.id.clone(), s.volume_size, s.volume_type_id.clone()))
             .collect(),
-        (None, Some(id)) => volumes_of(tx, id)?
-            .into_iter()
-            .map(|v| ("source_volid", v.id.clone(), v.size, v.volume_type_id.clone()))
-            .collect(),
+        (None, Some(id)) => {
+            volumes_of(tx, id)?.into_iter().map(|v| ("source_volid", v.id.clone(), v.size, v.volume_type_id.clone())).collect()
+        }
         (None, None) => Vec::new(),
     };
     if sources.is_empty() {
@@ -114,7 +113,10 @@ pub(crate) fn copy(tx: &mut Tx<'_>, cx: &Cx, new: &Object<Group>) -> Result<()> 
 /// Begins the end of a group, with its volumes.
 pub(crate) fn delete(tx: &mut Tx<'_>, cx: &Cx, mut group: Object<Group>, with_volumes: bool) -> Result<()> {
     if !matches!(group.status.as_str(), "available" | "error" | "error_deleting" | "deleting") {
-        return Err(Error::bad_request(format!("Invalid group: Group {} is {}; it must be available or error.", group.id, group.status)));
+        return Err(Error::bad_request(format!(
+            "Invalid group: Group {} is {}; it must be available or error.",
+            group.id, group.status
+        )));
     }
     if !tx.children(&GroupSnapshot::DEF.table, "group_id", &group.id).is_empty() {
         return Err(Error::bad_request(format!("Invalid group: Group {} has snapshots; delete them first.", group.id)));
@@ -189,7 +191,10 @@ pub(crate) fn snapshot(tx: &mut Tx<'_>, cx: &Cx, group: &Object<Group>, body: Gr
 /// Begins the end of a group's snapshot, with its snapshots.
 pub(crate) fn delete_snapshot(tx: &mut Tx<'_>, cx: &Cx, mut set: Object<GroupSnapshot>) -> Result<()> {
     if !matches!(set.status.as_str(), "available" | "error" | "error_deleting" | "deleting") {
-        return Err(Error::bad_request(format!("Invalid group snapshot: {} is {}; it must be available or error.", set.id, set.status)));
+        return Err(Error::bad_request(format!(
+            "Invalid group snapshot: {} is {}; it must be available or error.",
+            set.id, set.status
+        )));
     }
     for snapshot in snapshots_of(tx, &set.id)? {
         delete::check_copies(tx, &snapshot.id, "snapshot_id")?;

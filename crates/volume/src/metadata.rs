@@ -43,7 +43,8 @@ fn given(call: &Call, key: &str) -> Result<Metadata> {
     let map: Option<&Map> = call.object()?.get(key).and_then(Value::as_object);
     let map = map.ok_or_else(|| Error::bad_request(format!("Invalid input: the body must hold an object '{key}'.")))?;
     let texts: Option<Metadata> = map.iter().map(|(k, v)| Some((k.clone(), v.as_str()?.to_owned()))).collect();
-    let metadata = texts.ok_or_else(|| Error::bad_request("Invalid input for field/attribute metadata: values must be strings."))?;
+    let metadata =
+        texts.ok_or_else(|| Error::bad_request("Invalid input for field/attribute metadata: values must be strings."))?;
     check_metadata(&metadata)?;
     Ok(metadata)
 }

@@ -14,9 +14,12 @@ pub(crate) fn routes() -> Vec<Route> {
     let manage = admin("volume_extension:qos_specs_manage");
     let read = admin("volume_extension:qos_specs_manage:get");
     vec![
-        Route::new("GET", "/v3/qos-specs", read, |call| async move {
-            listing::reply(QosSpecs::DEF, &call, false, listing::plain)
-        }),
+        Route::new(
+            "GET",
+            "/v3/qos-specs",
+            read,
+            |call| async move { listing::reply(QosSpecs::DEF, &call, false, listing::plain) },
+        ),
         Route::new("POST", "/v3/qos-specs", manage, create),
         Route::new("GET", "/v3/qos-specs/{id}", read, |call| async move { show(&call) }),
         Route::new("PUT", "/v3/qos-specs/{id}", manage, update),

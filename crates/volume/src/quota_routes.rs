@@ -19,7 +19,12 @@ pub(crate) fn routes() -> Vec<Route> {
         Route::new("DELETE", "/v3/os-quota-sets/{project}", admin("volume_extension:quotas:delete"), remove),
         Route::new("GET", "/v3/os-quota-class-sets/{class}", classes, |call| async move { show_class(&call) }),
         Route::new("PUT", "/v3/os-quota-class-sets/{class}", classes, update_class),
-        Route::new("GET", "/v3/limits", Access::Rule("limits_extension:used_limits", "reader"), |call| async move { limits(&call) }),
+        Route::new(
+            "GET",
+            "/v3/limits",
+            Access::Rule("limits_extension:used_limits", "reader"),
+            |call| async move { limits(&call) },
+        ),
     ]
 }
 

@@ -96,7 +96,9 @@ fn deletion(tx: &mut Tx<'_>, mut volume: Object<Volume>, seen: &Seen) -> Result<
     }
     let cause = match seen.failed(volume.intent) {
         Some(cause) => cause.to_owned(),
-        None if is_late(volume.deadline, tx.now) => "Its storage node did not report its end in time; delete it again.".to_owned(),
+        None if is_late(volume.deadline, tx.now) => {
+            "Its storage node did not report its end in time; delete it again.".to_owned()
+        }
         None => return Ok(volume.deadline.map(Timestamp)),
     };
     volume.finish("error_deleting");
@@ -148,7 +150,9 @@ fn snapshots(tx: &mut Tx<'_>, volume: &mut Object<Volume>, seen: &Seen) -> Resul
 /// What an attachment comes to.
 #[derive(Debug, PartialEq, Eq)]
 enum Turn {
-    Attached { host: String },
+    Attached {
+        host: String,
+    },
     Ended,
     Failed,
     /// The guest keeps the device: it stays attached.

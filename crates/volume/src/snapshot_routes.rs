@@ -16,7 +16,12 @@ pub(crate) fn routes() -> Vec<Route> {
     vec![
         Route::new("POST", "/v3/snapshots", any, create),
         Route::new("GET", "/v3/snapshots", list, |call| async move { listing::reply(Snapshot::DEF, &call, false, brief) }),
-        Route::new("GET", "/v3/snapshots/detail", list, |call| async move { listing::reply(Snapshot::DEF, &call, false, extend) }),
+        Route::new(
+            "GET",
+            "/v3/snapshots/detail",
+            list,
+            |call| async move { listing::reply(Snapshot::DEF, &call, false, extend) },
+        ),
         Route::new("GET", "/v3/snapshots/{id}", any, show),
         Route::new("PUT", "/v3/snapshots/{id}", any, update),
         Route::new("DELETE", "/v3/snapshots/{id}", any, remove),
@@ -49,8 +54,12 @@ fn named(given: &Map) -> Map {
 }
 
 async fn create(call: Call) -> Result<Reply> {
-    let mut input = named(call.inner("snapshot")?);
+    let given = call.inner("snapshot")?;
+    let mut input = named(given);
     require(&call, "volume:create_snapshot", &input)?;
+    if given.get("volume_id").is_some_and(Value::is_null) {
+        return Err(Error::not_found("Volume None could not be found."));
+    }
     if !input.get("volume_id").and_then(Value::as_str).is_some_and(base::id::is_uuid) {
         return Err(Error::bad_request("Invalid input for field/attribute volume_id: it must be the id of a volume."));
     }
@@ -125,7 +134,8 @@ async fn act(call: Call) -> Result<Reply> {
             let input = Input::of(body, action, &["status", "progress"])?;
             let status = input.choice("status", &STATUSES)?.ok_or_else(missing_status)?.to_owned();
             let progress = input.text("progress")?.map(str::to_owned);
-            if progress.as_deref().is_some_and(|p| p.strip_suffix('%').is_none_or(|n| n.parse::<u8>().map_or(true, |n| n > 100))) {
+            if progress.as_deref().is_some_and(|p| p.strip_suffix('%').is_none_or(|n| n.parse::<u8>().map_or(true, |n| n > 100)))
+            {
                 return Err(Error::bad_request("Invalid input for field/attribute progress: it must be 0% to 100%."));
             }
             set(&call, id, move |s| {
@@ -141,7 +151,9 @@ async fn act(call: Call) -> Result<Reply> {
             call.transact(move |cx, tx| delete_as(tx, cx, &id, true)).await?;
             Ok(Reply::empty(202))
         }
-        "os-unmanage" => Err(Error::bad_request("Snapshots of this cloud cannot be given up: they live with their volume's data.")),
+        "os-unmanage" => {
+            Err(Error::bad_request("Snapshots of this cloud cannot be given up: they live with their volume's data."))
+        }
         other => Err(Error::bad_request(format!("There is no such action: {other}."))),
     }
 }

@@ -129,7 +129,7 @@ async fn create(call: Call) -> Result<Reply> {
                 "project_id": volume.project_id(), "source_project_id": volume.project_id(), "destination_project_id": null,
                 "accepted": false,
             }));
-            tx.put(&TRANSFERS, &text(&row, "id").to_owned(), row.clone().into());
+            tx.put(&TRANSFERS, text(&row, "id"), row.clone().into());
             engine::tell(tx, &volume.id, &cx.request_id, "It waits for another project to take it");
             Ok(row)
         })

@@ -217,7 +217,9 @@ async fn put_spec(call: Call) -> Result<Reply> {
     let key = call.param("key").to_owned();
     let given = call.object()?;
     if given.len() != 1 || !given.contains_key(&key) {
-        return Err(Error::bad_request("Request body and URI mismatch: the body must hold the one extra spec that the path names."));
+        return Err(Error::bad_request(
+            "Request body and URI mismatch: the body must hold the one extra spec that the path names.",
+        ));
     }
     let item = specs(given)?;
     let shown = item.clone();

@@ -11,7 +11,7 @@ pub(crate) fn begin(tx: &mut Tx<'_>, cx: &Cx, input: &Map, properties: Map) -> R
     let mut row = engine::create(tx, images, &elevated(cx), input)?;
     row.insert("properties".into(), properties.into());
     row.insert("status".into(), "saving".into());
-    tx.put(&images.table, &text(&row, "id").to_owned(), row.clone().into());
+    tx.put(&images.table, text(&row, "id"), row.clone().into());
     Ok(row)
 }
 

@@ -28,8 +28,5 @@ async fn version(call: Call) -> Result<Reply> {
 }
 
 pub(crate) fn routes() -> Vec<Route> {
-    vec![
-        Route::new("GET", "/", Access::Public, choices),
-        Route::new("GET", "/v3", Access::Public, version),
-    ]
+    vec![Route::new("GET", "/", Access::Public, choices), Route::new("GET", "/v3", Access::Public, version)]
 }

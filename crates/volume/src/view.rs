@@ -39,7 +39,10 @@ pub(crate) fn volume(row: &Map, out: &mut Map, cx: &Cx, reader: &Reader<'_>) {
     let attached: Vec<Value> = attached
         .iter()
         .map(|r| object(r))
-        .filter(|a| text(a, "attach_status") == "attached" || (text(a, "attach_status") == "detaching" && a.get("attached_at").is_some_and(Value::is_i64)))
+        .filter(|a| {
+            text(a, "attach_status") == "attached"
+                || (text(a, "attach_status") == "detaching" && a.get("attached_at").is_some_and(Value::is_i64))
+        })
         .map(|a| in_volume(a, cx))
         .collect();
     let type_id = text(row, "volume_type_id");

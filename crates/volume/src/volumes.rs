@@ -14,7 +14,12 @@ pub(crate) fn routes() -> Vec<Route> {
     let list = Access::Rule("volume:get_all", "reader");
     vec![
         Route::new("POST", "/v3/volumes", Access::Authenticated, create),
-        Route::new("GET", "/v3/volumes", list, |call| async move { listing::reply(Volume::DEF, &call, true, view::extend_volume) }),
+        Route::new(
+            "GET",
+            "/v3/volumes",
+            list,
+            |call| async move { listing::reply(Volume::DEF, &call, true, view::extend_volume) },
+        ),
         Route::new("GET", "/v3/volumes/detail", list, |call| async move {
             listing::reply(Volume::DEF, &call, false, view::extend_volume)
         }),
@@ -33,7 +38,8 @@ async fn lost(_: Call) -> Result<Reply> {
 
 /// What a create's body says, in the table's terms: nulls are what is not given, and older names are new ones.
 fn creation(call: &Call) -> Result<Map> {
-    let mut input: Map = call.inner("volume")?.iter().filter(|(_, v)| !v.is_null()).map(|(k, v)| (k.clone(), v.clone())).collect();
+    let mut input: Map =
+        call.inner("volume")?.iter().filter(|(_, v)| !v.is_null()).map(|(k, v)| (k.clone(), v.clone())).collect();
     for (old, new) in [("display_name", "name"), ("display_description", "description"), ("image_id", "imageRef")] {
         if let Some(value) = input.remove(old) {
             input.entry(new).or_insert(value);
@@ -42,15 +48,19 @@ fn creation(call: &Call) -> Result<Map> {
     for ignored in ["status", "user_id", "project_id", "attach_status", "source_replica", "consistencygroup_id"] {
         input.remove(ignored);
     }
-    for key in ["imageRef", "snapshot_id", "source_volid"] {
-        // An empty source is none.
+    // What is empty is not given.
+    for key in ["imageRef", "snapshot_id", "source_volid", "volume_type", "availability_zone"] {
         if input.get(key) == Some(&json!("")) {
             input.remove(key);
         }
+    }
+    for key in ["imageRef", "snapshot_id", "source_volid"] {
         if let Some(id) = input.get(key).and_then(Value::as_str)
             && !base::id::is_uuid(id)
         {
-            return Err(Error::bad_request(format!("Invalid input for field/attribute {key}. Value: {id}. '{id}' is not a 'uuid'")));
+            return Err(Error::bad_request(format!(
+                "Invalid input for field/attribute {key}. Value: {id}. '{id}' is not a 'uuid'"
+            )));
         }
     }
     if !at(&call.cx, 13) {
@@ -59,9 +69,8 @@ fn creation(call: &Call) -> Result<Map> {
     if input.remove("backup_id").is_some() {
         return Err(Error::bad_request("This cloud keeps no volume backups; create the volume from a snapshot or an image."));
     }
-    match input.get_mut("name") {
-        Some(Value::String(name)) => *name = name.trim().to_owned(),
-        _ => {}
+    if let Some(Value::String(name)) = input.get_mut("name") {
+        *name = name.trim().to_owned();
     }
     Ok(input)
 }
@@ -121,7 +130,8 @@ async fn remove(call: Call) -> Result<Reply> {
     let id = call.param("id").to_owned();
     let volume: Object<Volume> = visible(&call, &id)?;
     require(&call, "volume:delete", &volume.map)?;
-    let how = How { cascade: call.cx.query.flag("cascade"), force: at(&call.cx, 23) && call.cx.query.flag("force"), with_group: false };
+    let how =
+        How { cascade: call.cx.query.flag("cascade"), force: at(&call.cx, 23) && call.cx.query.flag("force"), with_group: false };
     if how.force {
         call.require("volume:force_delete", Some(&volume.map))?;
     }

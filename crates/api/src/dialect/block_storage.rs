@@ -83,7 +83,8 @@ pub const fn block_storage(created: u16, deleted: u16) -> Dialect {
 
 /// `sort=key:dir,…`, or the older `sort_key` and `sort_dir`; the newest first when nothing is asked.
 fn order(def: &ResourceDef, cx: &Cx) -> Result<Vec<(String, bool)>> {
-    let known = |key: &str| matches!(key, "id" | "created_at" | "updated_at" | "project_id") || def.field(key).is_some_and(|f| f.sort);
+    let known =
+        |key: &str| matches!(key, "id" | "created_at" | "updated_at" | "project_id") || def.field(key).is_some_and(|f| f.sort);
     let mut out = Vec::new();
     let mut add = |key: &str, direction: &str| {
         let key = match key.trim() {
@@ -103,7 +104,9 @@ fn order(def: &ResourceDef, cx: &Cx) -> Result<Vec<(String, bool)>> {
     let keys = cx.query.get("sort_key");
     match cx.query.get("sort") {
         Some(_) if keys.is_some() || cx.query.get("sort_dir").is_some() => {
-            return Err(Error::bad_request("The \"sort_key\" and \"sort_dir\" parameters are deprecated and cannot be used with the \"sort\" parameter."));
+            return Err(Error::bad_request(
+                "The \"sort_key\" and \"sort_dir\" parameters are deprecated and cannot be used with the \"sort\" parameter.",
+            ));
         }
         Some(text) => {
             for part in text.split(',').filter(|p| !p.trim().is_empty()) {

@@ -71,7 +71,9 @@ pub(super) async fn attach(call: Call, id: String, body: Value) -> Result<Reply>
     let mountpoint = input.required("mountpoint")?.to_owned();
     let mode = input.choice("mode", &["rw", "ro"])?.unwrap_or("rw").to_owned();
     if instance.is_empty() && host.is_none() {
-        return Err(Error::bad_request("Invalid request to attach volume to an invalid target: name an instance_uuid or a host_name."));
+        return Err(Error::bad_request(
+            "Invalid request to attach volume to an invalid target: name an instance_uuid or a host_name.",
+        ));
     }
     change(&call, id, move |cx, tx, volume| {
         let shared = volume.multiattach && volume.status == "in-use";

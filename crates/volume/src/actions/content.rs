@@ -19,7 +19,8 @@ use serde_json::Value;
 pub(super) async fn extend(call: Call, id: String, body: Value) -> Result<Reply> {
     let input = Input::of(&body, "os-extend", &["new_size"])?;
     let size = input.int("new_size", 1, MAX_SIZE)?;
-    let size = size.ok_or_else(|| Error::bad_request("Invalid input for field/attribute new_size: it is a required property."))?;
+    let size =
+        size.ok_or_else(|| Error::bad_request("Invalid input for field/attribute new_size: it is a required property."))?;
     let size = u64::try_from(size).unwrap_or(0);
     let online = call.cx.version.1 >= 42;
     change(&call, id, move |cx, tx, volume| {
@@ -62,7 +63,10 @@ pub(super) async fn retype(call: Call, id: String, body: Value) -> Result<Reply>
         let kind = types::find(tx, cx, &wanted)?;
         let old = volume.volume_type_id.clone().unwrap_or_default();
         if kind.id == old {
-            return Err(Error::bad_request(format!("Retype needs volume to be of another type than {}, which it has.", kind.name)));
+            return Err(Error::bad_request(format!(
+                "Retype needs volume to be of another type than {}, which it has.",
+                kind.name
+            )));
         }
         if kind.encryption.is_some() {
             return Err(Error::bad_request(format!(
@@ -71,7 +75,9 @@ pub(super) async fn retype(call: Call, id: String, body: Value) -> Result<Reply>
             )));
         }
         if volume.status == "in-use" && volume.multiattach != kind.allows_multiattach() {
-            return Err(Error::bad_request("Invalid volume: a volume in use keeps whether several may have it; detach it first."));
+            return Err(Error::bad_request(
+                "Invalid volume: a volume in use keeps whether several may have it; detach it first.",
+            ));
         }
         let project = volume.project_id().to_owned();
         // All volumes and GiB stay; what is counted by type moves.

@@ -65,8 +65,7 @@ pub(super) async fn upload(call: Call, id: String, body: Value) -> Result<Reply>
     Ok(Reply::json(202, json!({ "os-volume_upload_image": view(&call, &image, &volume, &shown, protected) })))
 }
 
-const OWN: [&str; 8] =
-    ["image_id", "image_name", "checksum", "container_format", "disk_format", "min_disk", "min_ram", "size"];
+const OWN: [&str; 8] = ["image_id", "image_name", "checksum", "container_format", "disk_format", "min_disk", "min_ram", "size"];
 
 fn view(call: &Call, image: &Map, volume: &Object<Volume>, visibility: &str, protected: bool) -> Map {
     let reader = call.reader();

@@ -1,13 +1,6 @@
 //! What changes on the row alone: flags, and statuses that an administrator sets.
 use super::change;
-use crate::{
-    attach,
-    common::title,
-    delete::How,
-    input::Input,
-    resources::Attachment,
-    volumes::delete_as,
-};
+use crate::{attach, common::title, delete::How, input::Input, resources::Attachment, volumes::delete_as};
 use api::{Call, Error, Reply, Result};
 use resource::{Resource as _, engine};
 use serde_json::Value;

@@ -6,7 +6,14 @@ use std::collections::BTreeMap;
 
 /// A set of limits.
 #[derive(Resource, Serialize, Deserialize, Clone, Debug, Default)]
-#[resource(service = "volume", path = "/v3/qos-specs", name = "qos_specs", plural = "qos_specs", table = "qos_specs", unique = "name")]
+#[resource(
+    service = "volume",
+    path = "/v3/qos-specs",
+    name = "qos_specs",
+    plural = "qos_specs",
+    table = "qos_specs",
+    unique = "name"
+)]
 #[policy(list = "admin", show = "admin", create = "admin", update = "admin", delete = "admin")]
 #[serde(default)]
 pub(crate) struct QosSpecs {

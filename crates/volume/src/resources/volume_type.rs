@@ -6,7 +6,14 @@ use std::collections::BTreeMap;
 
 /// A kind of volumes.
 #[derive(Resource, Serialize, Deserialize, Clone, Debug, Default)]
-#[resource(service = "volume", path = "/v3/types", name = "volume_type", plural = "volume_types", table = "types", unique = "name")]
+#[resource(
+    service = "volume",
+    path = "/v3/types",
+    name = "volume_type",
+    plural = "volume_types",
+    table = "types",
+    unique = "name"
+)]
 #[policy(list = "reader", show = "reader", create = "admin", update = "admin", delete = "admin")]
 #[serde(default)]
 pub(crate) struct VolumeType {

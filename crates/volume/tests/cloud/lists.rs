@@ -11,7 +11,8 @@ async fn lists_are_filtered_sorted_and_paged() {
         ids.push(bed.volume(json!({"size": 1, "name": name, "metadata": {"Type": name}})).await);
         bed.clock_on(Duration::from_secs(1));
     }
-    let names = async |query: &str| bed.member.get(&format!("{VOLUMES}/detail?{query}")).await.expect(200).all("/volumes", "name");
+    let names =
+        async |query: &str| bed.member.get(&format!("{VOLUMES}/detail?{query}")).await.expect(200).all("/volumes", "name");
     assert_eq!(names("").await, ["c", "b", "a"], "the newest first");
     assert_eq!(names("sort=name:asc").await, ["a", "b", "c"]);
     assert_eq!(names("sort_key=name&sort_dir=asc&limit=2").await, ["a", "b"]);
@@ -28,7 +29,9 @@ async fn lists_are_filtered_sorted_and_paged() {
     let next = page.text("/volumes_links/0/href");
     let path = next.split_once("/volume/v3").unwrap().1;
     assert_eq!(bed.member.get(&format!("/volume/v3{path}")).await.expect(200).all("/volumes", "name"), ["b"]);
-    for (query, status) in [("limit=-1", 400), ("limit=x", 400), ("sort=size:up", 400), ("sort=nonsense", 400), ("marker=gone", 404)] {
+    for (query, status) in
+        [("limit=-1", 400), ("limit=x", 400), ("sort=size:up", 400), ("sort=nonsense", 400), ("marker=gone", 404)]
+    {
         bed.member.get(&format!("{VOLUMES}?{query}")).await.expect(status);
     }
     let summary = bed.member.get(&format!("{VOLUMES}/summary")).await.expect(200);
@@ -74,9 +77,27 @@ async fn each_version_shows_its_own() {
     assert_eq!(added, ["group_id", "shared_targets", "service_uuid", "volume_type_id", "consumes_quota"]);
     let oldest: Vec<&str> = oldest.iter().map(String::as_str).collect();
     let mut expected = [
-        "id", "name", "description", "size", "status", "availability_zone", "bootable", "multiattach", "encrypted", "snapshot_id",
-        "source_volid", "metadata", "user_id", "consistencygroup_id", "replication_status", "links", "created_at", "updated_at",
-        "attachments", "volume_type", "os-vol-tenant-attr:tenant_id",
+        "id",
+        "name",
+        "description",
+        "size",
+        "status",
+        "availability_zone",
+        "bootable",
+        "multiattach",
+        "encrypted",
+        "snapshot_id",
+        "source_volid",
+        "metadata",
+        "user_id",
+        "consistencygroup_id",
+        "replication_status",
+        "links",
+        "created_at",
+        "updated_at",
+        "attachments",
+        "volume_type",
+        "os-vol-tenant-attr:tenant_id",
     ];
     let mut shown = oldest.clone();
     shown.sort_unstable();
@@ -102,7 +123,10 @@ async fn operators_see_hosts_pools_and_services() {
     let reason = json!({"host": "host-0@nbd", "binary": "cinder-volume", "disabled_reason": "repair"});
     bed.admin.put("/volume/v3/os-services/disable-log-reason", reason).await.expect(200);
     let services = bed.admin.get("/volume/v3/os-services?host=host-0").await.expect(200);
-    assert_eq!((services.at("/services/0/status"), services.at("/services/0/disabled_reason")), (&json!("disabled"), &json!("repair")));
+    assert_eq!(
+        (services.at("/services/0/status"), services.at("/services/0/disabled_reason")),
+        (&json!("disabled"), &json!("repair"))
+    );
     assert_eq!(bed.create(json!({"size": 1})).await.expect(202).at("/volume/status"), "error");
     for path in ["os-availability-zone", "extensions", "resource_filters", "limits", "messages", "types", "group_types"] {
         bed.member.get(&format!("/volume/v3/{path}")).await.expect(200);
@@ -112,13 +136,17 @@ async fn operators_see_hosts_pools_and_services() {
 #[tokio::test]
 async fn limits_on_performance_belong_to_types() {
     let bed = Bed::start().await;
-    let kind = bed.admin.post("/volume/v3/types", json!({"volume_type": {"name": "t"}})).await.expect(200).text("/volume_type/id");
+    let kind =
+        bed.admin.post("/volume/v3/types", json!({"volume_type": {"name": "t"}})).await.expect(200).text("/volume_type/id");
     let made = json!({"qos_specs": {"name": "slow", "consumer": "front-end", "read_iops_sec": "20"}});
     let id = bed.admin.post("/volume/v3/qos-specs", made).await.expect(200).text("/qos_specs/id");
     let path = format!("/volume/v3/qos-specs/{id}");
     assert_eq!(bed.admin.get(&path).await.expect(200).at("/qos_specs/specs"), &json!({"read_iops_sec": "20"}));
     bed.admin.get(&format!("{path}/associate?vol_type_id={kind}")).await.expect(202);
-    assert_eq!(bed.admin.get(&format!("{path}/associations")).await.expect(200).all("/qos_associations", "id"), [kind.clone()]);
+    assert_eq!(
+        bed.admin.get(&format!("{path}/associations")).await.expect(200).all("/qos_associations", "id"),
+        std::slice::from_ref(&kind)
+    );
     bed.admin.delete(&path).await.expect(400);
     bed.admin.put(&path, json!({"qos_specs": {"write_iops_sec": "5"}})).await.expect(200);
     bed.admin.put(&format!("{path}/delete_keys"), json!({"keys": ["write_iops_sec"]})).await.expect(202);

@@ -49,7 +49,7 @@ async fn the_project_in_the_path_must_be_the_callers() {
     let project = bed.admin.get("/identity/v3/projects?name=p").await.expect(200).text("/projects/0/id");
     let path = format!("/volume/v3/{project}/volumes");
     assert_eq!(bed.member.get(&format!("{path}/{id}")).await.expect(200).text("/volume/id"), id);
-    assert_eq!(bed.member.get(&format!("{path}/detail")).await.expect(200).all("/volumes", "id"), [id.clone()]);
+    assert_eq!(bed.member.get(&format!("{path}/detail")).await.expect(200).all("/volumes", "id"), std::slice::from_ref(&id));
     bed.admin.get(&format!("{path}/{id}")).await.expect(400);
     bed.cloud.anonymous().get(&path).await.expect(401);
     bed.member.get("/volume/v3/volumes/").await.expect(404);
@@ -61,7 +61,8 @@ async fn the_project_in_the_path_must_be_the_callers() {
 #[tokio::test]
 async fn a_private_type_is_for_those_who_were_given_it() {
     let bed = Bed::start().await;
-    let body = json!({"volume_type": {"name": "private", "os-volume-type-access:is_public": false, "extra_specs": {"secret": "s"}}});
+    let body =
+        json!({"volume_type": {"name": "private", "os-volume-type-access:is_public": false, "extra_specs": {"secret": "s"}}});
     let kind = bed.admin.post("/volume/v3/types", body).await.expect(200).text("/volume_type/id");
     let path = format!("/volume/v3/types/{kind}");
     bed.member.get(&path).await.expect(404);
@@ -71,7 +72,7 @@ async fn a_private_type_is_for_those_who_were_given_it() {
     bed.admin.post(&format!("{path}/action"), add.clone()).await.expect(202);
     bed.admin.post(&format!("{path}/action"), add).await.expect(409);
     let listed = bed.admin.get(&format!("{path}/os-volume-type-access")).await.expect(200);
-    assert_eq!(listed.all("/volume_type_access", "project_id"), [project.clone()]);
+    assert_eq!(listed.all("/volume_type_access", "project_id"), std::slice::from_ref(&project));
     assert_eq!(bed.member.get(&path).await.expect(200).at("/volume_type/extra_specs"), &json!({}));
     bed.create(json!({"size": 1, "volume_type": "private"})).await.expect(202);
     bed.admin.post(&format!("{path}/action"), json!({"removeProjectAccess": {"project": project}})).await.expect(202);

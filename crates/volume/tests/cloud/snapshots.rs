@@ -31,6 +31,9 @@ async fn a_snapshot_is_there_when_the_node_names_it() {
     status(&bed, &id, "creating").await;
     bed.report(&volume, "ready", json!({"snapshots": [id]})).await;
     status(&bed, &id, "available").await;
+    for (wanted, status) in [(json!(null), 404), (json!("x"), 400), (json!("99999999-2222-4333-8444-555555555555"), 404)] {
+        bed.member.post(SNAPSHOTS, json!({"snapshot": {"volume_id": wanted}})).await.expect(status);
+    }
     assert_eq!(bed.used().await, (1, 4, 1), "a snapshot takes the room of its volume");
     bed.member.delete(&format!("{VOLUMES}/{volume}")).await.expect(400);
     bed.member.delete(&format!("{SNAPSHOTS}/{id}")).await.expect(202);
