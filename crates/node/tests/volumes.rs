@@ -409,3 +409,37 @@ async fn a_stopped_node_leaves_no_daemon_and_serves_again() {
     lab.delete(&v).await;
     lab.is_empty().await;
 }
+
+/// A guest that goes on after its storage daemon was killed must find all that it was told is written, flushed or not.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_written_survives_the_kill_of_its_daemon() {
+    let Some(lab) = Lab::new() else { return };
+    let (_agent, c) = (lab.start().await, &lab.control);
+    let mut v = VolumeAssignment { exports: vec![export(1)], ..volume() };
+    for round in 0..2 {
+        let live = c.keep(&v, |r| ready(r) && r.exports.len() == 1 && r.snapshots.len() == round).await.exports[0].clone();
+        let path = live.endpoint.strip_prefix("unix:").unwrap();
+        let options = format!("driver=nbd,server.type=unix,server.path={path},export={}", live.export);
+        let mut writer = Command::new("stdbuf")
+            .args(["-oL", "qemu-io", "--image-opts", &options, "-c", "write -P 5 1M 64k", "-c", "sleep 60000"])
+            .stdout(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut said = String::new();
+        std::io::BufRead::read_line(&mut std::io::BufReader::new(writer.stdout.take().unwrap()), &mut said).unwrap();
+        assert!(said.starts_with("wrote 65536"), "{said}");
+        // It never closes, so it never flushes.
+        let old = lab.daemons();
+        kill(old[0]);
+        writer.kill().unwrap();
+        writer.wait().unwrap();
+        c.until("a new daemon", || lab.daemons().first().is_some_and(|p| *p != old[0]).then_some(())).await;
+        c.until("access again", || io(&live, "read 0 4k").status.success().then_some(())).await;
+        does(&live, "read -P 5 1M 64k");
+        does(&live, "write -P 6 1M 64k");
+        // The same above a snapshot. Its export is made anew.
+        v.snapshots.push(base::id::uuid());
+    }
+    lab.delete(&v).await;
+    lab.is_empty().await;
+}

@@ -1,6 +1,6 @@
 //! Which layers each volume consists of: one durable manifest per volume, and the files that manifests name.
 //!
-//! A volume's content is a chain of qcow2 layers, base first; only the last one is written to. A snapshot is a chain too, and a clone
+//! A volume's content is a chain of layers, base first; only the last one is written to. A snapshot is a chain too, and a clone
 //! begins with the chain of its source. So nothing ever refers to a volume or a snapshot, only to layers, and both can be deleted in any
 //! order: a layer goes when no chain names it. The file is made first, the manifest second, and only then does a process follow:
 //! an interruption leaves either a file that no manifest names, which is removed, or a layer that is still empty, which is right.
@@ -18,10 +18,19 @@ use std::{
 
 const VERSION: u32 = 1;
 
-/// A layer's name. It is random, and the directory cannot be listed by the processes that open layers.
+/// A layer's name: its format's letter, and the rest is random. The directory cannot be listed by the processes that open layers.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
 pub(crate) struct Layer(pub(crate) String);
+
+impl Layer {
+    fn new(letter: char) -> Self {
+        Self(format!("{letter}{}", &base::id::hex()[..24]))
+    }
+    pub(crate) fn format(&self) -> &'static str {
+        if self.0.starts_with('r') { "raw" } else { "qcow2" }
+    }
+}
 
 /// What is known of one volume.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -105,7 +114,7 @@ impl Catalog {
         self.dir.join(id)
     }
     pub(crate) fn path(&self, layer: &Layer) -> PathBuf {
-        self.dir.join("layers").join(format!("{}.qcow2", layer.0))
+        self.dir.join("layers").join(format!("{}.{}", layer.0, layer.format()))
     }
     pub(crate) fn get(&self, id: &str) -> Option<Manifest> {
         lock(&self.state).manifests.get(id).cloned()
@@ -119,9 +128,10 @@ impl Catalog {
         state.manifests.contains_key(id) || state.damaged.contains_key(id)
     }
 
-    /// A new layer's name, held until its manifest is written.
-    pub(crate) fn new_layer(&self) -> (Layer, Held) {
-        let layer = Layer(base::id::hex()[..24].to_owned());
+    /// A new layer's name, held until its manifest is written. One with nothing below is raw: what a guest was told is written stays
+    /// written when the process that serves it is killed. Others have tables that such a process keeps in memory for a while.
+    pub(crate) fn new_layer(&self, has_below: bool) -> (Layer, Held) {
+        let layer = Layer::new(if has_below { 'q' } else { 'r' });
         let held = self.hold(std::slice::from_ref(&layer));
         (layer, held)
     }
@@ -188,7 +198,7 @@ impl Catalog {
         let mut gone = Vec::new();
         for file in files {
             let name = file.file_name().to_string_lossy().into_owned();
-            let layer = Layer(name.trim_end_matches(".qcow2").to_owned());
+            let layer = Layer(name.split('.').next().unwrap_or_default().to_owned());
             if needed.contains(&layer) {
                 continue;
             }

@@ -5,8 +5,11 @@
 //! volume's newest layer and the frozen ones that it is told of. The socket lies in a directory that only that user enters; each attachment
 //! gets a link to it in a directory of its own, which the consumer's node opens to the one guest that may pass.
 //!
+//! A consumer goes on after its daemon was killed, so what it was told is written must have left the daemon: a raw layer keeps nothing in
+//! memory, and a layer with tables is served write-through until it can be merged into a raw one.
+//!
 //! An export ends by `block-export-del` in mode `hard`, and has ended when the daemon says so or is dead; nothing else counts.
-use super::Storage;
+use super::{Storage, catalog::Layer};
 use crate::{
     Error,
     qemu::{
@@ -50,14 +53,30 @@ pub(super) struct Look {
 fn name(export: &Export) -> String {
     format!("{}-{}", export.attachment_id, export.epoch)
 }
-/// The export's id in the daemon: it must begin with a letter, and says what was asked for.
-fn id(export: &Export) -> String {
-    format!("{}-{}", if export.read_only { "ro" } else { "rw" }, name(export))
+/// An export that a daemon has.
+struct Had {
+    export: Export,
+    /// Is every write through before it is answered?
+    through: bool,
+    /// The node that it reads.
+    node: String,
 }
-fn read_id(id: &str) -> Option<Export> {
+
+/// The export's id in the daemon: it must begin with a letter, and says what was asked for.
+fn id(export: &Export, through: bool) -> String {
+    let mode = if export.read_only { "ro" } else { "rw" };
+    format!("{mode}{}-{}", if through { "t" } else { "" }, name(export))
+}
+fn read_id(id: &str) -> Option<(Export, bool)> {
     let (mode, rest) = id.split_once('-')?;
     let (attachment, epoch) = rest.rsplit_once('-')?;
-    Some(Export { attachment_id: attachment.to_owned(), epoch: epoch.parse().ok()?, read_only: mode == "ro" })
+    let export =
+        Export { attachment_id: attachment.to_owned(), epoch: epoch.parse().ok()?, read_only: mode.starts_with("ro") };
+    Some((export, mode.ends_with('t')))
+}
+/// Must writes to the layer be through? Its tables are in the daemon's memory otherwise.
+fn has_tables(layer: &Layer) -> bool {
+    layer.format() != "raw"
 }
 
 impl Storage {
@@ -134,7 +153,7 @@ impl Storage {
     }
 
     /// What the volume's daemon does; `chain` names the volume's layers.
-    pub(super) async fn look(&self, id: &str, chain: &[String]) -> Look {
+    pub(super) async fn look(&self, id: &str, chain: &[Layer]) -> Look {
         let unfit = || Look { engine: Engine::Unfit, exports: Vec::new() };
         let link = match self.link(id).await {
             Ok(Some(link)) => link,
@@ -150,9 +169,9 @@ impl Storage {
         };
         let mut engine = Engine::On;
         let mut served = Vec::new();
-        for (export, node) in exports {
-            match chain.iter().position(|l| *l == node) {
-                Some(i) if i + 1 == chain.len() => {}
+        for Had { export, through, node } in exports {
+            match chain.iter().position(|l| super::node(l) == node) {
+                Some(i) if i + 1 == chain.len() && (through || !has_tables(&chain[i])) => {}
                 Some(_) if engine == Engine::On => engine = Engine::Behind,
                 Some(_) => {}
                 None => engine = Engine::Unfit,
@@ -172,27 +191,20 @@ impl Storage {
     /// Makes an export and its way in; starts the daemon when there is none.
     pub(super) async fn serve(&self, id: &str, export: &Export) -> Result<(), Error> {
         let manifest = self.manifest(id)?;
-        let paths: Vec<PathBuf> = manifest.chain.iter().map(|l| self.catalog.path(l)).collect();
-        super::layers::protect(&paths, self.user(id))?;
+        let files = self.files(&manifest.chain);
+        super::layers::protect(&files, self.user(id))?;
         let link = self.started(id).await?;
         let qmp = &link.qmp;
         let names: Vec<String> = manifest.chain.iter().map(super::node).collect();
-        let Some(newest) = names.last() else { return Err(Error::VolumeLost(id.to_owned())) };
+        let Some(newest) = manifest.chain.last() else { return Err(Error::VolumeLost(id.to_owned())) };
         let open = nodes(qmp).await?;
         if !names.iter().any(|n| open.contains(n)) {
-            let chain: Vec<_> = names.iter().cloned().zip(paths).collect();
-            qmp.run("blockdev-add", super::layers::open(&chain)).await?;
-        } else if !open.contains(newest) {
+            qmp.run("blockdev-add", super::layers::open(&files)).await?;
+        } else if !open.contains(&super::node(newest)) {
             self.follow(id).await?;
         }
         self.listen(id, qmp).await?;
-        let wanted = json!({ "type": "nbd", "id": self::id(export), "node-name": newest, "name": name(export),
-            "writable": !export.read_only });
-        match qmp.run("block-export-add", wanted).await {
-            Ok(_) => {}
-            Err(QmpError::Refused { .. }) if exports(qmp).await?.iter().any(|(e, _)| e == export) => {}
-            Err(error) => return Err(error.into()),
-        }
+        add(qmp, export, newest).await?;
         self.let_in(id, &export.attachment_id)?;
         tracing::info!(volume = id, attachment = export.attachment_id, epoch = export.epoch, "a volume is served");
         Ok(())
@@ -280,16 +292,22 @@ impl Storage {
         let Some(link) = self.link(id).await? else { return Ok(()) };
         let open = nodes(&link.qmp).await?;
         let names: Vec<String> = manifest.chain.iter().map(super::node).collect();
-        let active = exports(&link.qmp).await?.into_iter().next().map(|(_, node)| node);
+        let active = exports(&link.qmp).await?.into_iter().next().map(|had| had.node);
         let at = names.iter().rposition(|n| active.as_ref().map_or(open.contains(n), |a| n == a));
         let Some(at) = at else { return Err(Error::Serve { cause: "it serves other data".into() }) };
         for i in at + 1..names.len() {
             // An interruption between the two commands leaves a layer that is open and covers nothing yet.
             if !open.contains(&names[i]) {
-                let node = super::layers::layer(&names[i], &self.catalog.path(&manifest.chain[i]), false, Value::Null);
+                let node = super::layers::layer(&self.file(&manifest.chain[i]), false, Value::Null);
                 link.qmp.run("blockdev-add", node).await?;
             }
             link.qmp.run("blockdev-snapshot", json!({ "node": names[i - 1], "overlay": names[i] })).await?;
+        }
+        let Some(newest) = manifest.chain.last().filter(|l| has_tables(l)) else { return Ok(()) };
+        for had in exports(&link.qmp).await?.into_iter().filter(|had| !had.through) {
+            // Its consumer reconnects and finds it under the same name.
+            end(&link.qmp, &had.export).await?;
+            add(&link.qmp, &had.export, newest).await?;
         }
         Ok(())
     }
@@ -297,13 +315,13 @@ impl Storage {
     /// Grows the newest layer below its exports: they end, and come back under the same names; consumers reconnect.
     pub(super) async fn grow_served(&self, id: &str, link: &Link, size_gib: u64) -> Result<(), Error> {
         let served = exports(&link.qmp).await?;
-        for (export, _) in &served {
-            end(&link.qmp, export).await?;
+        for had in &served {
+            end(&link.qmp, &had.export).await?;
         }
         let newest = self.manifest(id)?.chain.last().map(super::node).unwrap_or_default();
         let grown = link.qmp.run("block_resize", json!({ "node-name": newest, "size": size_gib << 30 })).await;
-        for (export, _) in &served {
-            self.serve(id, export).await?;
+        for had in &served {
+            self.serve(id, &had.export).await?;
         }
         grown.map(drop).map_err(Error::from)
     }
@@ -315,17 +333,33 @@ async fn nodes(qmp: &Qmp) -> Result<BTreeSet<String>, Error> {
     Ok(names.map(str::to_owned).collect())
 }
 
-/// Exports that serve, and the node that each reads.
-async fn exports(qmp: &Qmp) -> Result<Vec<(Export, String)>, Error> {
+/// Adds an export of the newest layer.
+async fn add(qmp: &Qmp, export: &Export, newest: &Layer) -> Result<(), Error> {
+    let through = has_tables(newest);
+    let wanted = json!({ "type": "nbd", "id": id(export, through), "node-name": super::node(newest), "name": name(export),
+        "writable": !export.read_only, "writethrough": through });
+    match qmp.run("block-export-add", wanted).await {
+        Ok(_) => Ok(()),
+        Err(QmpError::Refused { .. }) if exports(qmp).await?.iter().any(|had| had.export == *export) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Exports that serve.
+async fn exports(qmp: &Qmp) -> Result<Vec<Had>, Error> {
     let all = qmp.run("query-block-exports", json!({})).await?;
-    let of = |e: &Value| Some((read_id(e["id"].as_str()?)?, e["node-name"].as_str()?.to_owned()));
+    let of = |e: &Value| {
+        let (export, through) = read_id(e["id"].as_str()?)?;
+        Some(Had { export, through, node: e["node-name"].as_str()?.to_owned() })
+    };
     Ok(all.as_array().into_iter().flatten().filter_map(of).collect())
 }
 
 /// Ends an export and waits until it has ended; how many are left.
 async fn end(qmp: &Qmp, export: &Export) -> Result<usize, Error> {
     let mut events = qmp.events();
-    let id = id(export);
+    let through = exports(qmp).await?.iter().any(|had| had.export == *export && had.through);
+    let id = id(export, through);
     match qmp.run("block-export-del", json!({ "id": id, "mode": "hard" })).await {
         Ok(_) => {}
         // It has ended before; that is looked at below.
@@ -336,7 +370,7 @@ async fn end(qmp: &Qmp, export: &Export) -> Result<usize, Error> {
     loop {
         // An export that shuts down is still listed, until its event.
         let left = exports(qmp).await?;
-        if !left.iter().any(|(e, _)| e == export) {
+        if !left.iter().any(|had| had.export == *export) {
             return Ok(left.len());
         }
         let event = async {
@@ -378,9 +412,9 @@ mod tests {
 
     #[test]
     fn ids_of_exports_say_what_was_asked_for() {
-        for read_only in [true, false] {
+        for (read_only, through) in [(true, true), (true, false), (false, true), (false, false)] {
             let export = Export { attachment_id: base::id::uuid(), epoch: 17, read_only };
-            assert_eq!(read_id(&id(&export)), Some(export));
+            assert_eq!(read_id(&id(&export, through)), Some((export, through)));
         }
         assert_eq!(read_id("other"), None);
     }

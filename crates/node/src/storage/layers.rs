@@ -15,6 +15,15 @@ const COPY_SECONDS: u64 = 3600;
 const SECONDS: u64 = 30;
 const GIB: u64 = 1 << 30;
 
+/// A layer's file.
+#[derive(Clone, Debug)]
+pub(super) struct File {
+    pub(super) name: String,
+    pub(super) path: PathBuf,
+    /// `raw` or `qcow2`.
+    pub(super) format: &'static str,
+}
+
 /// An empty file that only the volume's user may touch.
 fn claim(path: &Path, user: Option<u32>) -> Result<(), Error> {
     remove(path)?;
@@ -27,16 +36,15 @@ fn sync(path: &Path) -> Result<(), Error> {
     file.sync_all().map_err(Error::path("write", path))
 }
 
-/// An empty layer.
-pub(super) async fn blank(path: &Path, size_gib: u64, user: Option<u32>) -> Result<(), Error> {
+/// An empty raw layer.
+pub(super) fn blank(path: &Path, size_gib: u64, user: Option<u32>) -> Result<(), Error> {
     claim(path, user)?;
-    let args = [path.as_os_str().to_owned(), (size_gib * GIB).to_string().into()];
-    let tool = Tool::limited("qemu-img", MEMORY, SECONDS).user(user);
-    tool.args(["create", "-q", "-f", "qcow2"]).args(args).run().await?;
-    sync(path)
+    let file = fs::File::options().write(true).open(path).map_err(Error::path("open", path))?;
+    file.set_len(size_gib * GIB).map_err(Error::path("create", path))?;
+    file.sync_all().map_err(Error::path("write", path))
 }
 
-/// A layer with the content of an image, grown to the size.
+/// A raw layer with the content of an image, grown to the size.
 pub(super) async fn copy(base: &Base, path: &Path, size_gib: u64, user: Option<u32>) -> Result<(), Error> {
     let own = disks::virtual_size(&base.path, &base.format)?;
     if own > size_gib * GIB {
@@ -44,34 +52,35 @@ pub(super) async fn copy(base: &Base, path: &Path, size_gib: u64, user: Option<u
     }
     claim(path, user)?;
     let tool = Tool::limited("qemu-img", MEMORY, COPY_SECONDS).user(user);
-    tool.args(["convert", "-f", &base.format, "-O", "qcow2"]).args([&base.path, path]).run().await?;
-    grow(&[path.to_owned()], size_gib, user).await?;
-    sync(path)
+    tool.args(["convert", "-f", &base.format, "-O", "raw"]).args([&base.path, path]).run().await?;
+    let file = fs::File::options().write(true).open(path).map_err(Error::path("open", path))?;
+    file.set_len(size_gib * GIB).map_err(Error::path("grow", path))?;
+    file.sync_all().map_err(Error::path("write", path))
 }
 
-/// An empty layer on another one.
-pub(super) async fn overlay(below: &Path, path: &Path, size_gib: u64, user: Option<u32>) -> Result<(), Error> {
+/// An empty qcow2 layer on another one.
+pub(super) async fn overlay(below: &File, path: &Path, size_gib: u64, user: Option<u32>) -> Result<(), Error> {
     claim(path, user)?;
     // The layer below may be written to by another process: it is not opened.
-    let mut args: Vec<OsString> = ["create", "-q", "-f", "qcow2", "-u", "-F", "qcow2", "-b"].iter().map(Into::into).collect();
-    args.extend([below.into(), path.into(), (size_gib * GIB).to_string().into()]);
+    let mut args: Vec<OsString> = ["create", "-q", "-f", "qcow2", "-u", "-F", below.format, "-b"].iter().map(Into::into).collect();
+    args.extend([below.path.clone().into(), path.into(), (size_gib * GIB).to_string().into()]);
     Tool::limited("qemu-img", MEMORY, SECONDS).user(user).args(args).run().await?;
     sync(path)
 }
 
 /// Grows the newest layer of a volume that no process has open.
-pub(super) async fn grow(chain: &[PathBuf], size_gib: u64, user: Option<u32>) -> Result<(), Error> {
+pub(super) async fn grow(chain: &[File], size_gib: u64, user: Option<u32>) -> Result<(), Error> {
     let Some(newest) = chain.last() else { return Ok(()) };
-    if disks::virtual_size(newest, "qcow2")? >= size_gib * GIB {
+    if disks::virtual_size(&newest.path, newest.format)? >= size_gib * GIB {
         return Ok(());
     }
     let args = [format!("json:{}", unnamed(chain)), (size_gib * GIB).to_string()];
     Tool::limited("qemu-img", MEMORY, SECONDS).user(user).args(["resize", "-q"]).args(args).run().await?;
-    sync(newest)
+    sync(&newest.path)
 }
 
 /// Writes a chain's content into a file of its own.
-pub(super) async fn export(chain: &[PathBuf], to: &Path, format: &str, user: Option<u32>) -> Result<(), Error> {
+pub(super) async fn export(chain: &[File], to: &Path, format: &str, user: Option<u32>) -> Result<(), Error> {
     claim(to, user)?;
     let source = format!("json:{}", unnamed(chain));
     let tool = Tool::limited("qemu-img", MEMORY, COPY_SECONDS).user(user);
@@ -80,41 +89,44 @@ pub(super) async fn export(chain: &[PathBuf], to: &Path, format: &str, user: Opt
 }
 
 /// Writes a chain's newest layer into the one below it. It may be interrupted: the upper one still covers what was not written.
-pub(super) async fn commit(chain: &[PathBuf], user: Option<u32>) -> Result<(), Error> {
+pub(super) async fn commit(chain: &[File], user: Option<u32>) -> Result<(), Error> {
     let Some([lower, upper]) = chain.last_chunk() else { return Ok(()) };
-    disks::give(lower, user)?;
-    disks::give(upper, user)?;
+    disks::give(&lower.path, user)?;
+    disks::give(&upper.path, user)?;
     let tool = Tool::limited("qemu-img", MEMORY, COPY_SECONDS).user(user);
     // `-d`: the upper layer is removed afterwards, so it is not emptied.
     tool.args(["commit", "-q", "-d"]).args([format!("json:{}", unnamed(chain))]).run().await?;
-    sync(lower)
+    sync(&lower.path)
 }
 
 /// The frozen layers belong to nobody and cannot be written; the newest one belongs to the volume's user.
-pub(super) fn protect(chain: &[PathBuf], user: Option<u32>) -> Result<(), Error> {
+pub(super) fn protect(chain: &[File], user: Option<u32>) -> Result<(), Error> {
     let Some((newest, frozen)) = chain.split_last() else { return Ok(()) };
-    for path in frozen {
+    for File { path, .. } in frozen {
         if user.is_some() {
             chown(path, Some(0), Some(0)).map_err(Error::path("take back", path))?;
         }
         fs::set_permissions(path, fs::Permissions::from_mode(0o444)).map_err(Error::path("protect", path))?;
     }
-    disks::give(newest, user)
+    disks::give(&newest.path, user)
 }
 
 /// A chain for QEMU, each layer with its format, name and file; the last one may be written.
-pub(super) fn open(chain: &[(String, PathBuf)]) -> Value {
+pub(super) fn open(chain: &[File]) -> Value {
     let mut node = Value::Null;
-    for (i, (name, path)) in chain.iter().enumerate() {
-        node = layer(name, path, i + 1 < chain.len(), node);
+    for (i, file) in chain.iter().enumerate() {
+        node = layer(file, i + 1 < chain.len(), node);
     }
     node
 }
 
 /// One layer on `below`.
-pub(super) fn layer(name: &str, path: &Path, read_only: bool, below: Value) -> Value {
-    let mut node = json!({ "driver": "qcow2", "node-name": name, "read-only": read_only, "backing": below,
-        "file": { "driver": "file", "filename": path, "read-only": read_only } });
+pub(super) fn layer(file: &File, read_only: bool, below: Value) -> Value {
+    let mut node = json!({ "driver": file.format, "node-name": file.name, "read-only": read_only,
+        "file": { "driver": "file", "filename": file.path, "read-only": read_only } });
+    if file.format == "qcow2" {
+        node["backing"] = below;
+    }
     if !read_only {
         node["discard"] = json!("unmap");
         node["detect-zeroes"] = json!("unmap");
@@ -126,8 +138,28 @@ pub(super) fn layer(name: &str, path: &Path, read_only: bool, below: Value) -> V
 }
 
 /// A chain for `qemu-img`: the backing files that headers name may be out of date, and are not looked at.
-fn unnamed(chain: &[PathBuf]) -> Value {
-    chain.iter().fold(Value::Null, |below, path| {
-        json!({ "driver": "qcow2", "backing": below, "file": { "driver": "file", "filename": path } })
+fn unnamed(chain: &[File]) -> Value {
+    chain.iter().fold(Value::Null, |below, File { path, format, .. }| {
+        let mut node = json!({ "driver": format, "file": { "driver": "file", "filename": path } });
+        if *format == "qcow2" {
+            node["backing"] = below;
+        }
+        node
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn chains_say_all_formats_and_files() {
+        let file = |name: &str, format| File { name: name.into(), path: format!("/l/{name}").into(), format };
+        let chain = [file("r1", "raw"), file("q2", "qcow2")];
+        let golden = r#"{"driver":"qcow2","backing":{"driver":"raw","file":{"driver":"file","filename":"/l/r1"}},"file":{"driver":"file","filename":"/l/q2"}}"#;
+        assert_eq!(unnamed(&chain), serde_json::from_str::<Value>(golden).unwrap());
+        let opened = open(&chain);
+        assert_eq!((&opened["read-only"], &opened["backing"]["read-only"]), (&json!(false), &json!(true)));
+        assert_eq!(opened["backing"].get("backing"), None);
+    }
 }

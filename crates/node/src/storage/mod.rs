@@ -1,4 +1,4 @@
-//! Volumes kept on this node: qcow2 layers below `volumes/`, served over NBD by one process per volume.
+//! Volumes kept on this node: layers below `volumes/`, served over NBD by one process per volume.
 //!
 //! The catalog says what a volume consists of, layers are made by `qemu-img`, and the engine serves them. Every step can be taken twice
 //! and dropped half-way. A volume's steps never overlap; one that reads another volume takes the other one's turn too.
@@ -117,8 +117,11 @@ impl Storage {
     fn manifest(&self, id: &str) -> Result<Manifest, Error> {
         self.catalog.get(id).ok_or_else(|| Error::VolumeLost(id.to_owned()))
     }
-    fn paths(&self, chain: &[Layer]) -> Vec<PathBuf> {
-        chain.iter().map(|l| self.catalog.path(l)).collect()
+    fn file(&self, layer: &Layer) -> layers::File {
+        layers::File { name: node(layer), path: self.catalog.path(layer), format: layer.format() }
+    }
+    fn files(&self, chain: &[Layer]) -> Vec<layers::File> {
+        chain.iter().map(|l| self.file(l)).collect()
     }
 
     async fn seen(&self, id: &str) -> Seen {
@@ -128,9 +131,8 @@ impl Storage {
             // A daemon without a manifest serves what is to be removed.
             return Seen { data, engine: look.engine, exports: look.exports, ..Seen::default() };
         };
-        let names: Vec<String> = manifest.chain.iter().map(node).collect();
-        let look = self.look(id, &names).await;
-        let is_whole = self.paths(&manifest.chain).iter().all(|p| p.exists());
+        let look = self.look(id, &manifest.chain).await;
+        let is_whole = manifest.chain.iter().all(|l| self.catalog.path(l).exists());
         let data = match is_whole {
             true => Data::Present { size_gib: manifest.size_gib, generation: manifest.generation },
             false => Data::Lost(Error::VolumeLost(id.to_owned()).to_string()),
@@ -180,14 +182,15 @@ impl Storage {
     /// Makes the content from the source and takes it as the volume's.
     async fn fill(&self, a: &VolumeAssignment) -> Result<(), Error> {
         let user = self.user(&a.id);
-        let (layer, _held) = self.catalog.new_layer();
+        let has_below = matches!(a.source, VolumeSource::Snapshot { .. } | VolumeSource::Volume { .. });
+        let (layer, _held) = self.catalog.new_layer(has_below);
         let path = self.catalog.path(&layer);
         let mut chain = Vec::new();
         let mut size_gib = a.size_gib;
         // What lies below must not go before the manifest names it.
         let _below = match &a.source {
             VolumeSource::Blank => {
-                layers::blank(&path, size_gib, user).await?;
+                layers::blank(&path, size_gib, user)?;
                 None
             }
             VolumeSource::Image(image) => {
@@ -207,8 +210,8 @@ impl Storage {
                 Some(self.catalog.hold(&chain))
             }
         };
-        if let Some(below) = chain.last().map(|l| self.catalog.path(l)) {
-            let own = crate::qemu::disks::virtual_size(&below, "qcow2")?.div_ceil(1 << 30);
+        if let Some(below) = chain.last().map(|l| self.file(l)) {
+            let own = crate::qemu::disks::virtual_size(&below.path, below.format)?.div_ceil(1 << 30);
             size_gib = size_gib.max(own);
             layers::overlay(&below, &path, size_gib, user).await?;
         }
@@ -216,7 +219,7 @@ impl Storage {
         let manifest = self.catalog.update(&a.id, |m| {
             (m.chain, m.size_gib, m.generation) = (chain, size_gib, a.generation);
         })?;
-        layers::protect(&self.paths(&manifest.chain), user)?;
+        layers::protect(&self.files(&manifest.chain), user)?;
         tracing::info!(volume = a.id, request = a.request_id, size_gib, "the data of a volume was made");
         Ok(())
     }
@@ -227,8 +230,8 @@ impl Storage {
         if old.chain.len() >= MOST_LAYERS {
             return Err(Error::TooManyLayers(id.to_owned()));
         }
-        let below = old.chain.last().map(|l| self.catalog.path(l)).ok_or_else(|| Error::VolumeLost(id.to_owned()))?;
-        let (layer, _held) = self.catalog.new_layer();
+        let below = old.chain.last().map(|l| self.file(l)).ok_or_else(|| Error::VolumeLost(id.to_owned()))?;
+        let (layer, _held) = self.catalog.new_layer(true);
         layers::overlay(&below, &self.catalog.path(&layer), old.size_gib, self.user(id)).await?;
         let new = self.catalog.update(id, |m| {
             if let Some(snapshot) = snapshot {
@@ -237,14 +240,14 @@ impl Storage {
             m.chain.push(layer);
         })?;
         self.follow(id).await?;
-        layers::protect(&self.paths(&new.chain), self.user(id))?;
+        layers::protect(&self.files(&new.chain), self.user(id))?;
         Ok(old.chain)
     }
 
     async fn grow(&self, a: &VolumeAssignment) -> Result<(), Error> {
         match self.link(&a.id).await? {
             Some(link) => self.grow_served(&a.id, &link, a.size_gib).await?,
-            None => layers::grow(&self.paths(&self.manifest(&a.id)?.chain), a.size_gib, self.user(&a.id)).await?,
+            None => layers::grow(&self.files(&self.manifest(&a.id)?.chain), a.size_gib, self.user(&a.id)).await?,
         }
         self.catalog.amend(&a.id, |m| m.size_gib = a.size_gib)
     }
@@ -254,14 +257,14 @@ impl Storage {
         let Some((lower, upper)) = self.catalog.mergeable(id) else { return Ok(()) };
         let manifest = self.manifest(id)?;
         let below: Vec<Layer> = manifest.chain.iter().take_while(|l| **l != upper).chain([&upper]).cloned().collect();
-        layers::commit(&self.paths(&below), self.user(id)).await?;
+        layers::commit(&self.files(&below), self.user(id)).await?;
         // The lower one now is both. Snapshots that end with the upper one are the same with the lower one.
         let merged = self.catalog.update(id, |m| {
             let chains = m.snapshots.values_mut().chain([&mut m.chain]);
             chains.filter(|c| c.contains(&lower)).for_each(|c| c.retain(|l| *l != upper));
         })?;
         self.catalog.collect();
-        layers::protect(&self.paths(&merged.chain), self.user(id))
+        layers::protect(&self.files(&merged.chain), self.user(id))
     }
 
     async fn remove(&self, id: &str) -> Result<(), Error> {

@@ -15,7 +15,7 @@ impl Storage {
         let chain = self.freeze(&volume, None).await?;
         let held = self.catalog.hold(&chain);
         let work = Work {
-            chain: self.paths(&chain),
+            chain: self.files(&chain),
             to: self.config.dir.join("snapshots").join(&image),
             format: wanted.format.clone(),
             user: self.user(&volume),
@@ -45,7 +45,7 @@ impl Storage {
 
 /// All that the work needs, so that it outlives the call that started it.
 struct Work {
-    chain: Vec<PathBuf>,
+    chain: Vec<layers::File>,
     to: PathBuf,
     format: String,
     user: Option<u32>,
