@@ -200,11 +200,8 @@ async fn run(
         },
         Access::Authenticated | Access::Rule(..) => caller(site, &parts.headers).await?,
     };
-    if !caller.may_request(
-        site.dialect.name,
-        parts.method.as_str(),
-        parts.uri.path().strip_prefix(site.prefix).unwrap_or_default(),
-    ) {
+    let below = parts.uri.path().strip_prefix(site.prefix).unwrap_or_default();
+    if !service_types(&site.dialect.name).iter().any(|kind| caller.may_request(kind, parts.method.as_str(), below)) {
         return Err(Error::unauthorized("The request you have made requires authentication.").context("no access rule names it"));
     }
     if params.iter().any(|(k, v)| k == PATH_PROJECT && caller.project_id() != Some(v)) && route.access != Access::Public {
@@ -263,6 +260,14 @@ async fn run(
             .map_err(|_| Error::unavailable("The request took too long and was given up; try again."))??,
     };
     Ok((reply, upgrade))
+}
+
+/// What access rules call the service: its types in the catalog.
+fn service_types<'a>(name: &'a &'static str) -> &'a [&'static str] {
+    match *name {
+        "volume" => &["block-storage", "volumev3", "volume"],
+        _ => std::slice::from_ref(name),
+    }
 }
 
 /// Lists of two forms tell their links apart by this.

@@ -39,6 +39,11 @@ impl Seen {
     fn is_exported(&self, attachment: &str) -> bool {
         self.report.as_ref().is_some_and(|r| r.exports.iter().any(|e| e.attachment_id == attachment))
     }
+    /// Is there an export that none of these attachments names?
+    fn serves_others(&self, attachments: &[Object<Attachment>]) -> bool {
+        let is_named = |e: &assign::LiveExport| attachments.iter().any(|a| a.id == e.attachment_id);
+        self.report.as_ref().is_some_and(|r| r.exports.iter().any(|e| !is_named(e)))
+    }
     fn serves(&self, attachment: &Object<Attachment>) -> bool {
         let is = |e: &assign::LiveExport| e.attachment_id == attachment.id && e.epoch == attachment.epoch;
         self.report.as_ref().is_some_and(|r| r.exports.iter().any(is))
@@ -303,16 +308,18 @@ fn task(tx: &mut Tx<'_>, cx: &Cx, volume: &mut Object<Volume>, seen: &Seen) -> R
             let waiting = attach::of_volume(tx, &volume.id)?;
             volume.finish(attach::status_of(waiting.iter().map(|a| &a.body), "available"));
         }
-        Task::Revoke if seen.report.as_ref().is_none_or(|r| r.exports.is_empty()) || late.is_some() => {
+        Task::Revoke => {
             let waiting = attach::of_volume(tx, &volume.id)?;
-            volume.finish(attach::status_of(waiting.iter().map(|a| &a.body), "available"));
+            if late.is_some() || !seen.serves_others(&waiting) {
+                volume.finish(attach::status_of(waiting.iter().map(|a| &a.body), "available"));
+            }
         }
         Task::Create | Task::Extend | Task::Replace => {
             if let Some(cause) = failure.or(late) {
                 fail(tx, volume, task, &cause)?;
             }
         }
-        Task::Delete | Task::Reserve | Task::Revoke => {}
+        Task::Delete | Task::Reserve => {}
     }
     Ok(())
 }

@@ -149,6 +149,17 @@ async fn several_servers_share_what_is_for_several() {
     let one_left = |a: &testkit::Answer| a.at("/volume/attachments").as_array().is_some_and(|l| l.len() == 1);
     let shown = until("one has it", || bed.member.get(&path), one_left).await;
     assert_eq!(shown.at("/volume/status"), "in-use");
+
+    // One is taken away by force; the other's export is no reason to wait.
+    let three = bed.attach(&id, SERVER, json!({})).await.unwrap();
+    bed.report(&id, "ready", json!({"exports": [Bed::export(&two), Bed::export(&three)]})).await;
+    bed.plug(&three, SERVER).await;
+    until("both have it", || bed.member.get(&path), both).await;
+    let force = json!({"os-force_detach": {"attachment_id": three}});
+    bed.admin.post(&format!("{path}/action"), force).await.expect(202);
+    bed.status(&id, "detaching").await;
+    bed.report(&id, "ready", json!({"exports": [Bed::export(&two)]})).await;
+    bed.status(&id, "in-use").await;
 }
 
 #[tokio::test]

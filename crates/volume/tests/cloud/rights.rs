@@ -107,3 +107,23 @@ async fn a_volume_changes_hands_by_its_key() {
     other.delete(&format!("/volume/v3/os-volume-transfer/{}", back.text("/transfer/id"))).await.expect(202);
     assert_eq!(other.get(&format!("{VOLUMES}/{id}")).await.expect(200).at("/volume/status"), "available");
 }
+
+#[tokio::test]
+async fn access_rules_name_the_service_as_the_catalog_does() {
+    let bed = Bed::start().await;
+    let me = bed.admin.get("/identity/v3/users?name=p-member").await.expect(200).text("/users/0/id");
+    let rules = json!([
+        {"service": "block-storage", "method": "GET", "path": "/v3/volumes"},
+        {"service": "volumev3", "method": "GET", "path": "/v3/types"},
+    ]);
+    let body = json!({"application_credential": {"name": "app", "unrestricted": true, "access_rules": rules}});
+    let made = bed.member.post(&format!("/identity/v3/users/{me}/application_credentials"), body).await.expect(201);
+    let secret = json!({"id": made.text("/application_credential/id"), "secret": made.text("/application_credential/secret")});
+    let auth = json!({"identity": {"methods": ["application_credential"], "application_credential": secret}});
+    let answer = bed.cloud.anonymous().post("/identity/v3/auth/tokens", json!({ "auth": auth })).await.expect(201);
+    let app = bed.cloud.anonymous().token(answer.header("x-subject-token"));
+    app.get(VOLUMES).await.expect(200);
+    app.get("/volume/v3/types").await.expect(200);
+    app.get("/volume/v3/snapshots").await.expect(401);
+    app.post(VOLUMES, json!({"volume": {"size": 1}})).await.expect(401);
+}
