@@ -7,7 +7,7 @@ import time
 import traceback
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-PARTS = ["start", "day", "second_client", "kills", "leaks", "stop"]
+PARTS = ["start", "day", "second_client", "volumes", "kills", "leaks", "stop"]
 
 
 def main():
