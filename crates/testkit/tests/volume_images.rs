@@ -151,6 +151,18 @@ async fn an_image_is_made_of_a_volume() {
     bed.report(&id, json!({ &image: { "Err": "The store is full." } })).await;
     bed.volume_is(&id, "available").await;
     assert_eq!(bed.member.get(&format!("{IMAGES}/{image}")).await.expect(200).at("/status"), "killed");
+    // One that is detached while its image is made is free when the image is there.
+    bed.member.post(&action, json!({"os-attach": {"host_name": "h", "mountpoint": "/dev/vdb"}})).await.expect(202);
+    let forced = json!({"os-volume_upload_image": {"image_name": "copy", "force": true}});
+    let image = bed.member.post(&action, forced).await.expect(202).text("/os-volume_upload_image/image_id");
+    let attachment =
+        bed.member.get(&format!("/volume/v3/attachments?volume_id={id}")).await.expect(200).text("/attachments/0/id");
+    bed.member.delete(&format!("/volume/v3/attachments/{attachment}")).await.expect(200);
+    bed.volume_is(&id, "uploading").await;
+    let blob = json!({"blob": "c".repeat(128), "checksum": "c", "size": 7, "virtual_size": 7, "format": "raw"});
+    bed.report(&id, json!({ &image: { "Ok": blob } })).await;
+    bed.volume_is(&id, "available").await;
+
     let messages = bed.member.get("/volume/v3/messages").await.expect(200);
     assert_eq!(messages.all("/messages", "user_message"), ["copy volume to image:The store is full."]);
 }

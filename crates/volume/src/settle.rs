@@ -366,8 +366,9 @@ fn upload(tx: &mut Tx<'_>, cx: &Cx, volume: &mut Object<Volume>, seen: &Seen, la
         }
     }
     if !waiting {
-        let back = volume.previous_status.clone().unwrap_or_else(|| "available".to_owned());
-        volume.finish(&back);
+        // It may have been attached or detached meanwhile.
+        let now = attach::of_volume(tx, &volume.id)?;
+        volume.finish(attach::status_of(now.iter().map(|a| &a.body), "available"));
     }
     Ok(())
 }
