@@ -12,7 +12,10 @@ use crate::{
     snapshot,
     volume::{self, Volume},
 };
-use assign::{Answer, Assignments, Blobs, Duplex, MetadataNetwork, Pending, Query, QueryError, Report, ServerAssignment, Uplink, VolumeAssignment};
+use assign::{
+    Answer, Assignments, Blobs, Duplex, MetadataNetwork, Pending, Query, QueryError, Report, ServerAssignment, Uplink,
+    VolumeAssignment,
+};
 use std::{
     collections::{BTreeMap, HashMap},
     sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},

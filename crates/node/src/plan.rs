@@ -325,9 +325,7 @@ impl Decision<'_> {
             return Plan::Steps(steps);
         }
         match status {
-            Status::Running => {
-                Plan::Settled { state: GuestState::Running, cause: self.stuck_volume(), retry_disk: false, waits }
-            }
+            Status::Running => Plan::Settled { state: GuestState::Running, cause: self.stuck_volume(), retry_disk: false, waits },
             Status::DiskError => Plan::Settled {
                 state: GuestState::Paused,
                 cause: Some(format!(

@@ -161,7 +161,11 @@ fn a_process_that_vanished_is_a_crash_unless_we_ended_it() {
 #[test]
 fn rebuild_resize_rescue() {
     check(&with(|a| a.root.as_mut().unwrap().generation = 1), &up(), "End(None)");
-    check(&with(|a| a.root.as_mut().unwrap().generation = 1), &down(), "FetchImage > CreateDisk > Plug > Start > AttachNic > Continue");
+    check(
+        &with(|a| a.root.as_mut().unwrap().generation = 1),
+        &down(),
+        "FetchImage > CreateDisk > Plug > Start > AttachNic > Continue",
+    );
     check(&with(|a| (a.root.as_mut().unwrap().generation, a.power) = (1, Power::Stopped)), &down(), "FetchImage > CreateDisk");
     check(&with(|a| a.memory_mib = 256), &up(), "End(Stop)");
     check(&with(|a| a.root.as_mut().unwrap().size_gib = 2), &up(), "End(Stop)");

@@ -240,7 +240,12 @@ async fn change_of_mind(server: &Server, wanted: Option<&Arc<ServerAssignment>>,
 fn step_matters(step: &Step) -> bool {
     !matches!(
         step,
-        Step::NoteEnd | Step::NoteHalt(_) | Step::NoteReboot | Step::HoldVolume(_) | Step::ForgetVolume(_) | Step::AskForVolume(_)
+        Step::NoteEnd
+            | Step::NoteHalt(_)
+            | Step::NoteReboot
+            | Step::HoldVolume(_)
+            | Step::ForgetVolume(_)
+            | Step::AskForVolume(_)
     )
 }
 

@@ -304,12 +304,16 @@ async fn an_agent_killed_at_any_instant_loses_nothing() {
         // The guest goes on meanwhile, if its export is up just now.
         io(&live, &format!("write -P {} 64k 64k", pattern + 100));
         agent = lab.start().await;
-        let now = c.keep(&source, |r| {
-            let exports: Vec<_> = r.exports.iter().map(|e| e.attachment_id.clone()).collect();
-            ready(r) && r.snapshots.len() == source.snapshots.len() && r.size_gib == source.size_gib
-                && source.exports.iter().all(|e| exports.contains(&e.attachment_id)) && exports.len() == 2
-        })
-        .await;
+        let now = c
+            .keep(&source, |r| {
+                let exports: Vec<_> = r.exports.iter().map(|e| e.attachment_id.clone()).collect();
+                ready(r)
+                    && r.snapshots.len() == source.snapshots.len()
+                    && r.size_gib == source.size_gib
+                    && source.exports.iter().all(|e| exports.contains(&e.attachment_id))
+                    && exports.len() == 2
+            })
+            .await;
         assert!(now.exports.contains(&live));
         source.revision = now.revision;
         let cloned = c.keep(&clone, |r| ready(r) && r.exports.len() == 1).await;
@@ -350,6 +354,12 @@ async fn a_server_has_volumes_and_boots_from_one() {
     v.size_gib = 2;
     c.keep(&v, |r| ready(r) && r.size_gib == 2).await;
     c.change(&id, GuestState::Running, |s| s.volumes[1].size_gib = 2).await;
+    let told = || {
+        let state = fs::read(lab.path("servers").join(&id).join("state.json")).unwrap();
+        let state: serde_json::Value = serde_json::from_slice(&state).unwrap();
+        (state["process"]["volumes"][&data.attachment_id]["size_gib"] == 2).then_some(())
+    };
+    c.until("the guest is told its size", told).await;
 
     // After a restart of the agent, of the storage daemon and of the guest it is still there.
     drop(agent);

@@ -300,7 +300,9 @@ fn task(tx: &mut Tx<'_>, cx: &Cx, volume: &mut Object<Volume>, seen: &Seen) -> R
         }
         Task::Extend if ready.is_some_and(|r| r.size_gib >= volume.size) => {
             volume.grows_from = None;
-            volume.finish(&back);
+            // It may have been detached meanwhile.
+            let now = attach::of_volume(tx, &volume.id)?;
+            volume.finish(attach::status_of(now.iter().map(|a| &a.body), "available"));
         }
         Task::Replace if ready.is_some_and(|r| r.generation >= volume.generation) => volume.finish(&back),
         Task::Upload => return upload(tx, cx, volume, seen, late),

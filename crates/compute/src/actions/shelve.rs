@@ -131,7 +131,8 @@ pub(super) async fn unshelve(call: Call, server: Object<Server>, body: Value) ->
             let image = s.shelved_image.clone().unwrap_or_default();
             let table = &cx.registry.get("image/images")?.table;
             let row = tx.get(table, &image);
-            let row = row.ok_or_else(|| Error::bad_request(format!("Image {image} of the shelved server could not be found.")))?;
+            let row =
+                row.ok_or_else(|| Error::bad_request(format!("Image {image} of the shelved server could not be found.")))?;
             s.root = Some(images::usable(object(&row), &s.flavor)?);
         }
         let zone = s.pinned_availability_zone.clone();

@@ -288,10 +288,7 @@ impl Levels {
             {
                 line.send.send_replace(Arc::new(host.now.clone()));
             }
-            host.line.is_some()
-                || !host.now.servers.is_empty()
-                || !host.now.snapshots.is_empty()
-                || !host.now.volumes.is_empty()
+            host.line.is_some() || !host.now.servers.is_empty() || !host.now.snapshots.is_empty() || !host.now.volumes.is_empty()
         });
     }
 

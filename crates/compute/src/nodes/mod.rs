@@ -24,11 +24,11 @@ mod levels;
 mod sink;
 mod snapshot;
 mod steps;
-pub(crate) mod volumes;
 #[cfg(test)]
 mod testbed;
 #[cfg(test)]
 mod tests;
+pub(crate) mod volumes;
 
 pub(crate) use ask::{ask, display};
 

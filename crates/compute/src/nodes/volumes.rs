@@ -26,8 +26,7 @@ pub(super) static UPLOADS: Table = Table { name: "volume/uploads", indexes: &[In
 /// What a storage node reported of a volume, by volume id.
 pub(super) static SEEN: Table = Table { name: "volume/seen", indexes: &[Index { name: "host", path: "/host" }] };
 /// Attachments that a server holds, by attachment id.
-pub(crate) static PLUGGED: Table =
-    Table { name: "volume/plugged", indexes: &[Index { name: "server_id", path: "/server_id" }] };
+pub(crate) static PLUGGED: Table = Table { name: "volume/plugged", indexes: &[Index { name: "server_id", path: "/server_id" }] };
 
 #[cfg(test)]
 pub(super) fn tables() -> [&'static Table; 6] {

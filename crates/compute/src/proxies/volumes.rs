@@ -42,9 +42,8 @@ fn created(row: &Map) -> Value {
 fn volume(call: &Call, row: &Map) -> Map {
     let id = text(row, "id");
     let reader = call.reader();
-    let attachment = |a: &Arc<Row>| {
-        json!({ "id": id, "device": a.text("mountpoint"), "volumeId": id, "serverId": a.text("instance") })
-    };
+    let attachment =
+        |a: &Arc<Row>| json!({ "id": id, "device": a.text("mountpoint"), "volumeId": id, "serverId": a.text("instance") });
     let mut attachments: Vec<Value> = by_index(&reader, &ATTACHMENTS, "volume_id", id).iter().map(attachment).collect();
     if attachments.is_empty() {
         attachments.push(json!({}));

@@ -16,7 +16,12 @@ use serde_json::{Value, json};
 use std::sync::Arc;
 
 const DEVICE: Shape = Shape::OneOf(&[
-    &Shape::Checked { min: 1, max: 255, check: is_device, what: "does not match '(^/dev/x{0,1}[a-z]{0,1}d{0,1})([a-z]+)[0-9]*$'" },
+    &Shape::Checked {
+        min: 1,
+        max: 255,
+        check: is_device,
+        what: "does not match '(^/dev/x{0,1}[a-z]{0,1}d{0,1})([a-z]+)[0-9]*$'",
+    },
     &Shape::Null,
 ]);
 const ATTACH: Shape = Shape::Object(&[req(
@@ -219,12 +224,8 @@ async fn update(call: Call) -> Result<Reply> {
         return Err(Error::bad_request(format!("Volume {volume} cannot be swapped with itself.")));
     }
     let same = |key: &str, is: &str| body.get(key).and_then(Value::as_str).is_none_or(|v| v == is);
-    let unchanged = [
-        ("device", row.text("mountpoint")),
-        ("tag", row.text("tag")),
-        ("serverId", server.id.as_str()),
-        ("id", volume.as_str()),
-    ];
+    let unchanged =
+        [("device", row.text("mountpoint")), ("tag", row.text("tag")), ("serverId", server.id.as_str()), ("id", volume.as_str())];
     if let Some((key, _)) = unchanged.into_iter().find(|(key, is)| !same(key, is)) {
         return Err(Error::bad_request(format!("Updating the {key} of a volume attachment is not supported.")));
     }
@@ -259,7 +260,9 @@ mod tests {
 
     #[test]
     fn device_names() {
-        for (name, is) in [("/dev/vdb", true), ("vdb", true), ("/dev/sdb1", true), ("/dev/", false), ("/tmp/x/y", false), ("", false)] {
+        for (name, is) in
+            [("/dev/vdb", true), ("vdb", true), ("/dev/sdb1", true), ("/dev/", false), ("/tmp/x/y", false), ("", false)]
+        {
             assert_eq!(is_device(name), is, "{name}");
         }
         assert_eq!(next_device(&[]), "/dev/vdb");

@@ -70,7 +70,9 @@ pub(super) fn read(server: &Map) -> Result<(String, Vec<Device>)> {
             return Err(Error::bad_request("Using different block_device_mapping syntaxes is not allowed in the same request."));
         }
         (Some(old), None) => legacy(old, named.is_some())?,
-        (None, Some(new)) => new.iter().filter_map(Value::as_object).filter(|d| !removed(d)).map(modern).collect::<Result<_>>()?,
+        (None, Some(new)) => {
+            new.iter().filter_map(Value::as_object).filter(|d| !removed(d)).map(modern).collect::<Result<_>>()?
+        }
         (None, None) => Vec::new(),
     };
     if asked.is_empty() {
@@ -305,7 +307,8 @@ mod tests {
         let volume = json!({ "source_type": "volume", "destination_type": "volume", "uuid": ID, "boot_index": "0" });
         let (image, devices) = of(json!({ "imageRef": "", "block_device_mapping_v2": [volume] })).unwrap();
         assert_eq!((image.as_str(), &devices[0].source, devices[0].boot), ("", &Source::Volume(ID.into()), true));
-        let of_image = json!({ "source_type": "image", "destination_type": "volume", "uuid": ID, "boot_index": 0, "volume_size": 1 });
+        let of_image =
+            json!({ "source_type": "image", "destination_type": "volume", "uuid": ID, "boot_index": 0, "volume_size": 1 });
         let (image, devices) = of(json!({ "block_device_mapping_v2": [of_image] })).unwrap();
         assert_eq!((image.as_str(), &devices[0].source), ("", &Source::Image(ID.into())));
         let old = json!({ "device_name": "vda", "volume_id": ID, "delete_on_termination": "1" });
@@ -338,6 +341,9 @@ mod tests {
         );
         let volume = json!({ "source_type": "volume", "destination_type": "volume", "uuid": ID, "boot_index": 0 });
         no(json!({ "imageRef": "i", "block_device_mapping_v2": [volume] }), "Boot sequence");
-        no(json!({ "block_device_mapping": [{ "volume_id": ID }], "block_device_mapping_v2": [{}] }), "different block_device_mapping");
+        no(
+            json!({ "block_device_mapping": [{ "volume_id": ID }], "block_device_mapping_v2": [{}] }),
+            "different block_device_mapping",
+        );
     }
 }

@@ -293,7 +293,10 @@ mod tests {
     #[test]
     fn volumes_have_addresses_that_rise_and_a_serial() {
         let address = |slot| volume(&attached(), slot, "pc-i440fx-7.2")["addr"].as_str().unwrap().to_owned();
-        assert_eq!((0..16).map(address).collect::<Vec<_>>().join(" "), "0x8 0x9 0xa 0xb 0xc 0xd 0xe 0xf 0x18 0x19 0x1a 0x1b 0x1c 0x1d 0x1e 0x1f");
+        assert_eq!(
+            (0..16).map(address).collect::<Vec<_>>().join(" "),
+            "0x8 0x9 0xa 0xb 0xc 0xd 0xe 0xf 0x18 0x19 0x1a 0x1b 0x1c 0x1d 0x1e 0x1f"
+        );
         let device = volume(&attached(), 2, "pc-q35-7.2");
         assert_eq!((&device["bus"], &device["serial"]), (&json!("volume2"), &json!("11111111-2222-4333-8")));
         assert!(volume_node(&attached().attachment_id).len() <= 31);

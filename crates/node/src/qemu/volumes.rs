@@ -169,7 +169,16 @@ impl Qemu {
         let own = cmdline::volume_node(&volume.attachment_id);
         // Behind a rescue disk the root disk is the second one.
         let rescued = known.process.iter().any(|p| p.rescue.is_some());
-        let node = if is_root && rescued { "disk1" } else if is_root { ROOT_NODE } else { &own };
+        let node = if is_root && rescued {
+            "disk1"
+        } else if is_root {
+            ROOT_NODE
+        } else {
+            &own
+        };
+        // A client that asks for nothing does not learn that its connection has ended, and connects again only when it asks.
+        let read = format!("qemu-io {node} \"read 0 512\"");
+        live.qmp.run("human-monitor-command", json!({ "command-line": read })).await?;
         match live.qmp.run("block_resize", json!({ "node-name": node, "size": volume.size_gib << 30 })).await {
             Ok(_) => {}
             // Its connection is not back yet.

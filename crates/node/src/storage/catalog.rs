@@ -352,7 +352,8 @@ mod tests {
     /// The stored form of version 1; a change of the struct must still read it.
     #[test]
     fn golden_form() {
-        let text = r#"{"version":1,"size_gib":2,"generation":1,"chain":["a","b"],"snapshots":{"s":["a"]},"uploads":{"i":{"Err":"no"}}}"#;
+        let text =
+            r#"{"version":1,"size_gib":2,"generation":1,"chain":["a","b"],"snapshots":{"s":["a"]},"uploads":{"i":{"Err":"no"}}}"#;
         let m: Manifest = serde_json::from_str(text).unwrap();
         assert_eq!((m.size_gib, m.chain.len(), m.snapshots["s"].len()), (2, 2, 1));
         assert_eq!(serde_json::to_string(&m).unwrap(), text);

@@ -70,8 +70,7 @@ fn id(export: &Export, through: bool) -> String {
 fn read_id(id: &str) -> Option<(Export, bool)> {
     let (mode, rest) = id.split_once('-')?;
     let (attachment, epoch) = rest.rsplit_once('-')?;
-    let export =
-        Export { attachment_id: attachment.to_owned(), epoch: epoch.parse().ok()?, read_only: mode.starts_with("ro") };
+    let export = Export { attachment_id: attachment.to_owned(), epoch: epoch.parse().ok()?, read_only: mode.starts_with("ro") };
     Some((export, mode.ends_with('t')))
 }
 /// Must writes to the layer be through? Its tables are in the daemon's memory otherwise.
@@ -248,7 +247,11 @@ impl Storage {
             Ok(Some(link)) => match end(&link.qmp, export).await {
                 Ok(left) => left,
                 Err(error) => {
-                    tracing::warn!(volume = id, error = base::chain(&error), "a storage daemon did not end an export; it is killed");
+                    tracing::warn!(
+                        volume = id,
+                        error = base::chain(&error),
+                        "a storage daemon did not end an export; it is killed"
+                    );
                     self.end_engine(id, Duration::ZERO).await?;
                     0
                 }

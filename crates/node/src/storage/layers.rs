@@ -62,7 +62,8 @@ pub(super) async fn copy(base: &Base, path: &Path, size_gib: u64, user: Option<u
 pub(super) async fn overlay(below: &File, path: &Path, size_gib: u64, user: Option<u32>) -> Result<(), Error> {
     claim(path, user)?;
     // The layer below may be written to by another process: it is not opened.
-    let mut args: Vec<OsString> = ["create", "-q", "-f", "qcow2", "-u", "-F", below.format, "-b"].iter().map(Into::into).collect();
+    let mut args: Vec<OsString> =
+        ["create", "-q", "-f", "qcow2", "-u", "-F", below.format, "-b"].iter().map(Into::into).collect();
     args.extend([below.path.clone().into(), path.into(), (size_gib * GIB).to_string().into()]);
     Tool::limited("qemu-img", MEMORY, SECONDS).user(user).args(args).run().await?;
     sync(path)

@@ -126,7 +126,8 @@ impl Storage {
 
     async fn seen(&self, id: &str) -> Seen {
         let Some(manifest) = self.catalog.get(id) else {
-            let data = self.catalog.damage(id).map_or(Data::Nothing, |_| Data::Lost(Error::VolumeLost(id.to_owned()).to_string()));
+            let data =
+                self.catalog.damage(id).map_or(Data::Nothing, |_| Data::Lost(Error::VolumeLost(id.to_owned()).to_string()));
             let look = self.look(id, &[]).await;
             // A daemon without a manifest serves what is to be removed.
             return Seen { data, engine: look.engine, exports: look.exports, ..Seen::default() };

@@ -40,13 +40,16 @@ impl Bed {
     pub(crate) async fn start(hosts: usize) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let blobs = Arc::new(LocalStore::open(dir.path().join("images")).unwrap());
-        let services = vec![image::service(blobs.clone()), network::service(), placement::service(), compute::service()];
+        let services =
+            vec![image::service(blobs.clone()), network::service(), placement::service(), compute::service(), volume::service()];
         let prepare = Box::new(|db: &store::Db, state: &mut resource::StateMap| state.insert(Nodes::new(db.clone())));
         let cloud = TestCloud::with(Setup { services, prepare, ..Setup::default() }).await;
+        volume::bootstrap(&cloud.cloud.db).await.unwrap();
         let nodes: Arc<Nodes> = cloud.cloud.state.get().unwrap();
         let work = tokio::spawn(nodes.clone().run(cloud.cloud.clone()));
         let mut runner = Runner::new(cloud.cloud.db.clone(), Arc::new(TaskList::default()));
         compute::reconcilers(&cloud.cloud).into_iter().for_each(|r| runner.spawn(r));
+        volume::reconcilers(&cloud.cloud).into_iter().for_each(|r| runner.spawn(r));
         let (admin, member) = (cloud.admin().await, cloud.member("p").await);
         let (image, network) = (String::new(), String::new());
         let mut bed = Self { cloud, nodes, hosts: Vec::new(), admin, member, image, network, blobs, dir, work, _runner: runner };

@@ -25,12 +25,6 @@ pub(super) async fn extend(call: Call, id: String, body: Value) -> Result<Reply>
     let online = call.cx.version.1 >= 42;
     change(&call, id, move |cx, tx, volume| {
         needs(volume, if online { &["available", "in-use"] } else { &["available"] }, "extend")?;
-        if volume.status == "in-use" {
-            return Err(Error::bad_request(format!(
-                "Invalid volume: Volume {} is in use, and guests here do not see a disk grow; detach it first.",
-                volume.id
-            )));
-        }
         if size <= volume.size {
             return Err(Error::bad_request(format!(
                 "Invalid input received: New size for extend must be greater than current size. (current: {}, extended: {size}).",
