@@ -215,7 +215,7 @@ async fn grows_reverts_merges_and_uploads() {
     does(&live, "write -P 1 2047M 1M");
     v.size_gib = 3;
     let grown = c.keep(&v, |r| ready(r) && r.size_gib == 3).await;
-    assert_eq!(grown.exports, [live.clone()]);
+    assert_eq!(grown.exports, std::slice::from_ref(&live));
     does(&live, "write -P 2 3071M 1M");
     let snapshots = [base::id::uuid(), base::id::uuid()];
     v.snapshots = snapshots.to_vec();
@@ -283,8 +283,7 @@ async fn an_agent_killed_at_any_instant_loses_nothing() {
     let writer = export(1);
     let mut source = VolumeAssignment { exports: vec![writer], ..source };
     let live = c.keep(&source, |r| r.exports.len() == 1).await.exports[0].clone();
-    let mut pattern = 1;
-    for pause in [0, 2, 5, 10, 15, 20, 30, 45, 60, 90, 130, 200] {
+    for (pattern, pause) in (1..).zip([0, 2, 5, 10, 15, 20, 30, 45, 60, 90, 130, 200]) {
         does(&live, &format!("write -P {pattern} 0 64k"));
         // Everything at once: a snapshot, growth, a clone, another consumer.
         let snapshot = base::id::uuid();
@@ -321,7 +320,6 @@ async fn an_agent_killed_at_any_instant_loses_nothing() {
         does(&cloned.exports[0], &format!("read -P {pattern} 0 64k"));
         assert_eq!(lab.daemons().len(), 2);
         lab.delete(&clone).await;
-        pattern += 1;
     }
     lab.delete(&source).await;
     lab.is_empty().await;
@@ -344,7 +342,7 @@ async fn a_server_has_volumes_and_boots_from_one() {
     let id = s.id.clone();
     c.assign(&s);
     let up = c.reach(&id, GuestState::Running).await;
-    assert_eq!(up.volumes, [root.attachment_id.clone()]);
+    assert_eq!(up.volumes, std::slice::from_ref(&root.attachment_id));
     let names = |r: &ServerReport| r.volumes.iter().cloned().collect::<std::collections::BTreeSet<_>>();
     let both = [root.attachment_id.clone(), data.attachment_id.clone()].into();
     c.change(&id, GuestState::Running, |s| s.volumes.push(data.clone())).await;
@@ -375,7 +373,7 @@ async fn a_server_has_volumes_and_boots_from_one() {
 
     // Off, it lets go at once; on, firmware never does, and says why while the server goes on.
     let detached = c.change(&id, GuestState::Stopped, |s| s.volumes.truncate(1)).await;
-    assert_eq!(detached.volumes, [root.attachment_id.clone()]);
+    assert_eq!(detached.volumes, std::slice::from_ref(&root.attachment_id));
     c.change(&id, GuestState::Running, |s| (s.power, s.volumes) = (Power::Running, vec![root.clone(), data.clone()])).await;
     c.wait(&id, |r| names(r) == both).await;
     let held = c.change(&id, GuestState::Running, |s| s.volumes.truncate(1)).await;

@@ -90,7 +90,7 @@ pub(super) fn volume(look: &mut Look<'_>, id: &str) -> Option<(String, VolumeAss
 pub(super) fn attached(look: &mut Look<'_>, server: &str) -> Vec<AttachedVolume> {
     let mut rows = look.find(&ATTACHMENTS, "instance", server);
     rows.retain(|row| flag(object(row), "wanted") && !flag(object(row), "deleting"));
-    rows.sort_by(|a, b| order(a).cmp(&order(b)));
+    rows.sort_by_key(|row| order(row));
     rows.iter().filter_map(|row| one_attached(look, row)).collect()
 }
 

@@ -55,7 +55,7 @@ fn is_device(name: &str) -> bool {
 }
 
 /// Attachments of a server, in the order of its disks. One that ended is not shown.
-fn of<'a>(reader: &'a Reader<'_>, server: &str) -> Vec<Arc<Row>> {
+fn of(reader: &Reader<'_>, server: &str) -> Vec<Arc<Row>> {
     let mut rows = by_index(reader, &ATTACHMENTS, "instance", server);
     let at = |row: &Arc<Row>| (row.text("mountpoint").len(), row.text("mountpoint").to_owned());
     rows.sort_by_key(at);
