@@ -9,7 +9,7 @@ use std::fmt;
 use serde_json::Value;
 
 /// The crates that serve one API each.
-const SERVICES: &[&str] = &["identity", "image", "compute", "placement", "network"];
+const SERVICES: &[&str] = &["identity", "image", "compute", "placement", "network", "volume"];
 
 /// What no service may use: the HTTP edge and the engines are other layers' work.
 const BANNED_IN_SERVICES: &[&str] = &["axum", "hyper", "hyper-util", "rusqlite"];
@@ -39,7 +39,7 @@ fn layer(name: &str) -> Option<Layer> {
         "chassis" => Layer::Only(&["base", "ovsdb", "supervise"]),
         "node" => Layer::Only(&["base", "assign", "chassis", "ovsdb", "supervise"]),
         "network" => Layer::Service(&["ovsdb", "supervise"]),
-        "identity" | "image" | "compute" | "placement" => Layer::Service(&[]),
+        "identity" | "image" | "compute" | "placement" | "volume" => Layer::Service(&[]),
         "bench" => Layer::Only(&["base", "store", "store-sqlite"]),
         "testkit" => Layer::AnythingBut("drover"),
         "drover" => Layer::Anything,

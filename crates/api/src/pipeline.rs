@@ -28,6 +28,9 @@ const MAX_JSON: usize = 2 * 1024 * 1024;
 /// A request that is not done after this is dropped. Streams have no limit of their own.
 const DEADLINE: Duration = Duration::from_secs(60);
 
+/// The project in the path of Cinder's older clients; it must be the token's.
+const PATH_PROJECT: &str = "path_project";
+
 struct Site {
     dialect: &'static Dialect,
     prefix: &'static str,
@@ -94,6 +97,11 @@ impl Edge {
             for (path, routes) in by_path {
                 let full = format!("{}{}", service.prefix, path);
                 let full = if full.len() > 1 { full.trim_end_matches('/').to_owned() } else { full };
+                // Cinder's older clients put their project into the path, before everything else.
+                let below_project = path
+                    .strip_prefix("/v3/")
+                    .filter(|rest| !rest.is_empty() && service.dialect.name == "volume")
+                    .map(|rest| format!("{}/v3/{{{PATH_PROJECT}}}/{rest}", service.prefix));
                 let site = Arc::new(Site {
                     dialect: service.dialect,
                     prefix: service.prefix,
@@ -103,6 +111,9 @@ impl Edge {
                     public: format!("{public}{}", service.prefix).into(),
                     identity: format!("{public}/identity").into(),
                 });
+                if let Some(path) = below_project {
+                    router = router.route(&path, any(handle).with_state(site.clone()));
+                }
                 router = router.route(&full, any(handle).with_state(site));
             }
             if !service.prefix.is_empty() {
@@ -208,12 +219,12 @@ async fn run(
         },
         Access::Authenticated | Access::Rule(..) => caller(site, &parts.headers).await?,
     };
-    if !caller.may_request(
-        site.dialect.name,
-        parts.method.as_str(),
-        parts.uri.path().strip_prefix(site.prefix).unwrap_or_default(),
-    ) {
+    let below = parts.uri.path().strip_prefix(site.prefix).unwrap_or_default();
+    if !service_types(&site.dialect.name).iter().any(|kind| caller.may_request(kind, parts.method.as_str(), below)) {
         return Err(Error::unauthorized("The request you have made requires authentication.").context("no access rule names it"));
+    }
+    if params.iter().any(|(k, v)| k == PATH_PROJECT && caller.project_id() != Some(v)) && route.access != Access::Public {
+        return Err(Error::bad_request("Malformed request url: the project in it is not the token's."));
     }
     site.cloud.db.fresh().await?;
     let cx = Cx {
@@ -276,6 +287,14 @@ async fn run(
             .map_err(|_| Error::unavailable("The request took too long and was given up; try again."))??,
     };
     Ok((reply, upgrade))
+}
+
+/// What access rules call the service: its types in the catalog.
+fn service_types<'a>(name: &'a &'static str) -> &'a [&'static str] {
+    match *name {
+        "volume" => &["block-storage", "volumev3", "volume"],
+        _ => std::slice::from_ref(name),
+    }
 }
 
 /// Lists of two forms tell their links apart by this.

@@ -33,11 +33,19 @@ pub async fn serve(
 struct Plain(Router);
 
 /// Collections whose path with a slash is an item with an empty id, which is not found: clients tell it from the list.
-const EMPTY_IDS: [&str; 2] = ["/image/v2/images/", "/compute/v2.1/os-simple-tenant-usage/"];
+const EMPTY_IDS: [&str; 3] = ["/image/v2/images/", "/compute/v2.1/os-simple-tenant-usage/", "/compute/v2.1/os-volumes/"];
+
+/// As [`EMPTY_IDS`], also behind the project that Cinder's clients put into the path.
+fn is_empty_volume_id(path: &str) -> bool {
+    path.starts_with("/volume/v3/") && path.ends_with("/volumes/")
+}
 
 fn plain(uri: &Uri) -> Option<Uri> {
     let path = uri.path();
-    if EMPTY_IDS.contains(&path) || (!path.contains("//") && (path.len() == 1 || !path.ends_with('/'))) {
+    if EMPTY_IDS.contains(&path)
+        || is_empty_volume_id(path)
+        || (!path.contains("//") && (path.len() == 1 || !path.ends_with('/')))
+    {
         return None;
     }
     let joined: Vec<&str> = path.split('/').filter(|p| !p.is_empty()).collect();

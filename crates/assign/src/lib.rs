@@ -18,6 +18,8 @@ pub struct Assignments {
     pub networks: BTreeMap<String, Arc<MetadataNetwork>>,
     /// Images to be made from a server's root disk, by image id.
     pub snapshots: BTreeMap<String, Arc<SnapshotAssignment>>,
+    /// Volumes whose data this node keeps, by volume id. A volume that is not named here is left alone: data goes only by [`Keep::Deleted`].
+    pub volumes: BTreeMap<String, Arc<VolumeAssignment>>,
 }
 
 /// The power state that the user asked for.
@@ -46,10 +48,13 @@ pub struct ServerAssignment {
     pub vcpus: u32,
     /// MiB.
     pub memory_mib: u64,
-    pub root: RootDisk,
+    /// `None`: the root disk is the volume that says `boot`.
+    pub root: Option<RootDisk>,
     /// Boot from this image instead, with the root disk as the second disk.
     pub rescue: Option<ImageRef>,
     pub ports: Vec<PortAssignment>,
+    /// Volumes to be plugged; each has an export already.
+    pub volumes: Vec<AttachedVolume>,
     pub config_drive: bool,
     pub guest: Arc<GuestData>,
     /// Flavor extra specs and image properties that the driver understands (`hw_*`).
@@ -126,6 +131,82 @@ pub struct MetadataNetwork {
     pub mtu: u16,
 }
 
+/// Shall a volume's data be there?
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Keep {
+    Present,
+    /// Exports are ended, then data and snapshots are removed; the report says `Gone`.
+    Deleted,
+}
+
+/// One volume on the node that keeps its data.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VolumeAssignment {
+    pub id: String,
+    /// Revision of the intent; echoed in reports.
+    pub revision: u64,
+    /// Request that caused the newest change, for logs.
+    pub request_id: String,
+    pub keep: Keep,
+    /// GiB. A larger value than what is there means: grow; it never shrinks.
+    pub size_gib: u64,
+    /// What a new volume is made of. Read only when there is no data yet.
+    pub source: VolumeSource,
+    /// Grows each time that the content shall be replaced by `source` (revert to a snapshot, re-image).
+    pub generation: u64,
+    /// Ids of the snapshots that shall be there. One that is there and not named is removed.
+    pub snapshots: Vec<String>,
+    /// Who may reach the data now. An export that is not named is revoked, and its end confirmed in the report.
+    pub exports: Vec<Export>,
+    /// Images to be made of it.
+    pub uploads: Vec<VolumeUpload>,
+}
+
+/// Where a volume's first content comes from. Sources lie on the same node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum VolumeSource {
+    Blank,
+    Image(ImageRef),
+    Snapshot { volume_id: String, snapshot_id: String },
+    Volume { volume_id: String },
+}
+
+/// One consumer's way to a volume: an engine process of its own under the epoch's name, so that ending it is the fence.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Export {
+    pub attachment_id: String,
+    /// Grows each time that the attachment moves to another consumer; part of the export's name.
+    pub epoch: u64,
+    pub read_only: bool,
+}
+
+/// An image to be made of a volume.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VolumeUpload {
+    pub image_id: String,
+    /// `qcow2` or `raw`.
+    pub format: String,
+}
+
+/// A volume plugged into a server.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AttachedVolume {
+    pub attachment_id: String,
+    pub volume_id: String,
+    pub epoch: u64,
+    /// As the storage node reported it, `unix:/path` for now.
+    pub endpoint: String,
+    /// Name of the NBD export.
+    pub export: String,
+    /// GiB; a larger value than what the guest sees means: tell it.
+    pub size_gib: u64,
+    pub read_only: bool,
+    /// The guest boots from it: it is the root disk.
+    pub boot: bool,
+}
+
 /// An image to be made from a server's root disk.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SnapshotAssignment {
@@ -144,6 +225,7 @@ pub enum Report {
     Server(ServerReport),
     Snapshot(SnapshotReport),
     Password(PasswordReport),
+    Volume(VolumeReport),
 }
 
 /// The host itself: sent at start and when it changes.
@@ -162,6 +244,9 @@ pub struct HostReport {
     pub memory_mib: u64,
     pub disk_gib: u64,
     pub disk_free_gib: u64,
+    /// Room for volumes, GiB; 0 on a node that keeps none.
+    pub volume_gib: u64,
+    pub volume_free_gib: u64,
     pub host_ip: String,
 }
 
@@ -190,7 +275,8 @@ pub struct ServerReport {
     /// Revision of the assignment that this answers.
     pub revision: u64,
     pub state: GuestState,
-    /// For users: starts with the thing, ends with what to do. Set when `state` is `Failed` or `Crashed`.
+    /// For users: starts with the thing, ends with what to do. Set when `state` is `Failed` or `Crashed`, and when something that does
+    /// not stop the guest cannot be done, such as plugging a volume.
     pub cause: Option<String>,
     /// Step in progress, for `drover why`: `fetch image`, `create disk`, `plug port …`, `start QEMU`.
     pub step: Option<String>,
@@ -202,6 +288,9 @@ pub struct ServerReport {
     pub rescued: bool,
     /// Ports that are plugged now.
     pub plugged: Vec<String>,
+    /// Attachments that the server holds: plugged into its process, or to be plugged at its next start. While one is named here, the
+    /// volume may be written to.
+    pub volumes: Vec<String>,
     /// Microseconds since the epoch; when the process now running was started.
     pub launched_at: Option<base::Timestamp>,
 }
@@ -211,6 +300,48 @@ pub struct SnapshotReport {
     pub image_id: String,
     /// The stored blob, or the cause of failure in words for users.
     pub result: Result<BlobInfo, String>,
+}
+
+/// What there is of a volume now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum VolumeState {
+    /// Work towards the assignment goes on.
+    Building,
+    /// The data is there, with all that the assignment asks for.
+    Ready,
+    /// Cannot be made so; `cause` says why. The node does not try again for this revision.
+    Failed,
+    /// Nothing of it is left on this node.
+    Gone,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct VolumeReport {
+    pub id: String,
+    /// Revision of the assignment that this answers.
+    pub revision: u64,
+    pub state: VolumeState,
+    /// For users: starts with the thing, ends with what to do. Set when `state` is `Failed`.
+    pub cause: Option<String>,
+    /// GiB that are there; 0 when nothing is.
+    pub size_gib: u64,
+    pub generation: u64,
+    /// Snapshots that are there.
+    pub snapshots: Vec<String>,
+    /// Exports that serve now. One that was named and is not any more has ended for certain.
+    pub exports: Vec<LiveExport>,
+    /// Images that were made or failed, by image id; told until the assignment no longer asks.
+    pub uploads: BTreeMap<String, Result<BlobInfo, String>>,
+}
+
+/// An export that serves.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LiveExport {
+    pub attachment_id: String,
+    pub epoch: u64,
+    pub endpoint: String,
+    pub export: String,
 }
 
 /// A password that a guest posted to the metadata service; by custom it is encrypted with the user's key.

@@ -54,12 +54,16 @@ pub fn service() -> Service {
         resources::Aggregate::DEF,
         resources::Node::DEF,
     ];
-    let mut routes = [servers(), server::parts::routes(), proxies::routes()].concat();
+    let mut routes = [servers(), server::parts::routes(), server::attachments::routes(), proxies::routes()].concat();
     routes.extend(proxies::legacy(&routes, &resources));
     let mut rules = actions::rules();
     rules.extend([
         ("os_compute_api:os-attach-interfaces:create", "member"),
         ("os_compute_api:os-attach-interfaces:delete", "member"),
+        ("os_compute_api:os-volumes-attachments:create", "member"),
+        ("os_compute_api:os-volumes-attachments:delete", "member"),
+        ("os_compute_api:os-volumes-attachments:swap", "role:admin or role:service"),
+        ("os_compute_api:os-volumes-attachments:update", "member"),
         ("os_compute_api:os-extended-server-attributes", "admin"),
         ("os_compute_api:os-instance-actions:events", "admin"),
         ("os_compute_api:os-lock-server:unlock:unlock_override", "admin"),

@@ -58,6 +58,7 @@ async fn assemble(state: &State, config: &Config) -> Result<(Arc<Cloud>, Vec<Ser
         compute::service(),
         network::service(),
         placement::service(),
+        volume::service(),
     ];
     let store = Sqlite::open(state.database()).map_err(|e| base::chain(&e))?;
     let db = Db::open(store, Arc::new(SystemClock), &api::tables(&services)).await.map_err(|e| base::chain(&e))?;
@@ -83,6 +84,7 @@ async fn assemble(state: &State, config: &Config) -> Result<(Arc<Cloud>, Vec<Ser
     let catalog = identity::CATALOG.to_vec();
     let bootstrap = identity::BootstrapConfig { admin_password: state.password("admin")?, services: catalog };
     identity::bootstrap(&cloud, &bootstrap).await.map_err(|e| e.to_string())?;
+    volume::bootstrap(&cloud.db).await.map_err(|e| e.to_string())?;
     let demo = identity::NewUser {
         name: "demo".into(),
         password: state.password("demo")?,
@@ -100,7 +102,7 @@ fn start_work(state: &State, config: &Config, cloud: &Arc<Cloud>, work: &mut Joi
     let mut runner = Runner::new(cloud.db.clone(), tasks);
     runner.spawn(Arc::new(image::Sweeper::new(blobs.clone())));
     runner.spawn(Arc::new(image::Uploads));
-    for reconciler in compute::reconcilers(cloud) {
+    for reconciler in compute::reconcilers(cloud).into_iter().chain(volume::reconcilers(cloud)) {
         runner.spawn(reconciler);
     }
     work.spawn(async move {

@@ -28,12 +28,15 @@ pub struct CatalogService {
 }
 
 /// What Drover can serve.
-pub const CATALOG: [CatalogService; 5] = [
+pub const CATALOG: [CatalogService; 7] = [
     CatalogService { kind: "identity", name: "keystone", path: "/identity", description: "Drover identity" },
     CatalogService { kind: "compute", name: "nova", path: "/compute/v2.1", description: "Drover compute" },
     CatalogService { kind: "image", name: "glance", path: "/image", description: "Drover images" },
     CatalogService { kind: "network", name: "neutron", path: "/network", description: "Drover network" },
     CatalogService { kind: "placement", name: "placement", path: "/placement", description: "Drover placement" },
+    CatalogService { kind: "block-storage", name: "cinder", path: "/volume/v3", description: "Drover block storage" },
+    // What clients looked for before the service types were settled; the same service.
+    CatalogService { kind: "volumev3", name: "cinderv3", path: "/volume/v3", description: "Drover block storage" },
 ];
 
 /// What [`bootstrap`] makes that is not the same in every cloud. The region and the public endpoint come from the settings.

@@ -1,4 +1,4 @@
-//! Hands each assignment to the task of its server, and keeps networks, snapshots and the host's own report up to date.
+//! Hands each assignment to the task of its server or volume, and keeps networks, snapshots and the host's own report up to date.
 //!
 //! Everything is level-triggered: the newest set of assignments is compared with what was handed out before. A server that is
 //! missing from it is removed from this node. The agent stops all work when it is dropped; guests go on.
@@ -10,8 +10,12 @@ use crate::{
     remember::Memory,
     server::{self, Server},
     snapshot,
+    volume::{self, Volume},
 };
-use assign::{Answer, Assignments, Blobs, Duplex, MetadataNetwork, Pending, Query, QueryError, Report, ServerAssignment, Uplink};
+use assign::{
+    Answer, Assignments, Blobs, Duplex, MetadataNetwork, Pending, Query, QueryError, Report, ServerAssignment, Uplink,
+    VolumeAssignment,
+};
 use std::{
     collections::{BTreeMap, HashMap},
     sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
@@ -34,6 +38,7 @@ pub(crate) struct Shared {
     /// Disks made and processes started at once.
     pub(crate) heavy: Semaphore,
     pub(crate) servers: Mutex<HashMap<String, (Arc<Server>, AbortHandle)>>,
+    pub(crate) volumes: Mutex<HashMap<String, (Arc<Volume>, AbortHandle)>>,
     /// Have the controllers told what is assigned? Until then nothing is missing, only unknown.
     pub(crate) informed: watch::Sender<bool>,
     pub(crate) informed_at: OnceLock<Instant>,
@@ -42,6 +47,9 @@ pub(crate) struct Shared {
 impl Shared {
     pub(crate) fn servers(&self) -> MutexGuard<'_, HashMap<String, (Arc<Server>, AbortHandle)>> {
         self.servers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+    fn volumes(&self) -> MutexGuard<'_, HashMap<String, (Arc<Volume>, AbortHandle)>> {
+        self.volumes.lock().unwrap_or_else(PoisonError::into_inner)
     }
     pub(crate) fn server(&self, id: &str) -> Option<Arc<Server>> {
         self.servers().get(id).map(|(s, _)| s.clone())
@@ -58,6 +66,7 @@ impl Drop for Agent {
     fn drop(&mut self) {
         self.tasks.iter().for_each(AbortHandle::abort);
         self.shared.servers().drain().for_each(|(_, (_, task))| task.abort());
+        self.shared.volumes().drain().for_each(|(_, (_, task))| task.abort());
     }
 }
 
@@ -75,6 +84,7 @@ impl Agent {
             board: Blackboard::default(),
             heavy,
             servers: Mutex::default(),
+            volumes: Mutex::default(),
             informed: watch::Sender::new(false),
             informed_at: OnceLock::new(),
         });
@@ -83,6 +93,14 @@ impl Agent {
         shared.ports.hypervisor.on_change(Arc::new(move |id| {
             if let Some(server) = weak.upgrade().and_then(|s| s.server(id)) {
                 server.nudge.notify_one();
+            }
+        }));
+        let weak = Arc::downgrade(&shared);
+        shared.ports.volumes.on_change(Arc::new(move |id| {
+            let shared = weak.upgrade();
+            let volume = shared.and_then(|s| s.volumes().get(id).map(|(v, _)| v.clone()));
+            if let Some(volume) = volume {
+                volume.nudge.notify_one();
             }
         }));
         let tasks = vec![
@@ -146,7 +164,7 @@ async fn distribute(shared: Arc<Shared>, mut assignments: watch::Receiver<Arc<As
     let mut before = Arc::<Assignments>::default();
     let was_sent = assignments.has_changed().unwrap_or(false);
     let mut now = assignments.borrow_and_update().clone();
-    let is_empty = now.servers.is_empty() && now.networks.is_empty() && now.snapshots.is_empty();
+    let is_empty = now.servers.is_empty() && now.networks.is_empty() && now.snapshots.is_empty() && now.volumes.is_empty();
     if was_sent || !is_empty {
         inform(&shared, &now);
     }
@@ -193,6 +211,18 @@ fn hand_out(
     for id in before.servers.keys().filter(|id| !now.servers.contains_key(*id)) {
         hand_over(shared, id, None);
     }
+    for (id, assignment) in &now.volumes {
+        if !before.volumes.get(id).is_some_and(|b| Arc::ptr_eq(b, assignment)) {
+            if base::id::is_uuid(id) && assignment.id == *id {
+                hand_over_volume(shared, id, Some(assignment.clone()));
+            } else {
+                tracing::error!(volume = id, "assignment without a proper volume id is ignored");
+            }
+        }
+    }
+    for id in before.volumes.keys().filter(|id| !now.volumes.contains_key(*id)) {
+        hand_over_volume(shared, id, None);
+    }
     networks.send_if_modified(|n| {
         let is_new = *n != now.networks;
         if is_new {
@@ -226,6 +256,20 @@ fn hand_over(shared: &Arc<Shared>, id: &str, wanted: Option<Arc<ServerAssignment
     let server = Arc::new(Server::new(id, wanted));
     let task = tokio::spawn(server::keep(shared.clone(), server.clone())).abort_handle();
     servers.insert(id.to_owned(), (server, task));
+}
+
+/// The same for a volume.
+fn hand_over_volume(shared: &Arc<Shared>, id: &str, wanted: Option<Arc<VolumeAssignment>>) {
+    let mut volumes = shared.volumes();
+    match (volumes.get(id), wanted) {
+        (Some((volume, _)), wanted) => volume.want(wanted),
+        (None, Some(wanted)) => {
+            let volume = Arc::new(Volume::new(id, wanted));
+            let task = tokio::spawn(volume::keep(shared.clone(), volume.clone())).abort_handle();
+            volumes.insert(id.to_owned(), (volume, task));
+        }
+        (None, None) => {}
+    }
 }
 
 /// Makes the metadata networks so, and tries again what failed.

@@ -17,6 +17,7 @@ enum Key {
     Server(String),
     Snapshot(String),
     Password(String),
+    Volume(String),
 }
 
 fn key(report: &Report) -> Key {
@@ -25,6 +26,7 @@ fn key(report: &Report) -> Key {
         Report::Server(s) => Key::Server(s.id.clone()),
         Report::Snapshot(s) => Key::Snapshot(s.image_id.clone()),
         Report::Password(p) => Key::Password(p.server_id.clone()),
+        Report::Volume(v) => Key::Volume(v.id.clone()),
     }
 }
 
@@ -79,6 +81,7 @@ impl Blackboard {
             // A thing that is gone may come back and must then be told from the start; so must a password that was cleared.
             let is_over = match &report {
                 Report::Server(s) => s.state == assign::GuestState::Gone,
+                Report::Volume(v) => v.state == assign::VolumeState::Gone,
                 Report::Password(_) => true,
                 Report::Host(_) | Report::Snapshot(_) => false,
             };

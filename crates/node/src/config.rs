@@ -1,12 +1,16 @@
 //! What an operator may set of a node; every value has a default that works.
 use crate::Error;
 use base::retry::Backoff;
-use std::{path::PathBuf, time::Duration};
+use std::{
+    hash::{Hash as _, Hasher as _},
+    path::PathBuf,
+    time::Duration,
+};
 
 /// Settings of one node agent.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// Everything the agent keeps: servers, image cache, unfinished snapshots. Below 50 bytes, because sockets live in it.
+    /// Everything the agent keeps: servers, volumes, image cache, unfinished snapshots. Below 50 bytes, because sockets live in it.
     pub dir: PathBuf,
     pub host_name: String,
     /// Address of the host as the API shows it.
@@ -27,11 +31,11 @@ pub struct Config {
     pub soft_reboot_timeout: Duration,
     /// Time until a new QEMU process must answer.
     pub start_timeout: Duration,
-    /// Time for a guest to let go of an interface.
+    /// Time for a guest to let go of an interface; between two requests to let go of a volume.
     pub unplug_timeout: Duration,
     /// Waits between attempts at a step that failed for a passing reason.
     pub retry: Backoff,
-    /// Attempts at such a step before the server is reported as failed.
+    /// Attempts at such a step before the server, or the volume, is reported as failed.
     pub attempts: u32,
     /// After a start of the agent, servers that are known here but not assigned are kept this long.
     pub orphan_grace: Duration,
@@ -42,6 +46,7 @@ pub struct Config {
     /// Numeric users that guests run as, one each; `None` runs them as the agent's own user.
     pub guest_users: Option<GuestUsers>,
     pub qemu: PathBuf,
+    pub storage_daemon: PathBuf,
     /// `kvm` or `tcg`; `None` probes.
     pub accelerator: Option<String>,
     /// MiB of translated code a guest may hold without KVM.
@@ -53,6 +58,16 @@ pub struct Config {
 pub struct GuestUsers {
     pub first: u32,
     pub count: u32,
+}
+
+impl GuestUsers {
+    /// The user of a server or a volume: the same at each start. Two may share one; that only weakens a second wall.
+    pub(crate) fn of(self, id: &str) -> u32 {
+        let mut hasher = std::hash::DefaultHasher::new();
+        id.hash(&mut hasher);
+        let offset = hasher.finish() % u64::from(self.count.max(1));
+        self.first + u32::try_from(offset).unwrap_or(0)
+    }
 }
 
 impl Config {
@@ -77,6 +92,7 @@ impl Config {
             console_bytes: 1 << 20,
             guest_users: Some(GuestUsers { first: 1_200_000_000, count: 1 << 20 }),
             qemu: "qemu-system-x86_64".into(),
+            storage_daemon: "qemu-storage-daemon".into(),
             accelerator: None,
             tcg_cache_mib: 64,
         }
@@ -97,5 +113,9 @@ impl Config {
     }
     pub(crate) fn server_dir(&self, id: &str) -> PathBuf {
         self.dir.join("servers").join(id)
+    }
+    /// Where the consumer of an attachment finds the socket of its volume.
+    pub(crate) fn entrance(&self, attachment: &str) -> PathBuf {
+        self.dir.join("exports").join(attachment).join("nbd")
     }
 }

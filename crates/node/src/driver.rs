@@ -1,19 +1,20 @@
-//! The ports of the agent: what a hypervisor, the interfaces and the metadata service must be able to do.
+//! The ports of the agent: what a hypervisor, the interfaces, the metadata service and the volumes must be able to do.
 //!
-//! Two sets exist: QEMU with taps and namespaces, and the simulated host. Every method must be safe to call twice and safe to drop
+//! Two sets exist: QEMU with taps, namespaces and qcow2 files, and the simulated host. Every method must be safe to call twice and safe to drop
 //! half-way: the agent looks again and plans anew.
 use crate::{
     Error,
     plan::{Observed, Step},
     remember::Remembered,
+    volume,
 };
-use assign::{Answer, Duplex, HostReport, MetadataNetwork, Pending, PortAssignment, ServerAssignment};
+use assign::{Answer, Duplex, HostReport, MetadataNetwork, Pending, PortAssignment, ServerAssignment, VolumeAssignment};
 use std::{collections::BTreeSet, path::PathBuf, sync::Arc, time::Duration};
 
 /// Ids that have an owner. Asked after things were listed: what came meanwhile is then not taken for a leftover.
 pub type Owned<'a> = &'a (dyn Fn() -> BTreeSet<String> + Sync);
 
-/// Called with a server's id when something happened to its guest.
+/// Called with an id when something happened to that server's guest, or to that volume's engine.
 pub type Nudge = Arc<dyn Fn(&str) + Send + Sync>;
 
 /// The ports that one agent works through.
@@ -22,6 +23,7 @@ pub struct Ports {
     pub hypervisor: Arc<dyn Hypervisor>,
     pub nics: Arc<dyn Nics>,
     pub metadata: Arc<dyn Metadata>,
+    pub volumes: Arc<dyn Volumes>,
 }
 
 /// Guests and their disks.
@@ -69,5 +71,17 @@ pub trait Metadata: Send + Sync {
     fn publish(&self, server: &Arc<ServerAssignment>);
     fn withdraw(&self, server_id: &str);
     /// Removes namespaces with our prefix that belong to none of these networks; returns what was removed.
+    fn sweep<'a>(&'a self, owned: Owned<'a>) -> Pending<'a, Vec<String>>;
+}
+
+/// The data of volumes on this node, and the ways to it.
+pub trait Volumes: Send + Sync {
+    /// Where to tell of volumes whose engine changed by itself.
+    fn on_change(&self, nudge: Nudge);
+    /// Looks at a volume.
+    fn observe<'a>(&'a self, id: &'a str) -> Pending<'a, Result<volume::plan::Seen, Error>>;
+    /// Takes one step of a plan towards the assignment.
+    fn carry_out<'a>(&'a self, step: &'a volume::plan::Step, volume: &'a VolumeAssignment) -> Pending<'a, Result<(), Error>>;
+    /// Ends processes and removes files that belong to no volume and to none of these attachments and volumes; returns what was removed.
     fn sweep<'a>(&'a self, owned: Owned<'a>) -> Pending<'a, Vec<String>>;
 }

@@ -26,6 +26,18 @@ pub enum Error {
     Start(String),
     #[error("port {port} could not be plugged: {cause}; try again later")]
     Plug { port: String, cause: String },
+    #[error("volume {0} could not be plugged: {1}; it is tried again, or detach it")]
+    PlugVolume(String, String),
+    #[error("the data of volume {0} is missing on its node; restore it from a backup, or delete the volume")]
+    VolumeLost(String),
+    #[error("snapshot {0} is not on the node that shall make a volume of it; create it anew")]
+    SourceMissing(String),
+    #[error("{size_gib} GiB are too small for the image's {needed_gib} GiB; ask for a larger volume")]
+    TooSmall { size_gib: u64, needed_gib: u64 },
+    #[error("volume {0} has too many layers of snapshots; detach it for a while, so that they can be merged")]
+    TooManyLayers(String),
+    #[error("a volume is not served: {cause}; it is tried again")]
+    Serve { cause: String },
     #[error("server {0} does not run on this node")]
     NotHere(String),
     #[error("server {0} does not run; start it first")]
@@ -47,12 +59,22 @@ impl Error {
     /// Can the same step succeed later without a change of the assignment?
     pub(crate) fn is_transient(&self) -> bool {
         match self {
-            Self::Io { .. } | Self::NoSpace(_) | Self::Silent(_) | Self::Start(_) | Self::Plug { .. } => true,
+            Self::Io { .. }
+            | Self::NoSpace(_)
+            | Self::Silent(_)
+            | Self::Start(_)
+            | Self::Plug { .. }
+            | Self::PlugVolume(..)
+            | Self::Serve { .. } => true,
             Self::Tool { transient, .. } | Self::Image { transient, .. } => *transient,
             Self::Config(_)
             | Self::Format { .. }
             | Self::DiskMissing(_)
             | Self::Refused { .. }
+            | Self::VolumeLost(_)
+            | Self::SourceMissing(_)
+            | Self::TooSmall { .. }
+            | Self::TooManyLayers(_)
             | Self::NotHere(_)
             | Self::NotRunning(_) => false,
         }

@@ -39,6 +39,8 @@ pub fn report(config: &Config, hypervisor_type: &str, hypervisor_version: u64, a
             .saturating_sub(config.reserved_memory_mib),
         disk_gib: (room.total / GIB).saturating_sub(reserved),
         disk_free_gib: (room.free / GIB).saturating_sub(reserved),
+        volume_gib: (room.total / GIB).saturating_sub(reserved),
+        volume_free_gib: (room.free / GIB).saturating_sub(reserved),
         host_ip: config.host_ip.clone(),
     }
 }

@@ -20,6 +20,7 @@ async fn sweep(shared: &Shared) {
     let removed = [
         ("process or file", shared.ports.hypervisor.sweep(&|| servers(shared)).await),
         ("interface", shared.ports.nics.sweep(&|| ports(shared)).await),
+        ("volume", shared.ports.volumes.sweep(&|| volumes(shared)).await),
         ("namespace", shared.ports.metadata.sweep(&|| networks(shared)).await),
     ];
     for (kind, name) in removed.iter().flat_map(|(kind, names)| names.iter().map(move |n| (kind, n))) {
@@ -41,4 +42,13 @@ fn ports(shared: &Shared) -> BTreeSet<String> {
 
 fn networks(shared: &Shared) -> BTreeSet<String> {
     shared.uplink.assignments().borrow().networks.keys().cloned().collect()
+}
+
+/// Volumes and attachments that are assigned, or plugged.
+fn volumes(shared: &Shared) -> BTreeSet<String> {
+    let assigned = shared.uplink.assignments().borrow().clone();
+    let kept = assigned.volumes.values().flat_map(|v| v.exports.iter().map(|e| e.attachment_id.clone()).chain([v.id.clone()]));
+    let used = assigned.servers.values().flat_map(|s| s.volumes.iter().map(|v| v.attachment_id.clone()));
+    let plugged = shared.memory.ids();
+    kept.chain(used).chain(plugged.iter().flat_map(|id| shared.memory.get(id).volumes.into_keys())).collect()
 }

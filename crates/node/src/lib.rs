@@ -3,8 +3,10 @@
 //! ```text
 //!   Uplink ── assignments ──▶ agent ──▶ one task per server: observe ─▶ plan ─▶ step ─▶ observe …
 //!      ▲                        │                               │         (pure)  │
-//!      └────── reports ◀────────┘                               └── Hypervisor, Nics, Metadata (ports)
+//!      └────── reports ◀────────┘                               └── Hypervisor, Nics, Metadata, Volumes (ports)
 //! ```
+//! Volumes that this node keeps have such a task each, too.
+//!
 //! Guarantees: steps of one server never overlap; the newest assignment wins; nothing is done for an epoch older than the newest
 //! seen; guests outlive the agent and are adopted again; a server that is no longer assigned leaves nothing behind. The agent
 //! needs the control plane only to learn of changes. It makes no placement decision and never restarts a guest that
@@ -25,7 +27,9 @@ pub mod remember;
 mod server;
 pub mod sim;
 mod snapshot;
+mod storage;
 mod switch;
+pub mod volume;
 
 pub use agent::Agent;
 pub use config::{Config, GuestUsers};
@@ -45,15 +49,18 @@ pub async fn start(
 ) -> Result<Arc<Agent>, Error> {
     config.check()?;
     let memory = Arc::new(remember::Memory::open(&config.dir)?);
+    let hypervisor = qemu::Qemu::start(&config, blobs.clone(), memory.clone(), switch.carries_offloads()).await?;
+    let volumes = storage::Storage::open(&config, blobs.clone(), hypervisor.cache(), hypervisor.users()).await?;
     let ports = driver::Ports {
-        hypervisor: Arc::new(qemu::Qemu::start(&config, blobs.clone(), memory.clone(), switch.carries_offloads()).await?),
+        hypervisor: Arc::new(hypervisor),
+        volumes,
         nics: Arc::new(nic::Taps::new(&config, switch.clone())),
         metadata: Arc::new(metadata::Responder::new(&config, switch, uplink.clone())),
     };
     Ok(Agent::start(config, ports, memory, uplink, blobs))
 }
 
-/// Ends all guests of this node and takes their interfaces and namespaces away, while no agent runs. Disks stay, and the next agent
+/// Ends all guests and storage daemons of this node and takes their interfaces and namespaces away, while no agent runs. Disks stay, and the next agent
 /// starts again what is still wanted.
 pub async fn stop_all(config: &Config) -> Result<(), Error> {
     config.check()?;
@@ -61,6 +68,7 @@ pub async fn stop_all(config: &Config) -> Result<(), Error> {
         return Ok(());
     }
     qemu::stop_all(config, &remember::Memory::open(&config.dir)?).await?;
+    storage::stop_all(config).await?;
     nic::remove_all(config).await?;
     metadata::remove_all(config).await
 }

@@ -9,7 +9,7 @@
 //! ```
 //! The agent carries out the steps in order, looks again, and plans again until the plan is [`Plan::Settled`].
 use crate::remember::{Halted, Remembered};
-use assign::{GuestState, ImageRef, PortAssignment, Power, ServerAssignment};
+use assign::{AttachedVolume, GuestState, ImageRef, PortAssignment, Power, RootDisk, ServerAssignment};
 use std::{collections::BTreeSet, fmt};
 
 /// What the hypervisor sees of a server.
@@ -19,6 +19,14 @@ pub struct Observed {
     pub process: Option<Status>,
     pub root_disk: bool,
     pub config_drive: bool,
+    /// Attachments whose device is in the guest.
+    pub volumes: BTreeSet<String>,
+    /// Of these, those that the guest was asked to let go of just now.
+    pub asked: BTreeSet<String>,
+    /// Attachments that the guest has not let go of for long.
+    pub stuck: BTreeSet<String>,
+    /// Attachments that failed just now, while the guest ran: they wait for their next try.
+    pub put_off: BTreeSet<String>,
 }
 
 /// How a guest's process is.
@@ -56,6 +64,17 @@ pub enum Step {
     Start,
     AttachNic(PortAssignment),
     DetachNic(String),
+    /// The server holds the volume: it is plugged at the next start.
+    HoldVolume(AttachedVolume),
+    AttachVolume(AttachedVolume),
+    /// Asks the guest to let go of the volume.
+    AskForVolume(String),
+    /// Closes a volume that the guest has let go of.
+    DetachVolume(String),
+    /// The server does not hold the volume any more.
+    ForgetVolume(String),
+    /// Tells the guest that the volume has grown.
+    GrowVolume(AttachedVolume),
     Continue,
     Pause,
     /// Ends the process; a guest may obey the power button first.
@@ -81,11 +100,13 @@ pub enum Grace {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Plan {
     Steps(Vec<Step>),
-    /// Nothing to do; `retry_disk` asks to continue the guest now and then, in case that the disk has room again.
+    /// Nothing to do; `retry_disk` asks to continue the guest now and then, in case that the disk has room again; `waits` asks to
+    /// look again soon.
     Settled {
         state: GuestState,
         cause: Option<String>,
         retry_disk: bool,
+        waits: bool,
     },
     /// The assignment is older than what this node has seen: it must not be acted upon.
     Stale,
@@ -105,6 +126,9 @@ impl fmt::Display for Step {
             Self::Start => f.write_str("start QEMU"),
             Self::AttachNic(p) => write!(f, "attach interface {}", p.id),
             Self::DetachNic(p) => write!(f, "detach interface {p}"),
+            Self::HoldVolume(v) | Self::AttachVolume(v) => write!(f, "attach volume {}", v.volume_id),
+            Self::AskForVolume(a) | Self::DetachVolume(a) | Self::ForgetVolume(a) => write!(f, "detach attachment {a}"),
+            Self::GrowVolume(v) => write!(f, "tell guest of the size of volume {}", v.volume_id),
             Self::Continue => f.write_str("run guest"),
             Self::Pause => f.write_str("pause guest"),
             Self::End(Grace::None) => f.write_str("end guest"),
@@ -139,7 +163,10 @@ fn removal(known: &Remembered) -> Plan {
 }
 
 fn settled(state: GuestState) -> Plan {
-    Plan::Settled { state, cause: None, retry_disk: false }
+    Plan::Settled { state, cause: None, retry_disk: false, waits: false }
+}
+fn because(state: GuestState, cause: String) -> Plan {
+    Plan::Settled { state, cause: Some(cause), retry_disk: false, waits: false }
 }
 
 struct Decision<'a> {
@@ -170,25 +197,39 @@ impl Decision<'_> {
     fn is_reboot_due(&self) -> bool {
         self.a.reboot.count > self.known.reboot_done
     }
+    fn new_disk(&self) -> Option<&RootDisk> {
+        let is_new = |root: &&RootDisk| self.known.disk.as_ref().is_none_or(|d| d.generation != root.generation);
+        self.a.root.as_ref().filter(is_new)
+    }
     fn is_disk_new(&self) -> bool {
-        self.known.disk.as_ref().is_none_or(|d| d.generation != self.a.root.generation)
+        self.new_disk().is_some()
     }
     fn must_grow(&self) -> bool {
-        self.known.disk.as_ref().is_some_and(|d| d.size_gib < self.a.root.size_gib)
+        self.a.root.as_ref().is_some_and(|root| self.known.disk.as_ref().is_some_and(|d| d.size_gib < root.size_gib))
+    }
+    fn wants(&self, attachment: &str, epoch: u64) -> bool {
+        self.a.volumes.iter().any(|v| v.attachment_id == attachment && v.epoch == epoch)
     }
 
     fn while_off(&self) -> Plan {
         let mut steps = Vec::new();
-        if self.is_disk_new() {
-            steps.extend([Step::FetchImage(self.a.root.image.clone()), Step::CreateDisk]);
-        } else if !self.seen.root_disk {
-            let cause = crate::Error::DiskMissing(self.a.id.clone()).to_string();
-            return Plan::Settled { state: GuestState::Failed, cause: Some(cause), retry_disk: false };
+        if let Some(root) = self.new_disk() {
+            steps.extend([Step::FetchImage(root.image.clone()), Step::CreateDisk]);
+        } else if self.a.root.is_some() && !self.seen.root_disk {
+            return because(GuestState::Failed, crate::Error::DiskMissing(self.a.id.clone()).to_string());
+        } else if self.a.root.is_none() && self.is_wanted_on() && !self.a.volumes.iter().any(|v| v.boot) {
+            // Its volume is not served yet.
+            return Plan::Settled { state: GuestState::Building, cause: None, retry_disk: false, waits: true };
         } else if self.must_grow() {
             steps.push(Step::GrowDisk);
         }
         steps.extend(self.ports_to_unplug().map(Step::Unplug));
+        let dropped = self.known.volumes.iter().filter(|(id, epoch)| !self.wants(id, **epoch));
+        steps.extend(dropped.map(|(id, _)| Step::ForgetVolume(id.clone())));
+        let is_held = |v: &AttachedVolume| self.known.volumes.get(&v.attachment_id) == Some(&v.epoch);
+        let to_hold = || self.a.volumes.iter().filter(|v| !is_held(v)).cloned().map(Step::HoldVolume);
         if !self.is_wanted_on() {
+            steps.extend(to_hold());
             if self.is_reboot_due() {
                 steps.push(Step::NoteReboot);
             }
@@ -199,7 +240,8 @@ impl Decision<'_> {
             && !self.is_reboot_due()
             && !self.is_disk_new()
         {
-            return self.while_halted(halted);
+            steps.extend(to_hold());
+            return if steps.is_empty() { self.while_halted(halted) } else { Plan::Steps(steps) };
         }
         if let Some(image) = &self.a.rescue {
             steps.extend([Step::FetchImage(image.clone()), Step::CreateRescueDisk(image.clone())]);
@@ -210,6 +252,7 @@ impl Decision<'_> {
         steps.extend(self.a.ports.iter().cloned().map(Step::Plug));
         steps.push(Step::Start);
         steps.extend(self.a.ports.iter().cloned().map(Step::AttachNic));
+        steps.extend(self.a.volumes.iter().filter(|v| !v.boot).cloned().map(Step::AttachVolume));
         if self.a.power == Power::Running {
             steps.push(Step::Continue);
         }
@@ -219,7 +262,7 @@ impl Decision<'_> {
     fn while_halted(&self, halted: &Halted) -> Plan {
         match &halted.crash {
             None => settled(GuestState::Stopped),
-            Some(cause) => Plan::Settled { state: GuestState::Crashed, cause: Some(cause.clone()), retry_disk: false },
+            Some(cause) => because(GuestState::Crashed, cause.clone()),
         }
     }
 
@@ -250,16 +293,13 @@ impl Decision<'_> {
         }
         match status {
             Status::PoweredOff => Plan::Steps(vec![Step::NoteHalt(None), Step::End(Grace::None)]),
-            Status::Silent => Plan::Settled {
-                state: GuestState::Failed,
-                cause: Some(format!("Server {} does not answer its node; reboot it hard.", self.a.id)),
-                retry_disk: false,
-            },
-            Status::Broken => Plan::Settled {
-                state: GuestState::Crashed,
-                cause: Some(format!("Server {} was stopped by an internal error of QEMU; reboot it hard.", self.a.id)),
-                retry_disk: false,
-            },
+            Status::Silent => {
+                because(GuestState::Failed, format!("Server {} does not answer its node; reboot it hard.", self.a.id))
+            }
+            Status::Broken => because(
+                GuestState::Crashed,
+                format!("Server {} was stopped by an internal error of QEMU; reboot it hard.", self.a.id),
+            ),
             Status::Running | Status::Paused | Status::Held | Status::DiskError | Status::Watchdog => self.while_alive(status),
         }
     }
@@ -275,6 +315,7 @@ impl Decision<'_> {
         for port in self.a.ports.iter().filter(|p| !attached.contains(p.id.as_str())) {
             steps.extend([Step::Plug(port.clone()), Step::AttachNic(port.clone())]);
         }
+        let waits = self.change_volumes(&mut steps);
         match (self.a.power, status) {
             (Power::Running, Status::Paused | Status::Held) => steps.push(Step::Continue),
             (Power::Paused, Status::Running) => steps.push(Step::Pause),
@@ -284,7 +325,7 @@ impl Decision<'_> {
             return Plan::Steps(steps);
         }
         match status {
-            Status::Running => settled(GuestState::Running),
+            Status::Running => Plan::Settled { state: GuestState::Running, cause: self.stuck_volume(), retry_disk: false, waits },
             Status::DiskError => Plan::Settled {
                 state: GuestState::Paused,
                 cause: Some(format!(
@@ -292,14 +333,57 @@ impl Decision<'_> {
                     self.a.id
                 )),
                 retry_disk: self.a.power == Power::Running,
+                waits,
             },
-            Status::Watchdog if self.a.power == Power::Running => Plan::Settled {
-                state: GuestState::Paused,
-                cause: Some(format!("Server {} was paused by its watchdog; reboot it hard.", self.a.id)),
-                retry_disk: false,
-            },
-            _ => settled(GuestState::Paused),
+            Status::Watchdog if self.a.power == Power::Running => {
+                because(GuestState::Paused, format!("Server {} was paused by its watchdog; reboot it hard.", self.a.id))
+            }
+            _ => Plan::Settled { state: GuestState::Paused, cause: None, retry_disk: false, waits },
         }
+    }
+
+    /// Volumes come and go in a guest that lives: it must let go of them itself. Is there something to wait for?
+    fn change_volumes(&self, steps: &mut Vec<Step>) -> bool {
+        let Some(process) = &self.known.process else { return false };
+        let mut waits = false;
+        for (id, plugged) in &process.volumes {
+            // The root disk stays as long as the guest runs.
+            if self.wants(id, plugged.epoch) || plugged.slot.is_none() {
+                continue;
+            }
+            match (self.seen.volumes.contains(id), self.seen.asked.contains(id)) {
+                (true, true) => waits = true,
+                (true, false) => steps.push(Step::AskForVolume(id.clone())),
+                (false, _) => steps.push(Step::DetachVolume(id.clone())),
+            }
+        }
+        let held = self.known.volumes.iter().filter(|(id, epoch)| !process.volumes.contains_key(*id) && !self.wants(id, **epoch));
+        steps.extend(held.map(|(id, _)| Step::ForgetVolume(id.clone())));
+        for volume in &self.a.volumes {
+            let step = match process.volumes.get(&volume.attachment_id) {
+                None if volume.boot => continue,
+                None => Step::AttachVolume(volume.clone()),
+                Some(plugged) if plugged.epoch == volume.epoch && plugged.size_gib < volume.size_gib => {
+                    Step::GrowVolume(volume.clone())
+                }
+                Some(_) => continue,
+            };
+            if self.seen.put_off.contains(&volume.attachment_id) {
+                waits = true;
+            } else {
+                steps.push(step);
+            }
+        }
+        waits
+    }
+
+    fn stuck_volume(&self) -> Option<String> {
+        let volumes = &self.known.process.as_ref()?.volumes;
+        let stuck = volumes.iter().find(|(id, plugged)| self.seen.stuck.contains(*id) && !self.wants(id, plugged.epoch));
+        stuck.map(|(_, plugged)| {
+            let volume = &plugged.volume_id;
+            format!("The guest of server {} does not let go of volume {volume}; unmount it there, or stop the server.", self.a.id)
+        })
     }
 }
 

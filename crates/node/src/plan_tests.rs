@@ -27,9 +27,10 @@ fn wanted() -> ServerAssignment {
         reboot: Reboot::default(),
         vcpus: 1,
         memory_mib: 192,
-        root: RootDisk { image: image("tiny"), size_gib: 1, generation: 0 },
+        root: Some(RootDisk { image: image("tiny"), size_gib: 1, generation: 0 }),
         rescue: None,
         ports: vec![port("p")],
+        volumes: vec![],
         config_drive: false,
         guest: Arc::new(GuestData::default()),
         properties: Default::default(),
@@ -48,7 +49,7 @@ fn up() -> (Observed, Remembered) {
         ports: [("p".into(), PluggedPort { interface: "t".into(), mac: "m".into() })].into(),
         ..Remembered::default()
     };
-    (Observed { process: Some(Status::Running), root_disk: true, config_drive: false }, known)
+    (Observed { process: Some(Status::Running), root_disk: true, ..Observed::default() }, known)
 }
 /// The same, switched off.
 fn down() -> (Observed, Remembered) {
@@ -60,15 +61,16 @@ fn down() -> (Observed, Remembered) {
 fn told(p: &Plan) -> String {
     match p {
         Plan::Steps(s) => s.iter().map(|s| format!("{s:?}")).map(short).collect::<Vec<_>>().join(" > "),
-        Plan::Settled { state, cause, retry_disk } => {
-            format!("{state:?}{}{}", if cause.is_some() { " because" } else { "" }, if *retry_disk { " retry" } else { "" })
+        Plan::Settled { state, cause, retry_disk, waits } => {
+            let word = |is: bool, word: &'static str| if is { word } else { "" };
+            format!("{state:?}{}{}{}", word(cause.is_some(), " because"), word(*retry_disk, " retry"), word(*waits, " waits"))
         }
         Plan::Stale => "Stale".into(),
     }
 }
 fn short(step: String) -> String {
     match step.split_once(" {") {
-        Some((head, _)) => head.replace("(PortAssignment", "").replace("(ImageRef", ""),
+        Some((head, _)) => head.replace("(PortAssignment", "").replace("(ImageRef", "").replace("(AttachedVolume", ""),
         None => step,
     }
 }
@@ -158,13 +160,17 @@ fn a_process_that_vanished_is_a_crash_unless_we_ended_it() {
 
 #[test]
 fn rebuild_resize_rescue() {
-    check(&with(|a| a.root.generation = 1), &up(), "End(None)");
-    check(&with(|a| a.root.generation = 1), &down(), "FetchImage > CreateDisk > Plug > Start > AttachNic > Continue");
-    check(&with(|a| (a.root.generation, a.power) = (1, Power::Stopped)), &down(), "FetchImage > CreateDisk");
+    check(&with(|a| a.root.as_mut().unwrap().generation = 1), &up(), "End(None)");
+    check(
+        &with(|a| a.root.as_mut().unwrap().generation = 1),
+        &down(),
+        "FetchImage > CreateDisk > Plug > Start > AttachNic > Continue",
+    );
+    check(&with(|a| (a.root.as_mut().unwrap().generation, a.power) = (1, Power::Stopped)), &down(), "FetchImage > CreateDisk");
     check(&with(|a| a.memory_mib = 256), &up(), "End(Stop)");
-    check(&with(|a| a.root.size_gib = 2), &up(), "End(Stop)");
-    check(&with(|a| a.root.size_gib = 2), &down(), "GrowDisk > Plug > Start > AttachNic > Continue");
-    check(&with(|a| a.root.size_gib = 0), &up(), "Running");
+    check(&with(|a| a.root.as_mut().unwrap().size_gib = 2), &up(), "End(Stop)");
+    check(&with(|a| a.root.as_mut().unwrap().size_gib = 2), &down(), "GrowDisk > Plug > Start > AttachNic > Continue");
+    check(&with(|a| a.root.as_mut().unwrap().size_gib = 0), &up(), "Running");
     check(&with(|a| a.rescue = Some(image("r"))), &up(), "End(Stop)");
     check(&with(|a| a.rescue = Some(image("r"))), &down(), "FetchImage > CreateRescueDisk > Plug > Start > AttachNic > Continue");
 }
@@ -206,4 +212,86 @@ fn removal_ends_unplugs_and_forgets() {
     assert_eq!(told(&plan(None, &seen, &known)), "End(None) > Unplug(\"p\") > Destroy");
     let gone = Remembered { gone: true, ..Remembered::default() };
     assert_eq!(told(&plan(None, &Observed::default(), &gone)), "Gone");
+}
+
+fn volume(id: &str) -> AttachedVolume {
+    AttachedVolume {
+        attachment_id: id.into(),
+        volume_id: format!("volume-{id}"),
+        epoch: 1,
+        endpoint: "unix:/e".into(),
+        export: "e".into(),
+        size_gib: 1,
+        read_only: false,
+        boot: false,
+    }
+}
+/// A server that runs with a volume.
+fn with_volume() -> (Observed, Remembered) {
+    let (mut seen, mut known) = up();
+    seen.volumes.insert("a".into());
+    known.volumes.insert("a".into(), 1);
+    let plugged = crate::remember::PluggedVolume { volume_id: "volume-a".into(), epoch: 1, slot: Some(0), size_gib: 1 };
+    known.process.as_mut().unwrap().volumes.insert("a".into(), plugged);
+    (seen, known)
+}
+
+#[test]
+fn volumes_are_plugged_and_let_go_of() {
+    let attached = with(|a| a.volumes = vec![volume("a")]);
+    check(&attached, &up(), "AttachVolume");
+    check(&attached, &with_volume(), "Running");
+    check(&with(|a| (a.volumes = vec![volume("a")], a.volumes[0].size_gib = 2).1), &with_volume(), "GrowVolume");
+    check(&wanted(), &with_volume(), "AskForVolume(\"a\")");
+    let (mut seen, known) = with_volume();
+    seen.asked.insert("a".into());
+    check(&wanted(), &(seen.clone(), known.clone()), "Running waits");
+    seen.stuck.insert("a".into());
+    check(&wanted(), &(seen.clone(), known.clone()), "Running because waits");
+    // The user thinks better of it.
+    check(&attached, &(seen.clone(), known.clone()), "Running");
+    seen.volumes.clear();
+    check(&wanted(), &(seen, known), "DetachVolume(\"a\")");
+    let (mut seen, known) = up();
+    seen.put_off.insert("a".into());
+    check(&attached, &(seen, known), "Running waits");
+}
+
+#[test]
+fn a_volume_that_moved_is_let_go_of_first() {
+    let moved = with(|a| a.volumes = vec![AttachedVolume { epoch: 2, ..volume("a") }]);
+    check(&moved, &with_volume(), "AskForVolume(\"a\")");
+    let (mut seen, known) = with_volume();
+    seen.volumes.clear();
+    check(&moved, &(seen, known), "DetachVolume(\"a\")");
+}
+
+#[test]
+fn a_server_that_is_off_holds_its_volumes() {
+    let off = with(|a| (a.volumes, a.power) = (vec![volume("a")], Power::Stopped));
+    check(&off, &down(), "HoldVolume");
+    let (seen, mut known) = down();
+    known.volumes.insert("a".into(), 1);
+    check(&off, &(seen.clone(), known.clone()), "Stopped");
+    check(&with(|a| a.power = Power::Stopped), &(seen.clone(), known.clone()), "ForgetVolume(\"a\")");
+    let on = with(|a| a.volumes = vec![volume("a")]);
+    check(&on, &(seen.clone(), known.clone()), "Plug > Start > AttachNic > AttachVolume > Continue");
+    // One that powered itself off.
+    known.halted = Some(Halted { revision: 99, crash: None });
+    check(&on, &(seen.clone(), known.clone()), "Stopped");
+    check(&wanted(), &(seen, known), "ForgetVolume(\"a\")");
+}
+
+#[test]
+fn boots_from_a_volume_when_it_is_served() {
+    let new = (Observed::default(), Remembered::default());
+    let boot = with(|a| (a.root, a.volumes) = (None, vec![AttachedVolume { boot: true, ..volume("a") }]));
+    check(&boot, &new, "Plug > Start > AttachNic > Continue");
+    check(&with(|a| a.root = None), &new, "Building waits");
+    let (seen, mut known) = with_volume();
+    known.disk = None;
+    known.process.as_mut().unwrap().volumes.get_mut("a").unwrap().slot = None;
+    check(&boot, &(seen.clone(), known.clone()), "Running");
+    // It cannot be taken out of a guest that runs from it.
+    check(&with(|a| a.root = None), &(seen, known), "Running");
 }

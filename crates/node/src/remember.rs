@@ -33,6 +33,8 @@ pub struct Remembered {
     pub process: Option<Process>,
     /// Ports plugged into the switch, by port id.
     pub ports: BTreeMap<String, PluggedPort>,
+    /// Volumes that the server holds, with their epochs, by attachment id: plugged, or to be plugged at the next start.
+    pub volumes: BTreeMap<String, u64>,
     /// How the guest ended unasked; it stays down for the revision named here.
     pub halted: Option<Halted>,
     /// Removed from this node at `epoch`.
@@ -68,8 +70,20 @@ pub struct Process {
     pub launched_at: Timestamp,
     /// Slot of each interface, by port id.
     pub nics: BTreeMap<String, u8>,
+    /// Volumes that it has open, by attachment id.
+    pub volumes: BTreeMap<String, PluggedVolume>,
     /// We are ending it: its exit is no crash.
     pub ending: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PluggedVolume {
+    pub volume_id: String,
+    pub epoch: u64,
+    /// `None`: it is the root disk.
+    pub slot: Option<u8>,
+    /// GiB that the guest was told.
+    pub size_gib: u64,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

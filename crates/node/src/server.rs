@@ -6,11 +6,12 @@ use crate::{
     Error,
     agent::Shared,
     driver::Hypervisor,
-    plan::{Grace, Plan, Step, plan},
+    plan::{Grace, Plan, Status, Step, plan},
     remember::{Halted, PluggedPort},
 };
-use assign::{GuestState, Report, ServerAssignment, ServerReport};
+use assign::{AttachedVolume, GuestState, Report, ServerAssignment, ServerReport};
 use std::{
+    collections::BTreeMap,
     sync::{Arc, PoisonError},
     time::Duration,
 };
@@ -22,6 +23,8 @@ use tokio::{
 /// More plans in a row than any path to a settled state has: a plan that never settles is a defect, and must not spin.
 const MOST_PLANS: u32 = 24;
 const DISK_RETRY: Duration = Duration::from_secs(10);
+/// Between two looks at something that the guest has to do.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 /// What is wanted of one server, and whose turn it is.
 pub(crate) struct Server {
@@ -74,6 +77,8 @@ struct Tries {
     /// Revision that is given up.
     given_up: Option<u64>,
     disk_retry: Option<Instant>,
+    /// Volumes that could not be plugged into a guest that runs: how often, when they are due again, and why.
+    put_off: BTreeMap<String, (u32, Instant, String)>,
 }
 
 pub(crate) async fn keep(shared: Arc<Shared>, server: Arc<Server>) {
@@ -126,6 +131,7 @@ async fn round(shared: &Arc<Shared>, server: &Arc<Server>, wanted: Option<&Arc<S
             return Next::Wait(Duration::from_secs(3600));
         }
         tries.given_up = None;
+        tries.put_off.retain(|id, _| a.volumes.iter().any(|v| v.attachment_id == *id));
         if let Err(error) = accept(shared, a) {
             return fail(shared, server, wanted, tries, None, error);
         }
@@ -134,7 +140,7 @@ async fn round(shared: &Arc<Shared>, server: &Arc<Server>, wanted: Option<&Arc<S
     }
     for _ in 0..MOST_PLANS {
         let known = shared.memory.get(&server.id);
-        let seen = match wanted {
+        let mut seen = match wanted {
             Some(_) => match shared.ports.hypervisor.observe(&server.id, &known).await {
                 Ok(seen) => seen,
                 Err(error) => return fail(shared, server, wanted, tries, None, error),
@@ -142,13 +148,20 @@ async fn round(shared: &Arc<Shared>, server: &Arc<Server>, wanted: Option<&Arc<S
             // Removal needs no answer from the guest.
             None => Default::default(),
         };
+        let now = Instant::now();
+        seen.put_off = tries.put_off.iter().filter(|(_, (_, due, _))| *due > now).map(|(id, _)| id.clone()).collect();
         match plan(wanted.map(|a| &**a), &seen, &known) {
             Plan::Stale => {
                 tracing::warn!(server = server.id, epoch = known.epoch, "an assignment of an older epoch is ignored");
                 return Next::Wait(shared.config.sweep_every);
             }
-            Plan::Settled { state, cause, retry_disk } => {
-                return settle(shared, server, wanted, tries, (state, cause, retry_disk)).await;
+            Plan::Settled { state, cause, retry_disk, waits } => {
+                let cause = cause.or_else(|| tries.put_off.values().next().map(|(_, _, cause)| cause.clone()));
+                let next = settle(shared, server, wanted, tries, (state, cause, retry_disk)).await;
+                return match next {
+                    Next::Wait(time) if waits => Next::Wait(time.min(LOOK_AGAIN)),
+                    next => next,
+                };
             }
             Plan::Steps(steps) => {
                 for step in steps {
@@ -162,6 +175,16 @@ async fn round(shared: &Arc<Shared>, server: &Arc<Server>, wanted: Option<&Arc<S
                         result = take(shared, server, wanted, &step) => result,
                         () = change_of_mind(server, wanted, &step) => return Next::Again,
                     };
+                    if let Step::AttachVolume(v) | Step::GrowVolume(v) = &step
+                        && matches!(seen.process, Some(Status::Running | Status::Paused))
+                    {
+                        // A guest that runs goes on without it; the next start will not.
+                        match result {
+                            Ok(()) => drop(tries.put_off.remove(&v.attachment_id)),
+                            Err(error) => put_off(shared, server, v, tries, &error),
+                        }
+                        continue;
+                    }
                     if let Err(error) = result {
                         return fail(shared, server, wanted, tries, Some(&step), error);
                     }
@@ -171,6 +194,13 @@ async fn round(shared: &Arc<Shared>, server: &Arc<Server>, wanted: Option<&Arc<S
     }
     tracing::error!(server = server.id, "the plan does not settle; trying again later");
     Next::Wait(shared.config.retry.most)
+}
+
+fn put_off(shared: &Shared, server: &Server, volume: &AttachedVolume, tries: &mut Tries, error: &Error) {
+    tracing::warn!(server = server.id, volume = volume.volume_id, error = base::chain(error), "a volume was not plugged");
+    let entry = tries.put_off.entry(volume.attachment_id.clone()).or_insert((0, Instant::now(), String::new()));
+    let due = Instant::now() + shared.config.retry.jittered(entry.0);
+    *entry = (entry.0.saturating_add(1), due, error.to_string());
 }
 
 /// Remembers the newest epoch and revision, and publishes what the guest may read.
@@ -205,14 +235,22 @@ async fn change_of_mind(server: &Server, wanted: Option<&Arc<ServerAssignment>>,
     let (Some(then), Step::End(Grace::Stop | Grace::SoftReboot)) = (wanted, step) else {
         return std::future::pending().await;
     };
-    let aim = |a: &ServerAssignment| (a.power, a.reboot, a.root.generation, a.epoch);
+    let aim = |a: &ServerAssignment| (a.power, a.reboot, a.root.as_ref().map(|r| r.generation), a.epoch);
     let mut wishes = server.want.subscribe();
     let _ = wishes.wait_for(|w| w.assignment.as_ref().is_none_or(|now| aim(now) != aim(then))).await;
 }
 
 /// Short bookkeeping is not worth a report.
 fn step_matters(step: &Step) -> bool {
-    !matches!(step, Step::NoteEnd | Step::NoteHalt(_) | Step::NoteReboot)
+    !matches!(
+        step,
+        Step::NoteEnd
+            | Step::NoteHalt(_)
+            | Step::NoteReboot
+            | Step::HoldVolume(_)
+            | Step::ForgetVolume(_)
+            | Step::AskForVolume(_)
+    )
 }
 
 async fn take(shared: &Shared, server: &Server, wanted: Option<&Arc<ServerAssignment>>, step: &Step) -> Result<(), Error> {
@@ -255,6 +293,12 @@ async fn take(shared: &Shared, server: &Server, wanted: Option<&Arc<ServerAssign
                 }
             })?;
         }
+        (Step::HoldVolume(v), Some(_)) => {
+            memory.update(id, |r| r.volumes.extend([(v.attachment_id.clone(), v.epoch)]))?;
+        }
+        (Step::ForgetVolume(attachment), Some(_)) => {
+            memory.update(id, |r| r.volumes.retain(|held, _| held != attachment))?;
+        }
         (Step::NoteReboot, Some(a)) => drop(memory.update(id, |r| r.reboot_done = a.reboot.count)?),
         (Step::Destroy, _) => {
             hypervisor.destroy(id).await?;
@@ -266,9 +310,18 @@ async fn take(shared: &Shared, server: &Server, wanted: Option<&Arc<ServerAssign
             hypervisor.carry_out(step, a).await?;
         }
         // Fetching is bounded by the cache: a slow download must not hold up the start of others.
-        (Step::FetchImage(_) | Step::AttachNic(_) | Step::DetachNic(_) | Step::Continue | Step::Pause, Some(a)) => {
-            hypervisor.carry_out(step, a).await?;
-        }
+        (
+            Step::FetchImage(_)
+            | Step::AttachNic(_)
+            | Step::DetachNic(_)
+            | Step::AttachVolume(_)
+            | Step::AskForVolume(_)
+            | Step::DetachVolume(_)
+            | Step::GrowVolume(_)
+            | Step::Continue
+            | Step::Pause,
+            Some(a),
+        ) => hypervisor.carry_out(step, a).await?,
         (_, None) => tracing::error!(server = id, step = %step, "a step without an assignment is left out"),
     }
     Ok(())
@@ -347,6 +400,7 @@ fn report(
         disk_generation: known.disk.as_ref().map_or(0, |d| d.generation),
         rescued: known.process.as_ref().is_some_and(|p| p.rescue.is_some()),
         plugged: shared.ports.nics.present(&mut known.ports.keys()).into_iter().collect(),
+        volumes: known.volumes.keys().cloned().collect(),
         launched_at: known.process.as_ref().map(|p| p.launched_at),
     }));
 }

@@ -1,11 +1,13 @@
 //! A simulated host behind the same ports: guests are entries in a table, and steps take the time they are told to.
 //!
 //! It is for tests and measurements of everything above the ports with many servers; the agent's loop is the real one.
+mod volumes;
+
 use crate::{
     Agent, Config, Error, SwitchError, VirtualSwitch,
     driver::{Hypervisor, Metadata, Nics, Nudge, Owned, Ports},
     plan::{Observed, Status, Step},
-    remember::{Disk, Memory, Process, Remembered},
+    remember::{Disk, Memory, PluggedVolume, Process, Remembered},
 };
 use assign::{Answer, Blobs, Duplex, HostReport, MetadataNetwork, Pending, PortAssignment, ServerAssignment, Uplink};
 use base::Clock as _;
@@ -53,6 +55,7 @@ pub struct Sim {
     boot_id: String,
     guests: Mutex<HashMap<String, Guest>>,
     pids: AtomicU32,
+    shelf: Arc<volumes::Shelf>,
     nudge: OnceLock<Nudge>,
 }
 
@@ -74,10 +77,11 @@ pub fn start(
         boot_id: base::id::uuid(),
         guests: Mutex::default(),
         pids: AtomicU32::new(1),
+        shelf: Arc::new(volumes::Shelf { volumes: Mutex::default(), dir: config.dir.clone(), blobs: blobs.clone() }),
         nudge: OnceLock::new(),
     });
     let wires = Arc::new(Wires { delay: delays.plug, plugged: Mutex::default(), published: Mutex::default() });
-    let ports = Ports { hypervisor: sim.clone(), nics: wires.clone(), metadata: wires };
+    let ports = Ports { hypervisor: sim.clone(), nics: wires.clone(), metadata: wires, volumes: sim.shelf.clone() };
     (Agent::start(config, ports, memory, uplink, blobs), sim)
 }
 
@@ -105,6 +109,10 @@ impl Sim {
         }
         self.tell(id);
     }
+    /// The volumes kept here.
+    pub fn shelf(&self) -> &volumes::Shelf {
+        &self.shelf
+    }
     /// Guests that have a process.
     pub fn guests(&self) -> BTreeMap<String, Status> {
         lock(&self.guests).iter().map(|(id, g)| (id.clone(), g.status)).collect()
@@ -127,18 +135,19 @@ impl Sim {
             Step::CreateRescueDisk(_) | Step::BuildConfigDrive => pass(self.delays.disk).await,
             Step::CreateDisk | Step::GrowDisk => {
                 pass(self.delays.disk).await;
-                let disk = Disk {
-                    generation: a.root.generation,
-                    size_gib: a.root.size_gib,
-                    blob: a.root.image.blob.clone(),
-                    format: a.root.image.format.clone(),
-                };
-                self.memory.update(&a.id, |r| r.disk = Some(disk))?;
+                let disk = a.root.as_ref().map(|root| Disk {
+                    generation: root.generation,
+                    size_gib: root.size_gib,
+                    blob: root.image.blob.clone(),
+                    format: root.image.format.clone(),
+                });
+                self.memory.update(&a.id, |r| r.disk = disk)?;
             }
             Step::Start => {
                 pass(self.delays.start).await;
                 let pid = self.pids.fetch_add(1, Ordering::Relaxed);
                 lock(&self.guests).insert(a.id.clone(), Guest { pid, status: Status::Held });
+                let boot = a.volumes.iter().find(|v| v.boot);
                 let record = Process {
                     pid,
                     boot_id: self.boot_id.clone(),
@@ -146,11 +155,13 @@ impl Sim {
                     memory_mib: a.memory_mib,
                     rescue: a.rescue.as_ref().map(|i| i.blob.clone()),
                     machine: "sim".into(),
+                    volumes: boot.iter().map(|v| (v.attachment_id.clone(), plugged(v, None))).collect(),
                     launched_at: base::SystemClock.now(),
                     ..Process::default()
                 };
                 self.memory.update(&a.id, |r| {
                     r.process = Some(record);
+                    r.volumes.extend(boot.iter().map(|v| (v.attachment_id.clone(), v.epoch)));
                     r.reboot_done = r.reboot_done.max(a.reboot.count);
                     r.halted = None;
                 })?;
@@ -159,6 +170,25 @@ impl Sim {
                 self.note(&a.id, |nics| nics.insert(port.id.clone(), u8::try_from(nics.len()).unwrap_or(0)))?;
             }
             Step::DetachNic(port) => self.note(&a.id, |nics| nics.remove(port))?,
+            Step::AttachVolume(v) | Step::GrowVolume(v) => {
+                self.memory.update(&a.id, |r| {
+                    r.volumes.insert(v.attachment_id.clone(), v.epoch);
+                    if let Some(process) = &mut r.process {
+                        let slot = if v.boot { None } else { Some(0) };
+                        process.volumes.insert(v.attachment_id.clone(), plugged(v, slot));
+                    }
+                })?;
+            }
+            // A simulated guest lets go at once: its devices are never seen.
+            Step::AskForVolume(_) => {}
+            Step::DetachVolume(attachment) => {
+                self.memory.update(&a.id, |r| {
+                    r.volumes.remove(attachment);
+                    if let Some(process) = &mut r.process {
+                        process.volumes.remove(attachment);
+                    }
+                })?;
+            }
             Step::Continue => self.set(&a.id, Status::Running)?,
             Step::Pause => self.set(&a.id, Status::Paused)?,
             Step::Plug(_)
@@ -167,6 +197,8 @@ impl Sim {
             | Step::NoteEnd
             | Step::NoteHalt(_)
             | Step::NoteReboot
+            | Step::HoldVolume(_)
+            | Step::ForgetVolume(_)
             | Step::Destroy => {}
         }
         Ok(())
@@ -183,6 +215,10 @@ impl Sim {
     }
 }
 
+fn plugged(volume: &assign::AttachedVolume, slot: Option<u8>) -> PluggedVolume {
+    PluggedVolume { volume_id: volume.volume_id.clone(), epoch: volume.epoch, slot, size_gib: volume.size_gib }
+}
+
 impl Hypervisor for Sim {
     fn host(&self) -> Pending<'_, HostReport> {
         Box::pin(async {
@@ -196,6 +232,8 @@ impl Hypervisor for Sim {
                 memory_mib: self.size.memory_mib,
                 disk_gib: self.size.disk_gib,
                 disk_free_gib: self.size.disk_gib,
+                volume_gib: self.size.disk_gib,
+                volume_free_gib: self.size.disk_gib,
                 host_ip: self.host_ip.clone(),
             }
         })
@@ -208,7 +246,7 @@ impl Hypervisor for Sim {
         Box::pin(async move {
             let pid = known.process.as_ref().map(|p| p.pid);
             let process = lock(&self.guests).get(id).filter(|g| Some(g.pid) == pid).map(|g| g.status);
-            Ok(Observed { process, root_disk: known.disk.is_some(), config_drive: true })
+            Ok(Observed { process, root_disk: known.disk.is_some(), config_drive: true, ..Observed::default() })
         })
     }
     fn carry_out<'a>(&'a self, step: &'a Step, server: &'a ServerAssignment) -> Pending<'a, Result<(), Error>> {

@@ -221,10 +221,10 @@ async fn rebuild_resize_rescue_and_snapshot() {
     );
     fs::remove_file(&stored).unwrap();
 
-    let rebuilt = c.change(id, GuestState::Running, |s| s.root.generation = 1).await;
+    let rebuilt = c.change(id, GuestState::Running, |s| s.root.as_mut().unwrap().generation = 1).await;
     assert_eq!(rebuilt.disk_generation, 1);
     assert!(!lab.server_dir(id).join("disk-0.qcow2").exists());
-    c.change(id, GuestState::Running, |s| (s.vcpus, s.memory_mib, s.root.size_gib) = (2, 96, 1)).await;
+    c.change(id, GuestState::Running, |s| (s.vcpus, s.memory_mib, s.root.as_mut().unwrap().size_gib) = (2, 96, 1)).await;
     assert_eq!(info(&lab.server_dir(id).join("disk-1.qcow2"))["virtual-size"], 1 << 30);
     let command = fs::read_to_string(format!("/proc/{}/cmdline", lab.pid(id).unwrap())).unwrap();
     assert!(command.contains("-m\0".to_owned().as_str()) && command.contains("96M") && command.contains("sockets=2"));
@@ -248,9 +248,9 @@ async fn failures_are_told_and_deletes_always_finish() {
     let Some(lab) = Lab::new() else { return };
     let (_agent, c) = (lab.start().await, &lab.control);
     let (mut missing, mut slow, mut odd) = (server(), server(), server());
-    missing.root.image = image("no-such-blob");
-    slow.root.image = image("slow");
-    odd.root.image.format = "luks".into();
+    missing.root.as_mut().unwrap().image = image("no-such-blob");
+    slow.root.as_mut().unwrap().image = image("slow");
+    odd.root.as_mut().unwrap().image.format = "luks".into();
     for s in [&missing, &slow, &odd] {
         c.assign(s);
     }
@@ -258,7 +258,7 @@ async fn failures_are_told_and_deletes_always_finish() {
     assert!(c.reach(&odd.id, GuestState::Failed).await.cause.unwrap().contains("cannot be booted"));
     c.wait(&slow.id, |r| r.step.as_deref().is_some_and(|s| s.starts_with("fetch image"))).await;
     // A new revision is a new chance.
-    c.change(&missing.id, GuestState::Running, |s| s.root.image = image("empty")).await;
+    c.change(&missing.id, GuestState::Running, |s| s.root.as_mut().unwrap().image = image("empty")).await;
     for s in [&missing, &slow, &odd] {
         c.remove(&s.id);
     }
@@ -325,7 +325,7 @@ async fn a_guest_powers_itself_off() {
     let c = &lab.control;
     let mut agent = lab.start().await;
     let mut s = server();
-    s.root.image = image("poweroff");
+    s.root.as_mut().unwrap().image = image("poweroff");
     let id = s.id.as_str();
     c.assign(&s);
     let report = c.reach(id, GuestState::Stopped).await;

@@ -41,7 +41,7 @@ async fn follows_a_server_through_its_life() {
     c.change(id, GuestState::Running, |_| {}).await;
     sim.crash(id);
     assert!(c.reach(id, GuestState::Crashed).await.cause.is_some());
-    let rebuilt = c.change(id, GuestState::Running, |s| s.root.generation = 1).await;
+    let rebuilt = c.change(id, GuestState::Running, |s| s.root.as_mut().unwrap().generation = 1).await;
     assert_eq!(rebuilt.disk_generation, 1);
     let agent: &dyn assign::Agent = &*agent;
     assert!(agent.query(Query::ConsoleLog { server_id: id.into(), lines: None }).await.is_ok());
@@ -142,4 +142,23 @@ async fn ten_thousand_servers() {
     c.until("all are gone", || (count(GuestState::Gone) == all.len()).then_some(())).await;
     println!("10,000 removals in {:?}", began.elapsed());
     assert!(sim.guests().is_empty());
+}
+
+#[tokio::test]
+async fn volumes_are_there_at_once() {
+    let (_agent, sim, c, _dir) = start(sim::Delays::default());
+    let mut v = volume();
+    v.exports = vec![Export { attachment_id: base::id::uuid(), epoch: 1, read_only: false }];
+    v.snapshots = vec![base::id::uuid()];
+    let made = c.keep(&v, |r| r.exports.len() == 1 && r.snapshots.len() == 1).await;
+    assert_eq!((made.state, made.size_gib), (VolumeState::Ready, 1));
+    let mut s = server();
+    let data = attached(&made, &v.exports[0].attachment_id);
+    s.volumes = vec![data.clone()];
+    c.assign(&s);
+    assert_eq!(c.reach(&s.id, GuestState::Running).await.volumes, [data.attachment_id]);
+    assert_eq!(c.change(&s.id, GuestState::Running, |s| s.volumes.clear()).await.volumes, [] as [String; 0]);
+    let gone = VolumeAssignment { keep: Keep::Deleted, exports: vec![], ..v };
+    c.keep(&gone, |r| r.state == VolumeState::Gone).await;
+    assert!(sim.shelf().volumes().is_empty());
 }

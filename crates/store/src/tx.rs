@@ -111,6 +111,11 @@ impl<'a> Tx<'a> {
         rows.into_values().collect()
     }
 
+    /// Rows as they were before the transactions that wait with this one. Advisory, as [`Tx::find`]: for rules that want a reader.
+    pub fn before(&self) -> &'a Reader<'a> {
+        self.reader
+    }
+
     /// Writes the row. The state that it replaces is compared at the commit.
     pub fn put(&mut self, table: &Table, id: &str, value: Value) {
         let old = self.get(table, id);

@@ -7,7 +7,8 @@ use serde_json::{Value, json};
 /// Rows of one page at most (`[api] max_limit`).
 const MAX_LIMIT: usize = 1000;
 
-fn key(status: u16) -> &'static str {
+/// Name of an error's object. Cinder has the same.
+pub(super) fn key(status: u16) -> &'static str {
     // nova/api/openstack/wsgi.py, Fault._fault_names
     match status {
         400 => "badRequest",

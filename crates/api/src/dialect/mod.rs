@@ -1,10 +1,12 @@
 //! Dialects: the wire habits of each service. Errors become HTTP here and nowhere else.
+mod block_storage;
 mod compute;
 mod identity;
 mod image;
 mod network;
 mod placement;
 
+pub use block_storage::{BLOCK_STORAGE, block_storage};
 pub use compute::COMPUTE;
 pub use identity::IDENTITY;
 pub use image::IMAGE;

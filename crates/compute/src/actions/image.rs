@@ -94,6 +94,12 @@ async fn make(call: Call, server: Object<Server>, making: Making, action: &'stat
         let limit = quota::limits_of(&reader, &call.cx, server.project_id(), None)("metadata_items");
         quota::check_metadata(limit, making.metadata.len())?;
     }
+    if server.boot_volume {
+        return Err(Error::bad_request(format!(
+            "Instance {} boots from a volume and has no disk of its own to make an image of; make a snapshot of the volume.",
+            server.id
+        )));
+    }
     let (method, event) = if task == task::IMAGE_BACKUP {
         ("backup", "compute_backup_instance")
     } else {

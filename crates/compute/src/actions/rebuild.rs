@@ -38,6 +38,9 @@ pub(super) async fn rebuild(call: Call, server: Object<Server>, body: Value) -> 
     if body.get("trusted_image_certificates").is_some_and(|v| !v.is_null()) {
         return Err(Error::bad_request("Image signature verification is not available; leave trusted_image_certificates out."));
     }
+    if server.boot_volume {
+        return Err(Error::bad_request("Unable to rebuild with a different image for a volume-backed server."));
+    }
     let cx = &call.cx;
     let (image, key) = {
         let reader = call.reader();

@@ -27,6 +27,12 @@ pub(super) async fn rescue(call: Call, server: Object<Server>, body: Value) -> R
                 let missing = format!("Instance {} cannot be rescued: Image {id} could not be found.", server.id);
                 images::usable(&images::find(&call.cx, &reader, id, &missing)?, &server.flavor)?
             }
+            None if server.boot_volume => {
+                return Err(Error::bad_request(format!(
+                    "Instance {} cannot be rescued: Cannot rescue a volume-backed instance without an image; name one.",
+                    server.id
+                )));
+            }
             None => {
                 let root = server.root.clone();
                 root.ok_or_else(|| {
@@ -35,6 +41,12 @@ pub(super) async fn rescue(call: Call, server: Object<Server>, body: Value) -> R
             }
         }
     };
+    if server.boot_volume && !crate::common::at(&call.cx, 87) {
+        return Err(Error::bad_request(format!(
+            "Instance {} cannot be rescued: Cannot rescue a volume-backed instance before API version 2.87",
+            server.id
+        )));
+    }
     let needs = Needs::vm(&[vm::ACTIVE, vm::STOPPED, vm::ERROR]);
     let asked = Wish { method: "rescue", action: "rescue", event: "compute_rescue_instance", needs, task: task::RESCUING };
     wish(&call, &server, asked, move |_, _, s| {

@@ -28,6 +28,17 @@ pub(super) const UNSHELVE: Shape = Shape::OneOf(&[
 pub(super) async fn shelve(call: Call, server: Object<Server>) -> Result<Reply> {
     let needs = Needs::vm(&[vm::ACTIVE, vm::STOPPED, vm::PAUSED, vm::SUSPENDED]);
     let asked = Wish { method: "shelve", action: "shelve", event: "compute_shelve_instance", needs, task: task::SHELVING };
+    if server.boot_volume {
+        // Its disk stays where it is, so that there is nothing to keep an image of.
+        let asked = Wish { task: task::OFFLOADING, ..asked };
+        wish(&call, &server, asked, |_, _, s| {
+            s.was_stopped = s.vm_state == vm::STOPPED;
+            s.power = Power::Stopped;
+            Ok(())
+        })
+        .await?;
+        return Ok(Reply::empty(202));
+    }
     wish(&call, &server, asked, |cx, tx, s| {
         let making = Making {
             name: format!("{}-shelved", s.name).chars().take(255).collect(),
@@ -82,6 +93,7 @@ pub(super) fn place(
     server.host = Some(found.host);
     server.epoch += 1;
     server.reboot = assign::Reboot::default();
+    crate::nodes::volumes::move_all(tx, cx, &server.id, server.epoch)?;
     networks::rebind(tx, cx, server)
 }
 
@@ -115,11 +127,14 @@ pub(super) async fn unshelve(call: Call, server: Object<Server>, body: Value) ->
         if s.vm_state == vm::SHELVED && s.node_id.is_some() {
             return Ok(());
         }
-        let image = s.shelved_image.clone().unwrap_or_default();
-        let table = &cx.registry.get("image/images")?.table;
-        let row = tx.get(table, &image);
-        let row = row.ok_or_else(|| Error::bad_request(format!("Image {image} of the shelved server could not be found.")))?;
-        s.root = Some(images::usable(object(&row), &s.flavor)?);
+        if !s.boot_volume {
+            let image = s.shelved_image.clone().unwrap_or_default();
+            let table = &cx.registry.get("image/images")?.table;
+            let row = tx.get(table, &image);
+            let row =
+                row.ok_or_else(|| Error::bad_request(format!("Image {image} of the shelved server could not be found.")))?;
+            s.root = Some(images::usable(object(&row), &s.flavor)?);
+        }
         let zone = s.pinned_availability_zone.clone();
         place(tx, cx, s, zone.as_deref(), host.as_deref(), &[])
     })

@@ -40,20 +40,25 @@ const DEFAULT_MTU: u16 = 1500;
 pub(super) type Sources = BTreeSet<Arc<str>>;
 
 /// A look at rows that notes each, also those that are not there.
-struct Look<'a> {
+pub(super) struct Look<'a> {
     reader: &'a Reader<'a>,
-    seen: Sources,
+    pub(super) seen: Sources,
 }
 
 impl<'a> Look<'a> {
-    fn new(reader: &'a Reader<'a>) -> Self {
+    pub(super) fn new(reader: &'a Reader<'a>) -> Self {
         Self { reader, seen: Sources::new() }
     }
     fn get(&mut self, table: &Table, id: &str) -> Option<Arc<Row>> {
         self.seen.insert(table.key(id));
         self.reader.get(table, id).filter(|r| !flag(object(r), "deleting"))
     }
-    fn find(&mut self, table: &Table, index: &str, value: &str) -> Vec<Arc<Row>> {
+    /// Also a row that is being deleted.
+    pub(super) fn any(&mut self, table: &Table, id: &str) -> Option<Arc<Row>> {
+        self.seen.insert(table.key(id));
+        self.reader.get(table, id)
+    }
+    pub(super) fn find(&mut self, table: &Table, index: &str, value: &str) -> Vec<Arc<Row>> {
         let rows = by_index(self.reader, table, index, value);
         self.seen.extend(rows.iter().map(|r| r.key.clone()));
         rows
@@ -92,8 +97,9 @@ pub(super) fn server(reader: &Reader<'_>, id: &str) -> Place {
     }
     let Some(root) = &server.root else { return Place::Nowhere };
     let mut look = Look::new(reader);
-    let root =
-        RootDisk { image: image(root), size_gib: u64::try_from(server.flavor.disk).unwrap_or(0), generation: server.generation };
+    let size_gib = u64::try_from(server.flavor.disk).unwrap_or(0);
+    let root = (!server.boot_volume).then(|| RootDisk { image: image(root), size_gib, generation: server.generation });
+    let volumes = super::volumes::attached(&mut look, id);
     let interfaces = interfaces(&mut look, &server);
     let user_data = look.get(&USER_DATA, id).map(|r| r.text("data").to_owned()).filter(|d| !d.is_empty());
     let zone = crate::zones::zone_of(reader, &host);
@@ -119,6 +125,7 @@ pub(super) fn server(reader: &Reader<'_>, id: &str) -> Place {
         root,
         rescue: server.rescue.as_ref().map(image),
         ports: interfaces.iter().map(port).collect(),
+        volumes,
         config_drive: server.config_drive,
         guest: Arc::new(guest),
         properties: properties(server.root.as_ref(), &server.flavor),

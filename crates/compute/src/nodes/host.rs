@@ -72,6 +72,8 @@ fn note(node: &mut Node, report: &HostReport) {
     node.memory_mib = report.memory_mib;
     node.disk_gib = report.disk_gib;
     node.disk_free_gib = report.disk_free_gib;
+    node.volume_gib = report.volume_gib;
+    node.volume_free_gib = report.volume_free_gib;
     node.host_ip.clone_from(&report.host_ip);
 }
 

@@ -147,6 +147,7 @@ fn gone(id: &str, server: &Server) -> ServerReport {
         disk_generation: 0,
         rescued: false,
         plugged: Vec::new(),
+        volumes: Vec::new(),
         launched_at: None,
     }
 }

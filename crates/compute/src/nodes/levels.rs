@@ -1,8 +1,11 @@
 //! The assignments of all hosts, kept as the rows are. A cache of rows; it does no I/O.
 //!
-//! Each thing that is built (a server, a network's metadata, a snapshot) remembers the keys of the rows that it was made from. A
+//! Each thing that is built (a server, a network's metadata, a snapshot, a volume) remembers the keys of the rows that it was made from. A
 //! changed key names the things to build again. What comes out equal keeps its `Arc`, and its host is not told.
-use super::build::{self, FLOATING_IPS, METADATA_OWNER, PORTS, Place, Sources};
+use super::{
+    build::{self, FLOATING_IPS, METADATA_OWNER, PORTS, Place, Sources},
+    volumes,
+};
 use crate::{
     common::{SNAPSHOTS, USER_DATA},
     resources::{Aggregate, Server},
@@ -21,6 +24,7 @@ pub(super) enum Item {
     Server(String),
     Network(String),
     Snapshot(String),
+    Volume(String),
 }
 
 struct Placed {
@@ -62,6 +66,8 @@ pub(super) struct Levels {
     /// Metadata of each network that is used, and the hosts that use it.
     networks: HashMap<String, (Option<Arc<MetadataNetwork>>, BTreeSet<String>)>,
     snapshots: HashMap<String, String>,
+    /// Where each volume is kept.
+    volumes: HashMap<String, String>,
     sources: HashMap<Item, Sources>,
     dependents: HashMap<Arc<str>, BTreeSet<Item>>,
 }
@@ -90,6 +96,11 @@ impl Levels {
             let of_port = self.dependents.get(&PORTS.key(row.text("port_id")));
             dirty.extend(of_port.into_iter().flatten().cloned());
         }
+        if service == "volume" {
+            let table = format!("{service}/{kind}");
+            dirty.extend(volumes::volume_of(reader, &table, id).map(Item::Volume));
+            dirty.extend(volumes::server_of(reader, &table, id).map(Item::Server));
+        }
         dirty.extend(self.dependents.get(key).into_iter().flatten().cloned());
     }
 
@@ -99,7 +110,8 @@ impl Levels {
         let snapshots = reader.all(&SNAPSHOTS).map(|r| Item::Snapshot(r.id().to_owned()));
         let known = self.servers.keys().chain(self.leaving.keys()).cloned().map(Item::Server);
         let others = self.networks.keys().cloned().map(Item::Network).chain(self.snapshots.keys().cloned().map(Item::Snapshot));
-        servers.chain(snapshots).chain(known).chain(others).collect()
+        let kept = volumes::all(reader).into_iter().chain(self.volumes.keys().cloned()).map(Item::Volume);
+        servers.chain(snapshots).chain(known).chain(others).chain(kept).collect()
     }
 
     /// Builds these things anew.
@@ -110,6 +122,7 @@ impl Levels {
                 Item::Server(id) => self.server(reader, id, &mut networks),
                 Item::Network(id) => drop(networks.insert(id.clone())),
                 Item::Snapshot(id) => self.snapshot(reader, id),
+                Item::Volume(id) => self.volume(reader, id),
             }
         }
         for id in networks {
@@ -228,6 +241,27 @@ impl Levels {
         self.snapshots.insert(image.to_owned(), name);
     }
 
+    fn volume(&mut self, reader: &Reader<'_>, id: &str) {
+        let mut look = build::Look::new(reader);
+        let built = volumes::volume(&mut look, id);
+        let sources = if built.is_some() { look.seen } else { Sources::new() };
+        self.depend(Item::Volume(id.to_owned()), sources);
+        if let Some(old) = self.volumes.remove(id)
+            && built.as_ref().is_none_or(|(host, _)| *host != old)
+        {
+            let host = self.hosts.entry(old).or_default();
+            host.now.volumes.remove(id);
+            host.changed = true;
+        }
+        let Some((name, assignment)) = built else { return };
+        let host = self.hosts.entry(name.clone()).or_default();
+        if host.now.volumes.get(id).is_none_or(|old| **old != assignment) {
+            host.now.volumes.insert(id.to_owned(), Arc::new(assignment));
+            host.changed = true;
+        }
+        self.volumes.insert(id.to_owned(), name);
+    }
+
     fn depend(&mut self, item: Item, sources: Sources) {
         let old = self.sources.remove(&item).unwrap_or_default();
         for key in old.difference(&sources) {
@@ -254,7 +288,7 @@ impl Levels {
             {
                 line.send.send_replace(Arc::new(host.now.clone()));
             }
-            host.line.is_some() || !host.now.servers.is_empty() || !host.now.snapshots.is_empty()
+            host.line.is_some() || !host.now.servers.is_empty() || !host.now.snapshots.is_empty() || !host.now.volumes.is_empty()
         });
     }
 

@@ -28,6 +28,7 @@ mod steps;
 mod testbed;
 #[cfg(test)]
 mod tests;
+pub(crate) mod volumes;
 
 pub(crate) use ask::{ask, display};
 

@@ -1,11 +1,11 @@
 //! Takes the reports of nodes: one transaction per batch. Twice is once, and what is old does not count.
-use super::{Nodes, effects, host, lock, snapshot, steps::Told};
+use super::{Nodes, effects, host, lock, snapshot, steps::Told, volumes};
 use crate::{
     resources::Server,
     server::{plan, records},
 };
 use api::{Cx, Result};
-use assign::{GuestState, HostReport, PasswordReport, Report, ServerReport, SnapshotReport};
+use assign::{GuestState, HostReport, PasswordReport, Report, ServerReport, SnapshotReport, VolumeReport};
 use resource::engine;
 use std::sync::Arc;
 use store::Tx;
@@ -19,6 +19,7 @@ pub(super) enum Work {
     Server(ServerReport, String),
     Snapshot(SnapshotReport),
     Password(PasswordReport),
+    Volume(VolumeReport),
     Tell(Told),
 }
 
@@ -29,7 +30,7 @@ impl Nodes {
             .iter()
             .filter_map(|r| match r {
                 Report::Server(s) if s.state != GuestState::Building => Some(s.id.clone()),
-                Report::Server(_) | Report::Host(_) | Report::Snapshot(_) | Report::Password(_) => None,
+                Report::Server(_) | Report::Host(_) | Report::Snapshot(_) | Report::Password(_) | Report::Volume(_) => None,
             })
             .collect();
         let work = self.work(host, reports);
@@ -46,6 +47,7 @@ impl Nodes {
             Report::Host(h) => Some(Work::Host(h)),
             Report::Snapshot(s) => Some(Work::Snapshot(s)),
             Report::Password(p) => Some(Work::Password(p)),
+            Report::Volume(v) => self.is_news(host, &v).then_some(Work::Volume(v)),
             // Work that goes on changes no row.
             Report::Server(s) if s.state == GuestState::Building => steps.note(host, &s, now).map(Work::Tell),
             Report::Server(s) => {
@@ -91,6 +93,7 @@ fn one(tx: &mut Tx<'_>, cx: &Cx, host: &str, work: &Work) -> Result<()> {
         Work::Server(report, steps) => server(tx, cx, host, report, steps),
         Work::Snapshot(report) => snapshot::done(tx, cx, host, report),
         Work::Password(report) => password(tx, host, report),
+        Work::Volume(report) => volumes::seen(tx, cx, host, report),
         Work::Tell(told) => tell(tx, host, told),
     }
 }
@@ -102,6 +105,13 @@ fn server(tx: &mut Tx<'_>, cx: &Cx, host: &str, report: &ServerReport, steps: &s
     };
     let before = server.clone().into_map()?;
     let deleting = server.deleting();
+    if report.epoch == server.epoch {
+        // A server that leaves its node to come back keeps what is wanted.
+        let stays = report.state == GuestState::Gone && !deleting;
+        let wanted = |row: &std::sync::Arc<resource::Row>| stays && row.field("wanted") == true;
+        let keep = volumes::of_server(tx, &report.id).iter().filter(|r| wanted(r)).map(|r| r.id().to_owned()).collect();
+        volumes::plugged(tx, host, report, &keep);
+    }
     let done = plan::on_report(&mut server.body, deleting, report, tx.now);
     let state = match report.state {
         GuestState::Building => "building",

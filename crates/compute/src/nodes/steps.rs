@@ -114,6 +114,7 @@ mod tests {
             disk_generation: 0,
             rescued: false,
             plugged: Vec::new(),
+            volumes: Vec::new(),
             launched_at: None,
         }
     }

@@ -101,7 +101,7 @@ impl Drop for Bed {
 pub(super) fn tables() -> Vec<&'static Table> {
     let own = [&USER_DATA, &SNAPSHOTS, &ACTIONS, &DELETED, &CONSOLES, &COUNTERS, &PROVIDERS, &ALLOCATIONS];
     let defs = [Server::DEF, Node::DEF, Aggregate::DEF, Port::DEF, Image::DEF].map(|d| &d.table);
-    engine::TABLES.into_iter().chain(own).chain(defs).chain(build::foreign_tables()).collect()
+    engine::TABLES.into_iter().chain(own).chain(defs).chain(build::foreign_tables()).chain(super::volumes::tables()).collect()
 }
 
 impl Bed {
@@ -254,6 +254,7 @@ pub(super) fn report(id: &str, state: GuestState) -> ServerReport {
         disk_generation: 1,
         rescued: false,
         plugged: Vec::new(),
+        volumes: Vec::new(),
         launched_at: None,
     }
 }
@@ -269,6 +270,8 @@ pub(super) fn host_report() -> HostReport {
         memory_mib: 8192,
         disk_gib: 100,
         disk_free_gib: 90,
+        volume_gib: 100,
+        volume_free_gib: 90,
         host_ip: "192.0.2.1".into(),
     }
 }

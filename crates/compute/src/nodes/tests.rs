@@ -89,7 +89,7 @@ async fn rows_of_other_services_reach_the_guest() {
     let first = seen.borrow_and_update().clone();
     let server = &first.servers["s1"];
     assert_eq!((server.ports[0].mtu, server.ports[0].fixed_ips.as_slice()), (1442, ["10.0.0.9".to_owned()].as_slice()));
-    assert_eq!((server.epoch, server.revision, server.root.size_gib, server.memory_mib), (1, 1, 1, 256));
+    assert_eq!((server.epoch, server.revision, server.root.as_ref().unwrap().size_gib, server.memory_mib), (1, 1, 1, 256));
     let network = &first.networks["n"];
     assert_eq!((network.port.as_str(), network.mac.as_str(), network.mtu), ("metadata-n", "meta mac of n", 1442));
     assert_eq!(network.addresses, ["10.0.0.2/24"]);

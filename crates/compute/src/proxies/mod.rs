@@ -24,6 +24,7 @@ mod ssh;
 mod tests;
 mod usage;
 mod versions;
+mod volumes;
 
 pub(crate) use migrations::MIGRATIONS;
 pub(crate) use versions::{MICROVERSIONS, legacy};
@@ -75,6 +76,7 @@ pub(crate) fn routes() -> Vec<Route> {
         networks::routes(),
         security_groups::routes(),
         floating_ips::routes(),
+        volumes::routes(),
         gone::routes(),
     ]
     .into_iter()
@@ -110,7 +112,7 @@ fn page<T>(cx: &Cx, items: Vec<T>, path: &str, id: impl Fn(&T) -> &str) -> Resul
 }
 
 /// `limit` and `offset` of lists that have no marker.
-fn limited<T>(cx: &Cx, items: Vec<T>) -> Result<Vec<T>> {
+pub(crate) fn limited<T>(cx: &Cx, items: Vec<T>) -> Result<Vec<T>> {
     let number = |key: &str, none: usize| match cx.query.get(key) {
         None => Ok(none),
         Some(text) => text.parse::<u64>().map(|n| n as usize).map_err(|_| {

@@ -54,6 +54,11 @@ pub(crate) struct Node {
     pub disk_gib: u64,
     #[field(hidden)]
     pub disk_free_gib: u64,
+    /// GiB of room for volumes; 0 on a host that keeps none.
+    #[field(hidden)]
+    pub volume_gib: u64,
+    #[field(hidden)]
+    pub volume_free_gib: u64,
     #[field(hidden)]
     pub host_ip: String,
 }

@@ -34,6 +34,9 @@ pub(crate) struct Server {
     /// What the root disk is made from.
     #[field(hidden, kind = Kind::Any)]
     pub root: Option<ImageCopy>,
+    /// Its root disk is the volume whose attachment says `boot`; then `root` only says what the disk was made from.
+    #[field(hidden)]
+    pub boot_volume: bool,
     /// The flavor as it was when the server was made or resized.
     #[field(hidden, kind = Kind::Any)]
     pub flavor: FlavorCopy,
@@ -139,6 +142,7 @@ impl Default for Server {
             key: None,
             image_id: String::new(),
             root: None,
+            boot_volume: false,
             flavor: FlavorCopy::default(),
             metadata: BTreeMap::new(),
             tags: Vec::new(),

@@ -4,7 +4,7 @@
 //! allocations, makes ports and rows. Like Nova, a server for which no host has room is made all the same, in error, so that its owner
 //! learns why.
 use super::{
-    images,
+    devices, images,
     networks::{self, Wanted},
     plan, records,
     request::Request,
@@ -63,8 +63,19 @@ fn look_up(call: &Call, request: Request) -> Result<Order> {
     let row = reader.get(&Flavor::DEF.table, &request.flavor).filter(|r| is_shown(Flavor::DEF, cx, &reader, object(r)));
     let row = row.filter(|r| !flag(object(r), "OS-FLV-DISABLED:disabled"));
     let flavor = flavor::copy(&*row.ok_or_else(|| Error::bad_request(format!("Flavor {} could not be found.", request.flavor)))?);
-    let image = images::find(cx, &reader, &request.image, "Can not find requested image")?;
-    let image = images::usable(&image, &flavor)?;
+    for device in &request.devices {
+        devices::check(cx, &reader, device)?;
+    }
+    let root = request.devices.iter().find(|d| d.boot);
+    // A volume has a size of its own.
+    let unbound = FlavorCopy { disk: 0, ..flavor.clone() };
+    let image = match (root.map(|d| &d.source), &root) {
+        (Some(devices::Source::Image(id)), _) => {
+            images::usable(&images::find(cx, &reader, id, "Can not find requested image")?, &unbound)?
+        }
+        (_, Some(root)) => devices::image_of(cx, &reader, root)?,
+        (_, None) => images::usable(&images::find(cx, &reader, &request.image, "Can not find requested image")?, &flavor)?,
+    };
     let key = match &request.key_name {
         None => None,
         Some(name) => Some(key(&reader, cx, name)?),
@@ -167,14 +178,18 @@ fn place_one(
     let request = &order.request;
     let id = base::id::uuid();
     let name = if request.max_count > 1 { format!("{}-{}", request.name, index + 1) } else { request.name.clone() };
+    let boot_volume = request.devices.iter().any(|d| d.boot);
     let body = Server {
         hostname: request.hostname.clone().unwrap_or_else(|| hostname(&name, &id)),
         description: request.description.clone(),
         user_id: cx.caller.user_id().to_owned(),
         key_name: request.key_name.clone(),
         key: order.key.clone(),
-        image_id: order.image.id.clone(),
+        image_id: if boot_volume { String::new() } else { order.image.id.clone() },
         root: Some(order.image.clone()),
+        boot_volume,
+        // Generations count the node's own disks.
+        generation: u64::from(!boot_volume),
         flavor: order.flavor.clone(),
         metadata: request.metadata.clone(),
         tags: request.tags.clone(),
@@ -204,6 +219,7 @@ fn place_one(
                 let nic = networks::plug(tx, cx, &server, nic, order.groups.as_deref())?;
                 server.nics.push(nic);
             }
+            devices::plug(tx, cx, &server, &request.devices)?;
             records::begin(&mut server.body, cx, task::SPAWNING, tx.now);
             engine::tell(
                 tx,

@@ -1,7 +1,9 @@
 //! Servers: their states, what is shown of them, and how they come and go.
+pub(crate) mod attachments;
 pub(crate) mod create;
 pub(crate) mod deadlines;
 pub(crate) mod delete;
+pub(crate) mod devices;
 pub(crate) mod images;
 pub(crate) mod list;
 pub(crate) mod networks;

@@ -1,4 +1,4 @@
-//! Parts of servers that have pages of their own: metadata, tags, interfaces, volume attachments, instance actions.
+//! Parts of servers that have pages of their own: metadata, tags, interfaces, instance actions.
 use super::{
     change, networks, records,
     state::{Needs, check_unlocked, vm},
@@ -328,40 +328,6 @@ async fn detach_interface(call: Call) -> Result<Reply> {
     Ok(Reply::empty(202))
 }
 
-// --- volume attachments: there are no volumes to attach yet ---
-
-const ATTACH_VOLUME: Shape = Shape::Object(&[req(
-    "volumeAttachment",
-    &Shape::Object(&[
-        req("volumeId", &shape::UUID),
-        opt("device", &Shape::OneOf(&[&Shape::Text { min: 1, max: 255 }, &Shape::Null])),
-        opt("tag", &shape::TAG).since(49),
-        opt("delete_on_termination", &Shape::Bool).since(79),
-    ]),
-)]);
-
-async fn volume_attachments(call: Call) -> Result<Reply> {
-    let _server: Object<Server> = visible(&call, call.param("id"))?;
-    Ok(Reply::ok(json!({ "volumeAttachments": [] })))
-}
-
-async fn volume_attachment(call: Call) -> Result<Reply> {
-    let _server: Object<Server> = visible(&call, call.param("id"))?;
-    Err(no_volume(call.param("volume")))
-}
-
-fn no_volume(id: &str) -> Error {
-    Error::not_found(format!("Volume {id} could not be found."))
-}
-
-async fn attach_volume(call: Call) -> Result<Reply> {
-    let server: Object<Server> = visible(&call, call.param("id"))?;
-    ATTACH_VOLUME.check(call.json(), &call.cx)?;
-    const STATES: &[&str] = &[vm::ACTIVE, vm::PAUSED, vm::STOPPED, vm::RESIZED, vm::SOFT_DELETED, vm::SHELVED, vm::OFFLOADED];
-    Needs::vm(STATES).check(&server, "attach_volume")?;
-    Err(no_volume(call.json()["volumeAttachment"]["volumeId"].as_str().unwrap_or_default()))
-}
-
 // --- instance actions ---
 
 /// The server, also one that was deleted lately.
@@ -487,21 +453,6 @@ pub(crate) fn routes() -> Vec<Route> {
             show_interface,
         ),
         Route::new("DELETE", "/v2.1/servers/{id}/os-interface/{port}", any, detach_interface),
-        Route::new(
-            "GET",
-            "/v2.1/servers/{id}/os-volume_attachments",
-            reader("os_compute_api:os-volumes-attachments:index"),
-            volume_attachments,
-        ),
-        Route::new("POST", "/v2.1/servers/{id}/os-volume_attachments", any, attach_volume),
-        Route::new(
-            "GET",
-            "/v2.1/servers/{id}/os-volume_attachments/{volume}",
-            reader("os_compute_api:os-volumes-attachments:show"),
-            volume_attachment,
-        ),
-        Route::new("PUT", "/v2.1/servers/{id}/os-volume_attachments/{volume}", any, volume_attachment),
-        Route::new("DELETE", "/v2.1/servers/{id}/os-volume_attachments/{volume}", any, volume_attachment),
         Route::new(
             "GET",
             "/v2.1/servers/{id}/os-instance-actions",

@@ -32,6 +32,7 @@ fn report(state: GuestState) -> ServerReport {
         disk_generation: 1,
         rescued: false,
         plugged: Vec::new(),
+        volumes: Vec::new(),
         launched_at: Some(Timestamp(77)),
     }
 }

@@ -213,12 +213,13 @@ pub(crate) fn release_port(tx: &mut Tx<'_>, cx: &Cx, nic: &Nic) -> Result<()> {
     Ok(())
 }
 
-/// Takes the server away for good: ports, allocation, quota, user data, images under way, consoles, row. Its last form is kept for a
+/// Takes the server away for good: ports, attachments, allocation, quota, user data, images under way, consoles, row. Its last form is kept for a
 /// day, for `changes-since` and its instance actions.
 pub(crate) fn remove(tx: &mut Tx<'_>, cx: &Cx, mut server: Object<Server>) -> Result<()> {
     for nic in &server.nics.clone() {
         release_port(tx, cx, nic)?;
     }
+    crate::nodes::volumes::end_all(tx, cx, &server.id, true)?;
     deallocate(tx, &server.id);
     let held = server.resize.as_ref().map_or(0, |r| (r.old.vcpus - server.flavor.vcpus).max(0));
     let held_ram = server.resize.as_ref().map_or(0, |r| (r.old.ram - server.flavor.ram).max(0));
@@ -280,6 +281,7 @@ fn build_timeout(cx: &Cx) -> std::time::Duration {
 /// Marks the server as being deleted. The node's end is awaited where it has one; otherwise it goes at once.
 pub(crate) fn begin_deletion(tx: &mut Tx<'_>, cx: &Cx, mut server: Object<Server>) -> Result<()> {
     start_action(tx, cx, &mut server, "delete", "compute_terminate_instance");
+    crate::nodes::volumes::end_all(tx, cx, &server.id, false)?;
     if server.node_id.is_none() {
         return remove(tx, cx, server);
     }

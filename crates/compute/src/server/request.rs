@@ -1,4 +1,5 @@
 //! The body of `POST /servers`: its form at each version, and what it asks for.
+use super::devices::{self, Device};
 use crate::{
     common::at,
     shape::{self, Shape, opt, req},
@@ -124,7 +125,9 @@ pub(crate) struct Request {
     pub(crate) description: Option<String>,
     pub(crate) hostname: Option<String>,
     pub(crate) flavor: String,
+    /// Empty when the root disk is a volume that is no copy of an image.
     pub(crate) image: String,
+    pub(crate) devices: Vec<Device>,
     pub(crate) admin_pass: Option<String>,
     pub(crate) metadata: BTreeMap<String, String>,
     pub(crate) networks: Networks,
@@ -173,6 +176,10 @@ impl Request {
         if min_count > max_count {
             return Err(Error::bad_request("min_count must be <= max_count"));
         }
+        let (image, devices) = devices::read(server)?;
+        if max_count > 1 && devices.iter().any(|d| d.is_existing_volume()) {
+            return Err(Error::bad_request("Cannot attach one or more volumes to multiple instances"));
+        }
         let (zone, host, forced) = place(server, cx)?;
         let groups = server.get("security_groups").and_then(Value::as_array).map(|l| {
             let mut names: Vec<String> = l.iter().filter_map(|g| g.get("name")?.as_str().map(str::to_owned)).collect();
@@ -195,7 +202,8 @@ impl Request {
                 Some(v) => v.to_string(),
                 None => String::new(),
             },
-            image: image(server)?,
+            image,
+            devices,
             admin_pass: text(server, "adminPass"),
             metadata: metadata(server.get("metadata")),
             networks: networks(server.get("networks"))?,
@@ -225,41 +233,6 @@ pub(crate) fn strings(list: Option<&Value>) -> Vec<String> {
 pub(crate) fn metadata(value: Option<&Value>) -> BTreeMap<String, String> {
     let object = value.and_then(Value::as_object);
     object.into_iter().flatten().filter_map(|(k, v)| Some((k.clone(), v.as_str()?.to_owned()))).collect()
-}
-
-/// The image, by reference or as the one local root device.
-fn image(server: &Map) -> Result<String> {
-    let legacy = server.get("block_device_mapping").and_then(Value::as_array).filter(|l| !l.is_empty());
-    let devices = server.get("block_device_mapping_v2").and_then(Value::as_array).filter(|l| !l.is_empty());
-    if legacy.is_some() && devices.is_some() {
-        return Err(Error::bad_request("Using different block_device_mapping syntaxes is not allowed in the same request."));
-    }
-    let named = text(server, "imageRef").filter(|i| !i.is_empty()).map(|i| crate::common::id_of(&i).to_owned());
-    if legacy.is_some() {
-        return Err(no_volumes());
-    }
-    let mut root = None;
-    for device in devices.into_iter().flatten().filter_map(Value::as_object) {
-        let is = |key: &str, want: &str| device.get(key).and_then(Value::as_str) == Some(want);
-        let boot = device.get("boot_index").and_then(shape::as_int);
-        if !(is("source_type", "image") && is("destination_type", "local") && boot == Some(0)) {
-            return Err(no_volumes());
-        }
-        root = text(device, "uuid").or_else(|| text(device, "image_id"));
-    }
-    match (named, root) {
-        (Some(named), Some(root)) if named != root => {
-            Err(Error::bad_request("Block Device Mapping is Invalid: The image of the boot device is not the one of imageRef."))
-        }
-        (Some(image), _) | (None, Some(image)) => Ok(image),
-        (None, None) => Err(Error::bad_request("Missing imageRef attribute")),
-    }
-}
-
-fn no_volumes() -> Error {
-    Error::bad_request(
-        "Block Device Mapping is Invalid: this cloud boots from images on local disks only; give imageRef instead.",
-    )
 }
 
 /// Zone, host, and whether the host was forced by `zone:host`.

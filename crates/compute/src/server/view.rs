@@ -191,7 +191,7 @@ impl<'a> Show<'a> {
         put("OS-EXT-STS:task_state", or_null("task_state"));
         put("OS-EXT-STS:vm_state", or_null("vm_state"));
         put("OS-EXT-STS:power_state", or_null("power_state"));
-        put("os-extended-volumes:volumes_attached", json!([]));
+        put("os-extended-volumes:volumes_attached", super::attachments::of_view(self.cx, self.reader, id));
         if !self.extended {
             return;
         }

@@ -3,21 +3,23 @@
 //! A process is started held (`-S`), recorded before anything is awaited, and counts as started when `query-status` answered. It runs in a session of
 //! its own, below a seccomp sandbox, and as a user id of its own that exists nowhere else: then neither the host nor other guests' files
 //! are in its reach. Everything it opens is made and given to it by the agent.
-mod cache;
+pub(crate) mod cache;
 mod cmdline;
 mod config_drive;
 mod console;
 mod diagnostics;
-mod disks;
+pub(crate) mod disks;
 mod nics;
 mod power;
 mod probe;
-mod process;
-mod qmp;
+pub(crate) mod process;
+pub(crate) mod qmp;
 mod snapshot;
+mod volumes;
 
 use crate::{
     Config, Error,
+    config::GuestUsers,
     driver::{Hypervisor, Nudge, Owned},
     host,
     plan::{Observed, Status, Step},
@@ -30,7 +32,6 @@ use serde_json::json;
 use std::{
     collections::{BTreeSet, HashMap},
     fs,
-    hash::{Hash as _, Hasher as _},
     path::PathBuf,
     sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
     time::Duration,
@@ -49,7 +50,7 @@ pub(crate) struct Live {
 pub struct Qemu {
     config: Config,
     memory: Arc<Memory>,
-    cache: cache::Cache,
+    cache: Arc<cache::Cache>,
     host: probe::Host,
     boot_id: String,
     /// Does the virtual switch finish checksums and segments that guests leave to it?
@@ -58,6 +59,8 @@ pub struct Qemu {
     /// Processes that nothing accounted for at the last look: pid, start time, server.
     suspects: Mutex<BTreeSet<(u32, u64, String)>>,
     nudge: Arc<OnceLock<Nudge>>,
+    /// When guests were first and last asked to let go of volumes, by server and attachment.
+    asked: Mutex<volumes::Asked>,
 }
 
 impl Qemu {
@@ -81,13 +84,14 @@ impl Qemu {
         Ok(Self {
             config: config.clone(),
             memory,
-            cache,
+            cache: Arc::new(cache),
             host,
             boot_id: host::boot_id(),
             offloads,
             live: Mutex::default(),
             suspects: Mutex::default(),
             nudge: Arc::default(),
+            asked: Mutex::default(),
         })
     }
 
@@ -100,13 +104,16 @@ impl Qemu {
     fn live_ones(&self) -> MutexGuard<'_, HashMap<String, Arc<Live>>> {
         self.live.lock().unwrap_or_else(PoisonError::into_inner)
     }
-    /// The user id of a server's guest: the same at each start. Two servers may share one; that only weakens a second wall.
+    /// The user id of a server's guest.
     fn user(&self, id: &str) -> Option<u32> {
-        let users = self.config.guest_users.filter(|_| self.host.separate_users)?;
-        let mut hasher = std::hash::DefaultHasher::new();
-        id.hash(&mut hasher);
-        let offset = hasher.finish() % u64::from(users.count.max(1));
-        Some(users.first + u32::try_from(offset).unwrap_or(0))
+        self.users().map(|users| users.of(id))
+    }
+    pub(crate) fn users(&self) -> Option<GuestUsers> {
+        self.config.guest_users.filter(|_| self.host.separate_users)
+    }
+    /// The images on this node.
+    pub(crate) fn cache(&self) -> Arc<cache::Cache> {
+        self.cache.clone()
     }
     /// A callback that wakes the server's task.
     fn waker(&self, id: &str) -> impl Fn() + Send + 'static {
@@ -159,7 +166,16 @@ impl Qemu {
             Err(error) => self.silent(id, known, &error),
         };
         let root = known.disk.as_ref().map(|d| disks::root(&self.dir(id), d.generation));
-        Ok(Observed { process, root_disk: root.is_some_and(|r| r.exists()), config_drive: self.has_config_drive(id) })
+        let mut seen = Observed {
+            process,
+            root_disk: root.is_some_and(|r| r.exists()),
+            config_drive: self.has_config_drive(id),
+            ..Observed::default()
+        };
+        if process.is_some() && known.process.as_ref().is_some_and(|p| !p.volumes.is_empty()) {
+            self.look_at_volumes(id, known, &mut seen).await;
+        }
+        Ok(seen)
     }
 
     /// No answer: because the process has just ended, or because it hangs.
@@ -183,8 +199,9 @@ impl Qemu {
                 disks::create(&base, &disks::rescue(&dir), 0, self.user(&a.id)).await
             }
             Step::GrowDisk => {
-                disks::grow(&disks::root(&dir, a.root.generation), a.root.size_gib).await?;
-                self.memory.update(&a.id, |r| r.disk.iter_mut().for_each(|d| d.size_gib = a.root.size_gib)).map(drop)
+                let Some(root) = &a.root else { return Ok(()) };
+                disks::grow(&disks::root(&dir, root.generation), root.size_gib).await?;
+                self.memory.update(&a.id, |r| r.disk.iter_mut().for_each(|d| d.size_gib = root.size_gib)).map(drop)
             }
             Step::BuildConfigDrive => {
                 self.make_dir(&a.id)?;
@@ -193,6 +210,10 @@ impl Qemu {
             Step::Start => self.start_guest(a).await,
             Step::AttachNic(port) => self.attach_nic(&a.id, port).await,
             Step::DetachNic(port) => self.detach_nic(&a.id, port).await,
+            Step::AttachVolume(volume) => self.attach_volume(&a.id, volume).await,
+            Step::AskForVolume(attachment) => self.ask_for_volume(&a.id, attachment).await,
+            Step::DetachVolume(attachment) => self.detach_volume(&a.id, attachment).await,
+            Step::GrowVolume(volume) => self.grow_volume(&a.id, volume).await,
             Step::Continue => self.monitor(&a.id, "cont").await,
             Step::Pause => self.monitor(&a.id, "stop").await,
             Step::Plug(_)
@@ -201,6 +222,8 @@ impl Qemu {
             | Step::NoteEnd
             | Step::NoteHalt(_)
             | Step::NoteReboot
+            | Step::HoldVolume(_)
+            | Step::ForgetVolume(_)
             | Step::Destroy => Ok(()),
         }
     }
@@ -223,18 +246,19 @@ impl Qemu {
     async fn create_disk(&self, a: &ServerAssignment) -> Result<(), Error> {
         self.make_dir(&a.id)?;
         let dir = self.dir(&a.id);
-        let (base, _hold) = self.cache.hold(&a.root.image).await?;
-        disks::create(&base, &disks::root(&dir, a.root.generation), a.root.size_gib, self.user(&a.id)).await?;
+        let Some(root) = &a.root else { return Ok(()) };
+        let (base, _hold) = self.cache.hold(&root.image).await?;
+        disks::create(&base, &disks::root(&dir, root.generation), root.size_gib, self.user(&a.id)).await?;
         let disk = crate::remember::Disk {
-            generation: a.root.generation,
-            size_gib: a.root.size_gib,
-            blob: a.root.image.blob.clone(),
-            format: a.root.image.format.clone(),
+            generation: root.generation,
+            size_gib: root.size_gib,
+            blob: root.image.blob.clone(),
+            format: root.image.format.clone(),
         };
         let old = self.memory.get(&a.id).disk;
         self.memory.update(&a.id, |r| r.disk = Some(disk))?;
         match old {
-            Some(old) if old.generation != a.root.generation => cache::remove(&disks::root(&dir, old.generation)),
+            Some(old) if old.generation != root.generation => cache::remove(&disks::root(&dir, old.generation)),
             _ => Ok(()),
         }
     }

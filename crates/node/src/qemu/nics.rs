@@ -91,6 +91,6 @@ async fn is_attached(live: &Live, port: &str) -> Result<bool, Error> {
     Ok(devices.as_array().is_some_and(|d| d.iter().any(|d| d["name"] == id.as_str())))
 }
 
-fn is_slot_taken(text: &str) -> bool {
+pub(super) fn is_slot_taken(text: &str) -> bool {
     text.contains("already in use") || text.contains("not available") || text.contains("in use by")
 }

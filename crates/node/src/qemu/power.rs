@@ -29,6 +29,10 @@ impl Qemu {
         }
         let machine = self.machine(a);
         let launch = self.launch(a, &dir, &machine)?;
+        let boot = a.volumes.iter().find(|v| v.boot && a.root.is_none());
+        if let Some(volume) = boot {
+            self.admit(id, volume)?;
+        }
         let user = self.user(id).map(|u| (u, self.host.kvm_group.unwrap_or(u)));
         let wake = self.waker(id);
         let pid = process::spawn(&self.config.qemu, &launch.arguments(), user, &dir.join("qemu.log"), wake)?;
@@ -43,11 +47,13 @@ impl Qemu {
             rescue: a.rescue.as_ref().map(|i| i.blob.clone()),
             rescue_format: a.rescue.as_ref().map(|i| i.format.clone()),
             machine,
+            volumes: boot.iter().map(|v| (v.attachment_id.clone(), super::volumes::record(v, None))).collect(),
             launched_at: base::SystemClock.now(),
             ..Process::default()
         };
         let recorded = self.memory.update(id, |r| {
             r.process = Some(record);
+            r.volumes.extend(boot.iter().map(|v| (v.attachment_id.clone(), v.epoch)));
             r.reboot_done = r.reboot_done.max(a.reboot.count);
             r.halted = None;
         });
@@ -105,13 +111,20 @@ impl Qemu {
     }
 
     fn launch<'a>(&'a self, a: &'a ServerAssignment, dir: &'a Path, machine: &'a str) -> Result<Launch<'a>, Error> {
-        let disk = self.memory.get(&a.id).disk.ok_or_else(|| Error::DiskMissing(a.id.clone()))?;
         let overlay = |file, image: &assign::ImageRef| {
             let base = self.cache.base(image)?;
-            Ok::<_, Error>(Drive { file, backing: base.path, backing_format: base.format })
+            Ok::<_, Error>(Drive::Overlay { file, backing: base.path, backing_format: base.format })
         };
-        let image = assign::ImageRef { image_id: a.root.image.image_id.clone(), blob: disk.blob, format: disk.format };
-        let mut drives = vec![overlay(disks::root(dir, disk.generation), &image)?];
+        let root = match (&a.root, a.volumes.iter().find(|v| v.boot)) {
+            (Some(root), _) => {
+                let disk = self.memory.get(&a.id).disk.ok_or_else(|| Error::DiskMissing(a.id.clone()))?;
+                let image = assign::ImageRef { image_id: root.image.image_id.clone(), blob: disk.blob, format: disk.format };
+                overlay(disks::root(dir, disk.generation), &image)?
+            }
+            (None, Some(volume)) => Drive::Volume(volume.clone()),
+            (None, None) => return Err(Error::DiskMissing(a.id.clone())),
+        };
+        let mut drives = vec![root];
         if let Some(rescue) = &a.rescue {
             drives.insert(0, overlay(disks::rescue(dir), rescue)?);
         }

@@ -43,6 +43,7 @@ impl Uplink for Control {
                 Report::Server(s) => s.id.clone(),
                 Report::Snapshot(s) => s.image_id.clone(),
                 Report::Password(p) => format!("password of {}", p.server_id),
+                Report::Volume(v) => v.id.clone(),
             };
             all.insert(key, report);
         }
@@ -111,6 +112,20 @@ impl Control {
     pub async fn reach(&self, id: &str, state: GuestState) -> ServerReport {
         self.wait(id, |r| r.state == state).await
     }
+    /// Changes an assigned volume, or makes it, at its next revision, and waits for the answer to it.
+    pub async fn keep(&self, volume: &VolumeAssignment, check: impl Fn(&VolumeReport) -> bool) -> VolumeReport {
+        let mut next = volume.clone();
+        next.revision = self.assignments.borrow().volumes.get(&volume.id).map_or(1, |v| v.revision + 1);
+        self.edit(|a| drop(a.volumes.insert(next.id.clone(), Arc::new(next.clone()))));
+        self.volume(&volume.id, |r| r.revision == next.revision && check(r)).await
+    }
+    pub async fn volume(&self, id: &str, check: impl Fn(&VolumeReport) -> bool) -> VolumeReport {
+        self.until(&format!("volume {id}"), || match self.last(id) {
+            Some(Report::Volume(v)) if check(&v) => Some(v),
+            _ => None,
+        })
+        .await
+    }
     pub async fn snapshot(&self, image: &str) -> Result<BlobInfo, String> {
         self.until(image, || match self.last(image) {
             Some(Report::Snapshot(s)) => Some(s.result),
@@ -167,11 +182,43 @@ pub fn server() -> ServerAssignment {
         reboot: Reboot::default(),
         vcpus: 1,
         memory_mib: 64,
-        root: RootDisk { image: image("empty"), size_gib: 0, generation: 0 },
+        root: Some(RootDisk { image: image("empty"), size_gib: 0, generation: 0 }),
         rescue: None,
         ports: vec![],
+        volumes: vec![],
         config_drive: false,
         guest: Arc::default(),
         properties: BTreeMap::new(),
+    }
+}
+
+/// A blank volume of one GiB.
+pub fn volume() -> VolumeAssignment {
+    VolumeAssignment {
+        id: base::id::uuid(),
+        revision: 1,
+        request_id: "req-1".into(),
+        keep: Keep::Present,
+        size_gib: 1,
+        source: VolumeSource::Blank,
+        generation: 0,
+        snapshots: vec![],
+        exports: vec![],
+        uploads: vec![],
+    }
+}
+
+/// What a server must be told of a served volume.
+pub fn attached(volume: &VolumeReport, attachment: &str) -> AttachedVolume {
+    let live = volume.exports.iter().find(|e| e.attachment_id == attachment).unwrap().clone();
+    AttachedVolume {
+        attachment_id: live.attachment_id,
+        volume_id: volume.id.clone(),
+        epoch: live.epoch,
+        endpoint: live.endpoint,
+        export: live.export,
+        size_gib: volume.size_gib,
+        read_only: false,
+        boot: false,
     }
 }

@@ -53,6 +53,7 @@ impl Bed {
             network::service(),
             placement::service(),
             compute::service(),
+            volume::service(),
         ];
         let documents = Arc::new(operator::Documents::of(&services, "http://127.0.0.1"));
         let prepare = Box::new(|db: &store::Db, state: &mut resource::StateMap| {
@@ -61,10 +62,12 @@ impl Bed {
             state.insert(Arc::new(TaskList::default()));
         });
         let cloud = TestCloud::with(Setup { services, prepare, store, ..Setup::default() }).await;
+        volume::bootstrap(&cloud.cloud.db).await.unwrap();
         let nodes: Arc<Nodes> = cloud.cloud.state.get().unwrap();
         let work = tokio::spawn(nodes.clone().run(cloud.cloud.clone()));
         let mut runner = Runner::new(cloud.cloud.db.clone(), Arc::new(TaskList::default()));
         compute::reconcilers(&cloud.cloud).into_iter().for_each(|r| runner.spawn(r));
+        volume::reconcilers(&cloud.cloud).into_iter().for_each(|r| runner.spawn(r));
         let (admin, member) = (cloud.admin().await, cloud.member("p").await);
         let (image, network) = (String::new(), String::new());
         let mut bed =
