@@ -12,8 +12,9 @@ use std::{
     time::Duration,
 };
 
-/// So much is thrown away of a body that nobody wants; then the connection is closed.
-const MOST: usize = 32 * 1024 * 1024;
+/// So many bytes are thrown away of a body that nobody wants; then the connection is closed.
+const MOST: usize = 1 << 30;
+/// For so long; who sends more slowly is not worth the wait.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// See the module.
@@ -54,5 +55,46 @@ impl Drop for Incoming {
                 seen += part.len();
             }
         }));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Arc;
+    use tokio::sync::Semaphore;
+
+    /// A body of so many parts, and a count of those that were read.
+    fn counted(parts: usize) -> (Body, Arc<Semaphore>) {
+        let read = Arc::new(Semaphore::new(0));
+        let count = read.clone();
+        let parts = futures_util::stream::iter(0..parts).map(move |_| {
+            count.add_permits(1);
+            Ok::<_, std::io::Error>(Bytes::from_static(b"part"))
+        });
+        (Body::from_stream(parts), read)
+    }
+
+    #[tokio::test]
+    async fn what_a_handler_leaves_is_read() {
+        let (body, read) = counted(5);
+        let mut incoming = Incoming::new(body);
+        assert!(incoming.next().await.is_some());
+        drop(incoming);
+        let all = tokio::time::timeout(PATIENCE, read.acquire_many(5)).await;
+        assert!(all.is_ok_and(|all| all.is_ok()), "the other parts were read too");
+    }
+
+    #[tokio::test]
+    async fn a_body_that_was_read_or_broke_is_left_alone() {
+        let (body, read) = counted(2);
+        let mut whole = Incoming::new(body);
+        while whole.next().await.is_some() {}
+        assert!(whole.rest.is_none());
+        assert_eq!(read.available_permits(), 2);
+        let broken = futures_util::stream::once(async { Err::<Bytes, _>(std::io::Error::from(std::io::ErrorKind::BrokenPipe)) });
+        let mut broken = Incoming::new(Body::from_stream(broken));
+        assert!(broken.next().await.is_some_and(|part| part.is_err()));
+        assert!(broken.rest.is_none());
     }
 }

@@ -6,7 +6,6 @@
 //! Services describe resources and handlers; they see no HTTP library. A [`Dialect`] is a service's wire habits. Errors become
 //! HTTP in one place ([`dialect`]).
 mod assembly;
-mod body;
 mod call;
 mod crud;
 pub mod dialect;

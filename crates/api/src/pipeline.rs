@@ -255,13 +255,8 @@ async fn run(
     };
     let has_body = !matches!(parts.method.as_str(), "GET" | "HEAD");
     let form = route.body;
-    let mut lender = None;
     let body = match form {
-        BodyForm::Stream => {
-            let (lent, rest) = crate::body::lend(Box::pin(body));
-            lender = Some(rest);
-            Body::Stream(Mutex::new(Some(lent)))
-        }
+        BodyForm::Stream => Body::Stream(Mutex::new(Some(Box::pin(body)))),
         BodyForm::Json if has_body => {
             // What does not claim to be JSON is none; the handler says what it wants instead.
             let media = parts.headers.get("content-type").and_then(|v| v.to_str().ok());
@@ -275,13 +270,7 @@ async fn run(
     let call = Call { cx, cloud: site.cloud.clone(), method: route.method, path, headers, body };
     let work = (route.handler)(call);
     let reply = match form {
-        BodyForm::Stream => match (work.await, lender) {
-            (Err(e), Some(rest)) => {
-                rest.drain().await;
-                return Err(e);
-            }
-            (done, _) => done?,
-        },
+        BodyForm::Stream => work.await?,
         BodyForm::Json => tokio::time::timeout(DEADLINE, work)
             .await
             .map_err(|_| Error::unavailable("The request took too long and was given up; try again."))??,
