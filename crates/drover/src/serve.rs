@@ -7,7 +7,7 @@ use api::{Cloud, Edge, Service};
 use base::SystemClock;
 use compute::nodes::Nodes;
 use image::blob::LocalStore;
-use reconcile::{Runner, TaskList};
+use reconcile::{Runner, Shards, TaskList};
 use resource::{Settings, StateMap};
 use std::{sync::Arc, time::Duration};
 use store::Db;
@@ -18,6 +18,8 @@ use tokio::{
     task::JoinSet,
 };
 
+/// Work that one process of the cloud does: making OVN as the rows say.
+const OVN: &str = "network/ovn";
 const BACKOFF: base::retry::Backoff = base::retry::Backoff::new(Duration::from_millis(500), Duration::from_secs(30));
 
 /// Events go to stderr, which is the log file of the role.
@@ -37,7 +39,8 @@ pub(crate) async fn serve(state: &State) -> Result<(), String> {
         .map_err(|e| format!("Address {} cannot be used: {e}. Choose another with --listen.", config.listen))?;
     let (cloud, services) = assemble(state, &config).await?;
     let mut work = JoinSet::new();
-    start_work(state, &config, &cloud, &mut work)?;
+    let shards = Shards::join(cloud.db.clone(), &host::host_name()).await.map_err(|e| base::chain(&e))?;
+    start_work(state, &config, &cloud, &shards, &mut work)?;
     let mut stop = signal(SignalKind::terminate()).map_err(|e| e.to_string())?;
     let edge = Edge::new(cloud, services);
     tracing::info!(address = %config.listen, "The APIs are served");
@@ -45,7 +48,8 @@ pub(crate) async fn serve(state: &State) -> Result<(), String> {
         stop.recv().await;
     })
     .await
-    .map_err(|e| format!("The APIs cannot be served: {e}."))
+    .map_err(|e| format!("The APIs cannot be served: {e}."))?;
+    shards.leave().await.map_err(|e| base::chain(&e))
 }
 
 async fn assemble(state: &State, config: &Config) -> Result<(Arc<Cloud>, Vec<Service>), String> {
@@ -61,7 +65,8 @@ async fn assemble(state: &State, config: &Config) -> Result<(Arc<Cloud>, Vec<Ser
         volume::service(),
     ];
     let store = Sqlite::open(state.database()).map_err(|e| base::chain(&e))?;
-    let db = Db::open(store, Arc::new(SystemClock), &api::tables(&services)).await.map_err(|e| base::chain(&e))?;
+    let tables: Vec<_> = api::tables(&services).into_iter().chain(reconcile::TABLES).collect();
+    let db = Db::open(store, Arc::new(SystemClock), &tables).await.map_err(|e| base::chain(&e))?;
     let auth =
         identity::Auth::open(db.clone(), identity::AuthConfig::new(&state.keys("identity"))).map_err(|e| base::chain(&e))?;
     let mut shared = StateMap::default();
@@ -95,11 +100,17 @@ async fn assemble(state: &State, config: &Config) -> Result<(Arc<Cloud>, Vec<Ser
     Ok((cloud, services))
 }
 
-fn start_work(state: &State, config: &Config, cloud: &Arc<Cloud>, work: &mut JoinSet<()>) -> Result<(), String> {
+fn start_work(
+    state: &State,
+    config: &Config,
+    cloud: &Arc<Cloud>,
+    shards: &Arc<Shards>,
+    work: &mut JoinSet<()>,
+) -> Result<(), String> {
     let tasks: Arc<TaskList> = cloud.state.get().ok_or("no task list")?;
     let nodes: Arc<Nodes> = cloud.state.get().ok_or("no nodes")?;
     let blobs: Arc<LocalStore> = cloud.state.get().ok_or("no blobs")?;
-    let mut runner = Runner::new(cloud.db.clone(), tasks);
+    let mut runner = Runner::new(shards.clone(), tasks);
     runner.spawn(Arc::new(image::Sweeper::new(blobs.clone())));
     runner.spawn(Arc::new(image::Uploads));
     for reconciler in compute::reconcilers(cloud).into_iter().chain(volume::reconcilers(cloud)) {
@@ -111,12 +122,15 @@ fn start_work(state: &State, config: &Config, cloud: &Arc<Cloud>, work: &mut Joi
     });
     work.spawn(nodes.clone().run(cloud.clone()));
     if config.simulate > 0 {
-        work.spawn(network::reconcile::run_sim(cloud.db.clone()));
+        let db = cloud.db.clone();
+        work.spawn(shards.clone().lead(OVN, move |fence| network::reconcile::run_sim(db.clone(), fence)));
         work.spawn(sim::run(state.clone(), config.simulate, nodes, blobs));
         return Ok(());
     }
     let central = host::central(state);
-    work.spawn(network::reconcile::run(cloud.db.clone(), central, vec![host::host_name()]));
+    let db = cloud.db.clone();
+    let compile = move |fence| network::reconcile::run(db.clone(), fence, central.clone(), vec![host::host_name()]);
+    work.spawn(shards.clone().lead(OVN, compile));
     let (state, config) = (state.clone(), config.clone());
     work.spawn(async move {
         let mut attempt = 0;

@@ -7,7 +7,7 @@ use crate::{
     claim::blob_of,
     image::{Image, text},
 };
-use reconcile::{Next, Pending, Reconciler, Work};
+use reconcile::{Place, Next, Pending, Reconciler, Work};
 use resource::{Error, Resource as _, Result};
 use std::{
     collections::HashSet,
@@ -82,6 +82,10 @@ impl Reconciler for Sweeper {
     }
     fn tables(&self) -> Vec<&'static Table> {
         vec![&Image::DEF.table]
+    }
+    /// Each process has blobs of its own.
+    fn place(&self) -> Place {
+        Place::Everywhere
     }
     fn concurrency(&self) -> usize {
         1

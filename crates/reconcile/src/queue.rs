@@ -1,9 +1,12 @@
 //! The queue of one reconciler: keys by the time when they are due, each run by at most one task at a time.
-use crate::{TaskList, TaskState};
+use crate::{
+    Hold, Shards, TaskList, TaskState,
+    share::shard_of,
+};
 use base::retry::Backoff;
 use resource::{Error, Result};
 use std::{
-    collections::{BTreeSet, HashMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     future::Future,
     pin::Pin,
     sync::Arc,
@@ -25,12 +28,24 @@ pub enum Next {
     After(Duration),
 }
 
+/// Which processes run a reconciler.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// Each key in the one that holds its shard.
+    Shard,
+    /// Every key in every process: for what each process has of its own, such as its files.
+    Everywhere,
+}
+
 /// Makes the world match one kind of row.
 pub trait Reconciler: Send + Sync + 'static {
     /// In the task list and in logs: `image-sweeper`.
     fn name(&self) -> &'static str;
     /// A change of a row of these tables nudges the row's key.
     fn tables(&self) -> Vec<&'static Table>;
+    fn place(&self) -> Place {
+        Place::Shard
+    }
     /// Every key is looked at again after this time, whatever happened.
     fn resync(&self) -> Duration {
         Duration::from_secs(300)
@@ -47,34 +62,50 @@ pub trait Reconciler: Send + Sync + 'static {
 #[derive(Clone)]
 pub struct Work {
     pub db: Db,
+    hold: Option<Arc<Hold>>,
 }
 
 impl Work {
-    /// Runs one transaction; the closure compares the row that it changes by reading it.
+    /// For keys that every process looks at.
+    pub fn everywhere(db: Db) -> Self {
+        Self { db, hold: None }
+    }
+    /// Runs one transaction; the closure compares the row that it changes by reading it. Nothing is written when the key's shard is
+    /// not ours any more.
     pub async fn transact<T, F>(&self, closure: F) -> Result<T>
     where
         T: Send + 'static,
         F: FnMut(&mut Tx<'_>) -> Result<T> + Send + 'static,
     {
-        Ok(self.db.transact(closure).await?.value)
+        let (mut closure, fence) = (closure, self.hold.as_ref().map(|h| h.fence().clone()));
+        let fenced = move |tx: &mut Tx<'_>| {
+            if let Some(fence) = &fence {
+                fence.check(tx)?;
+            }
+            closure(tx)
+        };
+        Ok(self.db.transact(fenced).await?.value)
     }
 }
 
 /// Starts reconcilers; they stop when it is dropped.
 pub struct Runner {
-    db: Db,
+    shards: Arc<Shards>,
     tasks: Arc<TaskList>,
     running: JoinSet<()>,
 }
 
 impl Runner {
-    pub fn new(db: Db, tasks: Arc<TaskList>) -> Self {
-        Self { db, tasks, running: JoinSet::new() }
+    pub fn new(shards: Arc<Shards>, tasks: Arc<TaskList>) -> Self {
+        Self { shards, tasks, running: JoinSet::new() }
     }
     pub fn spawn(&mut self, reconciler: Arc<dyn Reconciler>) {
         let queue = Queue {
+            place: reconciler.place(),
             reconciler,
-            work: Work { db: self.db.clone() },
+            db: self.shards.db().clone(),
+            shards: self.shards.clone(),
+            held: BTreeMap::new(),
             tasks: self.tasks.clone(),
             due: BTreeSet::new(),
             when: HashMap::new(),
@@ -88,7 +119,11 @@ impl Runner {
 
 struct Queue {
     reconciler: Arc<dyn Reconciler>,
-    work: Work,
+    place: Place,
+    db: Db,
+    shards: Arc<Shards>,
+    /// The shards whose keys were looked at, with their marks.
+    held: BTreeMap<u32, u64>,
     tasks: Arc<TaskList>,
     due: BTreeSet<(Instant, Arc<str>)>,
     when: HashMap<Arc<str>, Instant>,
@@ -98,18 +133,20 @@ struct Queue {
     attempts: HashMap<Arc<str>, u32>,
 }
 
-type Ran = (Arc<str>, Result<Next>);
-
 impl Queue {
     async fn run(mut self) {
-        let mut changes = self.work.db.view.changes();
-        let mut runs: JoinSet<Ran> = JoinSet::new();
+        let mut changes = self.db.view.changes();
+        let mut moved = self.shards.changed();
+        self.look_at_held();
+        let mut runs: JoinSet<Result<Next>> = JoinSet::new();
+        let mut keys: HashMap<tokio::task::Id, Arc<str>> = HashMap::new();
         let mut resync = tokio::time::interval(self.reconciler.resync());
         loop {
             while runs.len() < self.reconciler.concurrency()
-                && let Some(key) = self.pop()
+                && let Some((key, work)) = self.pop()
             {
-                runs.spawn(self.start(key));
+                let id = runs.spawn(self.start(key.clone(), work)).id();
+                keys.insert(id, key);
             }
             let wake = self.due.first().map_or_else(|| Instant::now() + Duration::from_secs(3600), |(t, _)| *t);
             let full = runs.len() >= self.reconciler.concurrency();
@@ -126,10 +163,16 @@ impl Queue {
                     Err(RecvError::Closed) => return,
                 },
                 _ = resync.tick() => self.push_all(),
-                Some(ran) = runs.join_next(), if !runs.is_empty() => match ran {
-                    Ok(ran) => self.finish(ran),
-                    Err(e) => tracing::error!(task = self.reconciler.name(), error = %e, "A reconciler panicked; its key is looked at again at the next resync"),
-                },
+                _ = moved.changed() => self.look_at_held(),
+                Some(ran) = runs.join_next_with_id(), if !runs.is_empty() => {
+                    let (id, result) = match ran {
+                        Ok(done) => done,
+                        Err(e) => (e.id(), Err(Error::internal(format!("a run ended in a panic: {e}")))),
+                    };
+                    if let Some(key) = keys.remove(&id) {
+                        self.finish(key, result);
+                    }
+                }
                 () = tokio::time::sleep_until(wake), if !full => {}
             }
         }
@@ -139,7 +182,24 @@ impl Queue {
         self.reconciler.tables().iter().any(|t| key.strip_prefix(t.name).is_some_and(|rest| rest.starts_with('/')))
     }
 
+    fn is_ours(&self, key: &str) -> bool {
+        self.place == Place::Everywhere || self.held.contains_key(&shard_of(key))
+    }
+
+    /// Takes up the keys of shards that are new to us. Those of shards that we lost are dropped when they are due.
+    fn look_at_held(&mut self) {
+        let held = self.shards.held();
+        let new: HashSet<u32> = held.iter().filter(|(shard, mark)| self.held.get(shard) != Some(mark)).map(|(s, _)| *s).collect();
+        self.held = held;
+        if self.place == Place::Shard && !new.is_empty() {
+            self.push_those(|key| new.contains(&shard_of(key)));
+        }
+    }
+
     fn push(&mut self, key: Arc<str>, at: Instant) {
+        if !self.is_ours(&key) {
+            return;
+        }
         if self.busy.contains(&key) {
             self.again.insert(key);
             return;
@@ -156,53 +216,77 @@ impl Queue {
     }
 
     fn push_all(&mut self) {
+        self.push_those(|_| true);
+    }
+
+    fn push_those(&mut self, which: impl Fn(&str) -> bool) {
         let keys: Vec<Arc<str>> = {
-            let reader = self.work.db.read();
-            self.reconciler.tables().iter().flat_map(|t| reader.all(t).map(|r| r.key.clone()).collect::<Vec<_>>()).collect()
+            let reader = self.db.read();
+            let tables = self.reconciler.tables();
+            let all = tables.iter().flat_map(|t| reader.all(t).map(|r| &r.key));
+            all.filter(|key| which(key)).cloned().collect()
         };
         for key in keys {
             self.push(key, Instant::now());
         }
     }
 
-    fn pop(&mut self) -> Option<Arc<str>> {
-        let (at, key) = self.due.first()?.clone();
-        if at > Instant::now() {
-            return None;
+    /// The next key that is due and ours.
+    fn pop(&mut self) -> Option<(Arc<str>, Work)> {
+        loop {
+            let (at, key) = self.due.first()?.clone();
+            if at > Instant::now() {
+                return None;
+            }
+            self.due.remove(&(at, key.clone()));
+            self.when.remove(&key);
+            let hold = match self.place {
+                Place::Everywhere => None,
+                Place::Shard => match self.shards.enter(&key) {
+                    Some(hold) => Some(Arc::new(hold)),
+                    None => {
+                        self.forget(&key);
+                        continue;
+                    }
+                },
+            };
+            self.busy.insert(key.clone());
+            let work = Work { hold, ..Work::everywhere(self.db.clone()) };
+            return Some((key, work));
         }
-        self.due.remove(&(at, key.clone()));
-        self.when.remove(&key);
-        self.busy.insert(key.clone());
-        Some(key)
     }
 
-    fn start(&self, key: Arc<str>) -> impl Future<Output = Ran> + Send + 'static {
-        let (reconciler, work) = (self.reconciler.clone(), self.work.clone());
-        let now = work.db.now();
+    /// It is well, or no longer our concern.
+    fn forget(&mut self, key: &str) {
+        if self.attempts.remove(key).is_some() {
+            self.tasks.forget(&format!("{} {key}", self.reconciler.name()));
+        }
+    }
+
+    fn start(&self, key: Arc<str>, work: Work) -> impl Future<Output = Result<Next>> + Send + 'static {
+        let reconciler = self.reconciler.clone();
+        let now = self.db.now();
         self.tasks.note(reconciler.name(), |t| {
             t.runs += 1;
             t.state = TaskState::Running;
             t.last_run = Some(now);
         });
-        async move {
-            let result = reconciler.reconcile(&key, &work).await;
-            (key, result)
-        }
+        async move { reconciler.reconcile(&key, &work).await }
     }
 
-    fn finish(&mut self, (key, result): Ran) {
+    fn finish(&mut self, key: Arc<str>, result: Result<Next>) {
         self.busy.remove(&key);
         let name = self.reconciler.name();
         let in_trouble = format!("{name} {key}");
         match result {
             Ok(next) => {
-                if self.attempts.remove(&key).is_some() {
-                    self.tasks.forget(&in_trouble);
-                }
+                self.forget(&key);
                 if let Next::After(wait) = next {
                     self.push(key.clone(), Instant::now() + wait);
                 }
             }
+            // Whoever has it now looks at it anyway.
+            Err(_) if !self.is_ours(&key) => self.forget(&key),
             Err(e) => {
                 let attempt = self.attempts.entry(key.clone()).or_insert(0);
                 let wait = BACKOFF.jittered(*attempt);
@@ -224,7 +308,7 @@ impl Queue {
             None => error.message.clone(),
         };
         tracing::warn!(task = name, %key, error = %text, again_in_ms = wait.as_millis() as u64, "A reconcile step failed; it will be tried again");
-        let next = self.work.db.now().plus(wait);
+        let next = self.db.now().plus(wait);
         self.tasks.note(name, |t| {
             t.failures += 1;
             t.last_error = Some(text.clone());
@@ -235,86 +319,5 @@ impl Queue {
             t.next_run = Some(next);
             t.last_error = Some(text.clone());
         });
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use base::SystemClock;
-    use serde_json::json;
-    use std::sync::atomic::{AtomicU32, Ordering};
-    use store::Memory;
-
-    static ROWS: Table = Table { name: "test/rows", indexes: &[] };
-
-    /// Sets `done` once `want` is set; fails the first two times for each key.
-    struct Doer {
-        runs: AtomicU32,
-    }
-    impl Reconciler for Doer {
-        fn name(&self) -> &'static str {
-            "doer"
-        }
-        fn tables(&self) -> Vec<&'static Table> {
-            vec![&ROWS]
-        }
-        fn reconcile<'a>(&'a self, key: &'a str, work: &'a Work) -> Pending<'a, Result<Next>> {
-            Box::pin(async move {
-                if self.runs.fetch_add(1, Ordering::SeqCst) < 2 {
-                    return Err(Error::unavailable("The world is not there yet."));
-                }
-                let id = key.rsplit('/').next().unwrap_or_default().to_owned();
-                work.transact(move |tx| {
-                    if let Some(row) = tx.get(&ROWS, &id)
-                        && row.field("done") != true
-                    {
-                        tx.put(&ROWS, &id, json!({"done": true}));
-                    }
-                    Ok(())
-                })
-                .await?;
-                Ok(Next::Done)
-            })
-        }
-    }
-
-    #[tokio::test]
-    async fn keys_converge_after_failures_and_rest() {
-        let db = Db::open(Memory::new(), Arc::new(SystemClock), &[&ROWS]).await.unwrap();
-        let put = |id: &'static str| {
-            let db = db.clone();
-            async move {
-                db.transact(move |tx| {
-                    tx.put(&ROWS, id, json!({"done": false}));
-                    Ok::<_, ()>(())
-                })
-                .await
-                .unwrap()
-            }
-        };
-        put("before").await;
-        let tasks = Arc::new(TaskList::default());
-        let doer = Arc::new(Doer { runs: AtomicU32::new(0) });
-        let mut runner = Runner::new(db.clone(), tasks.clone());
-        runner.spawn(doer.clone());
-        put("after").await;
-        let done = async {
-            loop {
-                let all = {
-                    let reader = db.read();
-                    reader.all(&ROWS).filter(|r| r.field("done") == true).count()
-                };
-                let well = tasks.list().iter().all(|t| t.state == TaskState::Idle);
-                if all == 2 && well {
-                    return;
-                }
-                tokio::task::yield_now().await;
-            }
-        };
-        tokio::time::timeout(Duration::from_secs(20), done).await.expect("both rows are done and no task is in trouble");
-        let task = &tasks.list()[0];
-        assert_eq!((task.name.as_str(), task.failures), ("doer", 2));
-        assert!(task.last_error.is_some());
     }
 }

@@ -53,6 +53,8 @@ pub struct TestCloud {
     /// `http://127.0.0.1:port`
     pub url: String,
     pub cloud: Arc<Cloud>,
+    /// For runners of reconcilers; this cloud is its only process.
+    pub shards: Arc<reconcile::Shards>,
     /// Every route, with its service's name and prefix: what the access matrix walks.
     pub routes: Vec<crate::matrix::Known>,
     admin_password: String,
@@ -75,9 +77,11 @@ impl TestCloud {
         services.extend(setup.services);
 
         let mut tables = api::tables(&services);
+        tables.extend(reconcile::TABLES);
         tables.extend(setup.tables);
         let db = Db::open(setup.store, setup.clock, &tables).await.expect("the store opens");
 
+        let shards = reconcile::Shards::join(db.clone(), "test").await.expect("the only process joins");
         let config = identity::AuthConfig {
             password_cost: Cost { memory_kib: 8, passes: 1, lanes: 1 },
             ..identity::AuthConfig::new(keys.path())
@@ -109,7 +113,7 @@ impl TestCloud {
         tokio::spawn(api::serve(listener, edge.router, async move {
             stopped.await.ok();
         }));
-        Self { url, cloud, routes, admin_password: setup.admin_password, _stop: stop, _keys: keys }
+        Self { url, cloud, shards, routes, admin_password: setup.admin_password, _stop: stop, _keys: keys }
     }
 
     /// A client without a token.

@@ -27,7 +27,7 @@ impl Bed {
         let services = vec![image::service(blobs), volume::service()];
         let cloud = TestCloud::with(Setup { services, ..Setup::default() }).await;
         volume::bootstrap(&cloud.cloud.db).await.unwrap();
-        let mut runner = Runner::new(cloud.cloud.db.clone(), Arc::new(TaskList::default()));
+        let mut runner = Runner::new(cloud.shards.clone(), Arc::new(TaskList::default()));
         volume::reconcilers(&cloud.cloud).into_iter().for_each(|r| runner.spawn(r));
         let member = cloud.member("p").await.header("OpenStack-API-Version", "volume 3.70");
         let bed = Self { cloud, member, _runner: runner, _dir: dir };

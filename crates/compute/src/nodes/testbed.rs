@@ -101,7 +101,7 @@ impl Drop for Bed {
 pub(super) fn tables() -> Vec<&'static Table> {
     let own = [&USER_DATA, &SNAPSHOTS, &ACTIONS, &DELETED, &CONSOLES, &COUNTERS, &PROVIDERS, &ALLOCATIONS];
     let defs = [Server::DEF, Node::DEF, Aggregate::DEF, Port::DEF, Image::DEF].map(|d| &d.table);
-    engine::TABLES.into_iter().chain(own).chain(defs).chain(build::foreign_tables()).chain(super::volumes::tables()).collect()
+    engine::TABLES.into_iter().chain(own).chain(defs).chain(build::foreign_tables()).chain(super::volumes::tables()).chain(reconcile::TABLES).collect()
 }
 
 impl Bed {
@@ -130,8 +130,9 @@ impl Bed {
         self.run = Some(tokio::spawn(self.nodes.clone().run(self.cloud.clone())));
     }
     /// Starts the service's reconcilers.
-    pub(super) fn reconcile(&self) -> reconcile::Runner {
-        let mut runner = reconcile::Runner::new(self.db.clone(), Arc::default());
+    pub(super) async fn reconcile(&self) -> reconcile::Runner {
+        let shards = reconcile::Shards::join(self.db.clone(), "test").await.unwrap();
+        let mut runner = reconcile::Runner::new(shards, Arc::default());
         crate::reconcilers(&self.cloud).into_iter().for_each(|r| runner.spawn(r));
         runner
     }

@@ -187,7 +187,7 @@ async fn an_upload_whose_process_died_is_queued_after_its_deadline() {
         .await
         .unwrap();
     }
-    let work = Work { db };
+    let work = Work::everywhere(db);
     for _ in 0..2 {
         assert_eq!(Uploads.reconcile(&format!("image/images/{dead}"), &work).await.unwrap(), Next::Done);
         let next = Uploads.reconcile(&format!("image/images/{live}"), &work).await.unwrap();
@@ -216,7 +216,7 @@ async fn a_blob_goes_when_no_image_names_it() {
     user.delete(&format!("/image/v2/images/{two}")).await.expect(204);
     Sweeper::new(cloud.blobs.clone()).sweep(&db).await.unwrap();
     assert_eq!(count().await, 2, "its grace is not over");
-    let work = Work { db: db.clone() };
+    let work = Work::everywhere(db.clone());
     for _ in 0..2 {
         eager.reconcile(&format!("image/images/{two}"), &work).await.unwrap();
         assert_eq!(count().await, 1);

@@ -11,6 +11,7 @@ mod topology;
 
 use crate::ovn::{self, Central, Nb};
 use base::retry::Backoff;
+use reconcile::Fence;
 use status::Change;
 use std::{collections::HashSet, sync::Arc, time::Duration};
 use store::{Changed, Db, Row};
@@ -27,10 +28,10 @@ const RESYNC: Duration = Duration::from_secs(60);
 const PREFIX: &str = "network/";
 
 /// Runs OVN's central part on this machine and keeps it as the rows say. `gateways` are the chassis for router gateways.
-pub async fn run(db: Db, central: Central, gateways: Vec<String>) {
+pub async fn run(db: Db, fence: Fence, central: Central, gateways: Vec<String>) {
     let mut attempt = 0;
     loop {
-        let Err(e) = follow(&db, &central, &gateways, &mut attempt).await;
+        let Err(e) = follow(&db, &fence, &central, &gateways, &mut attempt).await;
         let wait = BACKOFF.jittered(attempt);
         tracing::error!(cause = %base::chain(&*e), again_in_ms = wait.as_millis() as u64, "OVN could not be brought up to date; trying again");
         attempt += 1;
@@ -40,7 +41,13 @@ pub async fn run(db: Db, central: Central, gateways: Vec<String>) {
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
-async fn follow(db: &Db, central: &Central, gateways: &[String], attempt: &mut u32) -> Result<std::convert::Infallible, Failure> {
+async fn follow(
+    db: &Db,
+    fence: &Fence,
+    central: &Central,
+    gateways: &[String],
+    attempt: &mut u32,
+) -> Result<std::convert::Infallible, Failure> {
     let mut rows = db.view.changes();
     let nb = central.ensure_databases().await?;
     apply(db, &nb, gateways).await?;
@@ -49,7 +56,7 @@ async fn follow(db: &Db, central: &Central, gateways: &[String], attempt: &mut u
     let _processes = central.watch();
     let mut observed = nb.changes();
     let mut resync = tokio::time::interval_at(Instant::now() + RESYNC, RESYNC);
-    show(db, &nb).await?;
+    show(db, fence, &nb).await?;
     loop {
         *attempt = 0;
         let mut compile = false;
@@ -66,7 +73,7 @@ async fn follow(db: &Db, central: &Central, gateways: &[String], attempt: &mut u
         if compile {
             apply(db, &nb, gateways).await?;
         }
-        show(db, &nb).await?;
+        show(db, fence, &nb).await?;
     }
 }
 
@@ -104,11 +111,11 @@ async fn apply(db: &Db, nb: &Nb, gateways: &[String]) -> Result<(), ovn::Error> 
 }
 
 /// Writes what was observed into the rows.
-async fn show(db: &Db, nb: &Nb) -> Result<(), Failure> {
+async fn show(db: &Db, fence: &Fence, nb: &Nb) -> Result<(), Failure> {
     let up: HashSet<String> = nb.ports_up();
     let is_up = |row: &Row| up.contains(row.id());
     let changes = all_rows(db).iter().filter_map(|r| Change::of(r, &is_up)).collect();
-    status::write(db, changes).await.map_err(Into::into)
+    status::write(db, fence, changes).await.map_err(Into::into)
 }
 
 fn all_rows(db: &Db) -> Vec<Arc<Row>> {
@@ -119,14 +126,14 @@ fn all_rows(db: &Db) -> Vec<Arc<Row>> {
 }
 
 /// Without OVN, for simulated hosts: a port is up as soon as it is bound to a host.
-pub async fn run_sim(db: Db) {
+pub async fn run_sim(db: Db, fence: Fence) {
     let bound = |row: &Row| !row.text("binding:host_id").is_empty();
     let mut rows = db.view.changes();
     let mut look_at: Vec<Arc<Row>> = all_rows(&db);
     let mut attempt = 0;
     loop {
         let changes = look_at.iter().filter_map(|r| Change::of(r, &bound)).collect();
-        if let Err(e) = status::write(&db, changes).await {
+        if let Err(e) = status::write(&db, &fence, changes).await {
             tracing::warn!(error = %e, "Port statuses could not be written; trying again");
             tokio::time::sleep(BACKOFF.jittered(attempt)).await;
             attempt += 1;

@@ -3,6 +3,7 @@ use crate::{
     ports::{METADATA_OWNER, belongs_to_a_router},
     resources::{FloatingIp, Port},
 };
+use reconcile::Fence;
 use resource::{Resource, Result, Row, Tx};
 use serde_json::Value;
 use store::Db;
@@ -52,11 +53,13 @@ impl Change {
 }
 
 /// Writes the statuses of rows that are still as they were.
-pub(super) async fn write(db: &Db, mut changes: Vec<Change>) -> Result<()> {
+pub(super) async fn write(db: &Db, fence: &Fence, mut changes: Vec<Change>) -> Result<()> {
     while !changes.is_empty() {
         let rest = changes.split_off(changes.len().min(BATCH));
         let batch = std::mem::replace(&mut changes, rest);
+        let fence = fence.clone();
         db.transact(move |tx: &mut Tx<'_>| {
+            fence.check(tx)?;
             for c in &batch {
                 let Some(row) = tx.get(c.table, &c.id).filter(|r| r.modified == c.modified) else { continue };
                 let Value::Object(mut map) = row.value().clone() else { continue };

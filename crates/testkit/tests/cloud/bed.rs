@@ -65,7 +65,7 @@ impl Bed {
         volume::bootstrap(&cloud.cloud.db).await.unwrap();
         let nodes: Arc<Nodes> = cloud.cloud.state.get().unwrap();
         let work = tokio::spawn(nodes.clone().run(cloud.cloud.clone()));
-        let mut runner = Runner::new(cloud.cloud.db.clone(), Arc::new(TaskList::default()));
+        let mut runner = Runner::new(cloud.shards.clone(), Arc::new(TaskList::default()));
         compute::reconcilers(&cloud.cloud).into_iter().for_each(|r| runner.spawn(r));
         volume::reconcilers(&cloud.cloud).into_iter().for_each(|r| runner.spawn(r));
         let (admin, member) = (cloud.admin().await, cloud.member("p").await);

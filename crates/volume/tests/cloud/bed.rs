@@ -31,7 +31,7 @@ impl Bed {
         let tables: Vec<&'static Table> = vec![&SERVERS];
         let cloud = TestCloud::with(Setup { services, tables, clock: clock.clone(), ..Setup::default() }).await;
         volume::bootstrap(&cloud.cloud.db).await.unwrap();
-        let mut runner = Runner::new(cloud.cloud.db.clone(), Arc::new(TaskList::default()));
+        let mut runner = Runner::new(cloud.shards.clone(), Arc::new(TaskList::default()));
         volume::reconcilers(&cloud.cloud).into_iter().for_each(|r| runner.spawn(r));
         let version = |c: Client| c.header("OpenStack-API-Version", "volume 3.70");
         let (admin, member) = (version(cloud.admin().await), version(cloud.member("p").await));
