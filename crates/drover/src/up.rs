@@ -152,7 +152,7 @@ fn usage(state: &State, config: &Config, made: Option<&demo::Demo>) {
     progress("\nUse it with any OpenStack client:");
     progress(&format!("  export OS_CLIENT_CONFIG_FILE={}", state.clouds_yaml().display()));
     progress("  export OS_CLOUD=drover            # or drover-admin");
-    progress(&format!("\nAPIs: {0}/identity /image /compute /network /placement; health: {0}/readyz", config.endpoint()));
+    progress(&format!("\nAPIs: {0}/identity /image /compute /network /placement /volume; health: {0}/readyz", config.endpoint()));
     if let Some(demo) = made {
         progress(&format!("\nServer demo: ssh {}", demo::ssh_args(&demo.address, &state.ssh_key()).join(" ")));
     }

@@ -247,7 +247,11 @@ async fn bootstrap_twice_is_once() {
     identity::bootstrap(&cloud.cloud, &config).await.unwrap();
     let after = admin.get("/identity/v3/endpoints").await.body;
     assert_eq!(before["endpoints"].as_array().map(Vec::len), Some(3));
-    assert_eq!(after["endpoints"].as_array().map(Vec::len), Some(3 * identity::CATALOG.len()), "the password is the old one, the new services are there");
+    assert_eq!(
+        after["endpoints"].as_array().map(Vec::len),
+        Some(3 * identity::CATALOG.len()),
+        "the password is the old one, the new services are there"
+    );
     let user = identity::NewUser { name: "x".into(), password: "y".into(), project: "z".into(), role: "member".into() };
     let first = identity::ensure_user(&cloud.cloud, &user).await.unwrap();
     assert_eq!(identity::ensure_user(&cloud.cloud, &user).await.unwrap(), first);

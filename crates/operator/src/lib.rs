@@ -77,7 +77,7 @@ fn service(name: &'static str, prefix: &'static str, routes: Vec<Route>) -> Serv
 }
 
 async fn index(call: Call) -> Result<Reply> {
-    let names = ["identity", "image", "compute", "network", "placement", "operator"];
+    let names = ["identity", "image", "compute", "network", "placement", "volume", "operator"];
     let links: Map =
         names.iter().map(|n| ((*n).to_owned(), json!(format!("{}/{n}", call.cx.settings.public_endpoint)))).collect();
     Ok(Reply::ok(json!({ "services": links })))

@@ -12,11 +12,12 @@ pub struct Identity {
 }
 
 impl Identity {
-    /// The process that has this pid now; none if there is none or only a zombie of it.
+    /// The process that has this pid now; none if there is none or only a zombie of it. A first thread that has ended is no proof of
+    /// that: other threads may still end, and hold what the process had.
     pub fn of(pid: i32) -> Option<Self> {
         let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
         let stat = Stat::parse(&stat)?;
-        (!matches!(stat.state, 'Z' | 'X' | 'x')).then_some(Self { pid, started: stat.started })
+        (stat.threads > 1 || !matches!(stat.state, 'Z' | 'X' | 'x')).then_some(Self { pid, started: stat.started })
     }
     /// Does exactly this process still run?
     pub fn alive(&self) -> bool {
@@ -55,6 +56,7 @@ impl Identity {
 struct Stat {
     state: char,
     session: i32,
+    threads: u32,
     started: u64,
 }
 
@@ -63,7 +65,12 @@ impl Stat {
     fn parse(stat: &str) -> Option<Self> {
         let fields: Vec<&str> = stat.get(stat.rfind(')')? + 1..)?.split_ascii_whitespace().collect();
         let state = fields.first()?.chars().next()?;
-        Some(Self { state, session: fields.get(3)?.parse().ok()?, started: fields.get(19)?.parse().ok()? })
+        Some(Self {
+            state,
+            session: fields.get(3)?.parse().ok()?,
+            threads: fields.get(17)?.parse().ok()?,
+            started: fields.get(19)?.parse().ok()?,
+        })
     }
 }
 
@@ -108,7 +115,7 @@ mod tests {
     #[test]
     fn stat_lines_with_odd_names() {
         let line = "42 (a) b) S 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 777 20";
-        assert_eq!(Stat::parse(line), Some(Stat { state: 'S', session: 3, started: 777 }));
+        assert_eq!(Stat::parse(line), Some(Stat { state: 'S', session: 3, threads: 17, started: 777 }));
         assert_eq!(Stat::parse("42 (a"), None);
     }
 

@@ -65,7 +65,7 @@ fn connect(a: &mut Object<Attachment>, connector: Map, mode: Option<&str>) {
 
 async fn create(call: Call) -> Result<Reply> {
     let given = call.inner("attachment")?.clone();
-    require(&call, "volume:create_attachment", &given)?;
+    require(&call, "volume:attachment_create", &given)?;
     let volume = text(&given, "volume_uuid").to_owned();
     if !base::id::is_uuid(&volume) {
         return Err(Error::bad_request("Invalid input for field/attribute volume_uuid: it must be the id of a volume."));
@@ -126,7 +126,7 @@ async fn exported(call: &Call, row: &Map) -> Result<()> {
 async fn update(call: Call) -> Result<Reply> {
     let id = call.param("id").to_owned();
     let found: Object<Attachment> = visible(&call, &id)?;
-    require(&call, "volume:update_attachment", &found.map)?;
+    require(&call, "volume:attachment_update", &found.map)?;
     let given = call.inner("attachment")?.clone();
     let Some(connector) = connector(&given)? else {
         return Err(Error::bad_request("Invalid input for field/attribute connector: it is required."));
@@ -155,7 +155,7 @@ async fn update(call: Call) -> Result<Reply> {
 async fn remove(call: Call) -> Result<Reply> {
     let id = call.param("id").to_owned();
     let found: Object<Attachment> = visible(&call, &id)?;
-    require(&call, "volume:delete_attachment", &found.map)?;
+    require(&call, "volume:attachment_delete", &found.map)?;
     let volume = found.volume_id.clone();
     call.transact(move |cx, tx| engine::delete(tx, Attachment::DEF, cx, &id)).await?;
     let reader = call.reader();
@@ -176,7 +176,7 @@ async fn act(call: Call) -> Result<Reply> {
     if !at(&call.cx, 44) || call.object()?.get("os-complete").is_none() {
         return Err(Error::bad_request("There is no such action; attachments know os-complete (since 3.44)."));
     }
-    require(&call, "volume:update_attachment", &found.map)?;
+    require(&call, "volume:attachment_complete", &found.map)?;
     call.transact(move |cx, tx| {
         let mut a: Object<Attachment> = own(tx, cx, &id)?;
         if a.consumer.is_none() {

@@ -66,7 +66,7 @@ pub(crate) fn admit(row: &mut Object<Volume>, cx: &Cx, tx: &mut Tx<'_>) -> Resul
     quota::charge(tx, cx, &project, &quota::volume(&kind.id, size))?;
     let picked = match origin.host {
         Some(host) => Some(host),
-        None => hosts::pick(tx, &kind.extra_specs, size, &row.scheduler_hints),
+        None => hosts::pick(tx, cx, &kind.extra_specs, size, &row.scheduler_hints),
     };
     let Some(host) = picked else {
         row.status = "error".to_owned();

@@ -8,7 +8,7 @@ use crate::{
     types,
 };
 use api::{Access, Call, Cx, Error, Map, Reply, Result, Route};
-use resource::{Object, Resource as _};
+use resource::{Object, Resource as _, Tx};
 use serde_json::{Value, json};
 
 pub(crate) fn routes() -> Vec<Route> {
@@ -41,7 +41,13 @@ pub(crate) fn routes() -> Vec<Route> {
 }
 
 /// Rules of what rows decide.
-pub(crate) const RULES: [(&str, &str); 5] = [
+pub(crate) const RULES: [(&str, &str); 11] = [
+    ("group:get", "reader"),
+    ("group:get_group_snapshot", "reader"),
+    ("group:enable_replication", "member"),
+    ("group:disable_replication", "member"),
+    ("group:failover_replication", "member"),
+    ("group:list_replication_targets", "member"),
     ("group:update", "member"),
     ("group:delete", "member"),
     ("group:reset_status", "admin"),
@@ -80,6 +86,7 @@ fn index(call: &Call) -> Result<Reply> {
 
 fn show(call: &Call) -> Result<Reply> {
     let group: Object<Group> = visible(call, call.param("id"))?;
+    call.require("group:get", Some(&group.map))?;
     let mut body = listing::wrapped(Group::DEF, call, &group.map, stamped);
     with_volumes(call, &mut body["group"]);
     Ok(Reply::ok(body))
@@ -87,6 +94,21 @@ fn show(call: &Call) -> Result<Reply> {
 
 fn made(id: &str, name: &str) -> Reply {
     Reply::json(202, json!({ "group": { "id": id, "name": name } }))
+}
+
+/// The group type with that id or name that the caller may see, or 404.
+fn group_type(tx: &mut Tx<'_>, cx: &Cx, wanted: &str) -> Result<Object<GroupType>> {
+    let by_id: Option<Object<GroupType>> = resource::load(tx, wanted)?;
+    let found = match by_id {
+        Some(kind) => Some(kind),
+        None => {
+            let named = tx.all(&GroupType::DEF.table).into_iter().find(|r| r.text("name") == wanted);
+            // Read again, so that it is compared at the commit.
+            named.map(|row| resource::load(tx, row.id())).transpose()?.flatten()
+        }
+    };
+    let is_open = |kind: &Object<GroupType>| kind.is_public || cx.is_admin();
+    found.filter(is_open).ok_or_else(|| Error::not_found(format!("Group type {wanted} could not be found.")))
 }
 
 async fn create(call: Call) -> Result<Reply> {
@@ -114,16 +136,7 @@ async fn create(call: Call) -> Result<Reply> {
     let group = call
         .transact(move |cx, tx| {
             let mut body = body.clone();
-            let kind: Option<Object<GroupType>> = resource::load(tx, &body.group_type)?;
-            let kind = match kind {
-                Some(kind) => kind,
-                None => {
-                    let named = tx.all(&GroupType::DEF.table).into_iter().find(|r| r.text("name") == body.group_type);
-                    let named = named.map(|r| Object::from_row(&r)).transpose()?;
-                    named.ok_or_else(|| Error::not_found(format!("Group type {} could not be found.", body.group_type)))?
-                }
-            };
-            body.group_type.clone_from(&kind.id);
+            body.group_type = group_type(tx, cx, &body.group_type)?.id;
             for name in &wanted {
                 let kind = types::find(tx, cx, name)?;
                 body.volume_types.push(kind.id);
@@ -237,6 +250,7 @@ async fn act(call: Call) -> Result<Reply> {
             .await?;
         }
         "enable_replication" | "disable_replication" | "failover_replication" | "list_replication_targets" => {
+            call.require(&format!("group:{action}"), Some(&found.map))?;
             return Err(Error::bad_request("Groups of this cloud are not replicated."));
         }
         other => return Err(Error::bad_request(format!("There is no such action: {other}."))),
@@ -246,6 +260,7 @@ async fn act(call: Call) -> Result<Reply> {
 
 fn show_set(call: &Call) -> Result<Reply> {
     let set: Object<GroupSnapshot> = visible(call, call.param("id"))?;
+    call.require("group:get_group_snapshot", Some(&set.map))?;
     Ok(Reply::ok(listing::wrapped(GroupSnapshot::DEF, call, &set.map, stamped)))
 }
 

@@ -3,10 +3,10 @@
 //! Volumes are thin: they take room as they are written. So a host may promise [`OVERCOMMIT`] times what it has, as Cinder's thin
 //! backends do by default, while there is free room at all. The host with the most room left, in promises, is taken.
 use crate::{
-    common::{flag, object, text},
+    common::{flag, is_own, object, text},
     resources::Volume,
 };
-use resource::{Map, Reader, Resource as _, Row, Tx};
+use resource::{Cx, Map, Reader, Resource as _, Row, Tx};
 use serde_json::{Value, json};
 use std::{collections::BTreeMap, sync::Arc};
 use store::{Index, Table};
@@ -143,20 +143,21 @@ fn fits(key: &str, wanted: &str, capabilities: &Map) -> bool {
     }
 }
 
-/// Volumes whose hosts are wanted or to be avoided, by scheduler hint.
-fn hinted(tx: &Tx<'_>, hints: &Map, hint: &str) -> Vec<String> {
+/// Hosts of the caller's volumes that are wanted or to be avoided, by scheduler hint. Other projects' volumes tell nothing.
+fn hinted(tx: &Tx<'_>, cx: &Cx, hints: &Map, hint: &str) -> Vec<String> {
     let ids: Vec<&str> = match hints.get(hint) {
         Some(Value::String(id)) => vec![id],
         Some(Value::Array(ids)) => ids.iter().filter_map(Value::as_str).collect(),
         _ => Vec::new(),
     };
-    let volume = |id: &str| tx.before().get(&Volume::DEF.table, id).map(|v| v.text("host").to_owned());
+    let own = |id: &str| tx.before().get(&Volume::DEF.table, id).filter(|v| is_own(cx, v.text("project_id")));
+    let volume = |id: &str| own(id).map(|v| v.text("host").to_owned());
     ids.into_iter().filter_map(volume).filter(|h| !h.is_empty()).collect()
 }
 
 /// The host for a new volume; none when no host has room and fits.
-pub(crate) fn pick(tx: &mut Tx<'_>, specs: &BTreeMap<String, String>, size: u64, hints: &Map) -> Option<String> {
-    let (same, different) = (hinted(tx, hints, "same_host"), hinted(tx, hints, "different_host"));
+pub(crate) fn pick(tx: &mut Tx<'_>, cx: &Cx, specs: &BTreeMap<String, String>, size: u64, hints: &Map) -> Option<String> {
+    let (same, different) = (hinted(tx, cx, hints, "same_host"), hinted(tx, cx, hints, "different_host"));
     let services: BTreeMap<String, Arc<Row>> = tx.all(&SERVICES).into_iter().map(|r| (r.id().to_owned(), r)).collect();
     let nodes = tx.all(&NODES);
     let mut best: Option<(u64, String)> = None;

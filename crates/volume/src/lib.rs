@@ -82,7 +82,7 @@ pub fn service() -> Service {
     .flatten()
     .chain(messages)
     .collect();
-    let mut rules = vec![("volume:force_delete", "admin")];
+    let mut rules = vec![("volume:force_delete", "admin"), ("volume:attachment_complete", "member")];
     rules.extend(actions::RULES);
     rules.extend(metadata::RULES);
     rules.extend(snapshot_routes::RULES);

@@ -13,16 +13,19 @@ type Metadata = BTreeMap<String, String>;
 
 /// A row that has metadata.
 trait Described: Resource + Send + 'static {
+    const READ: &'static str;
     const RULE: &'static str;
     fn metadata(&mut self) -> &mut Metadata;
 }
 impl Described for Volume {
+    const READ: &'static str = "volume:get_volume_metadata";
     const RULE: &'static str = "volume:update_volume_metadata";
     fn metadata(&mut self) -> &mut Metadata {
         &mut self.metadata
     }
 }
 impl Described for Snapshot {
+    const READ: &'static str = "volume:get_snapshot_metadata";
     const RULE: &'static str = "volume:update_snapshot_metadata";
     fn metadata(&mut self) -> &mut Metadata {
         &mut self.metadata
@@ -31,6 +34,7 @@ impl Described for Snapshot {
 
 fn look<T: Described>(call: &Call) -> Result<(Object<T>, Metadata)> {
     let mut found: Object<T> = visible(call, call.param("id"))?;
+    require(call, T::READ, &found.map)?;
     let metadata = found.body.metadata().clone();
     Ok((found, metadata))
 }
@@ -133,4 +137,5 @@ pub(crate) fn routes() -> Vec<Route> {
 }
 
 /// Rules of what the routes ask.
-pub(crate) const RULES: [(&str, &str); 2] = [(Volume::RULE, "member"), (Snapshot::RULE, "member")];
+pub(crate) const RULES: [(&str, &str); 4] =
+    [(Volume::READ, "reader"), (Volume::RULE, "member"), (Snapshot::READ, "reader"), (Snapshot::RULE, "member")];

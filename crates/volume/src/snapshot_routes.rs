@@ -124,13 +124,13 @@ async fn act(call: Call) -> Result<Reply> {
     let id = found.id.clone();
     match action {
         "os-reset_status" => {
-            call.require("volume:reset_snapshot_status", Some(&found.map))?;
+            call.require("volume_extension:snapshot_admin_actions:reset_status", Some(&found.map))?;
             let input = Input::of(body, action, &["status"])?;
             let status = input.choice("status", &STATUSES)?.ok_or_else(missing_status)?.to_owned();
             set(&call, id, move |s| s.finish(&status)).await
         }
         "os-update_snapshot_status" => {
-            call.require("volume:update_snapshot_status", Some(&found.map))?;
+            call.require("snapshot_extension:snapshot_actions:update_snapshot_status", Some(&found.map))?;
             let input = Input::of(body, action, &["status", "progress"])?;
             let status = input.choice("status", &STATUSES)?.ok_or_else(missing_status)?.to_owned();
             let progress = input.text("progress")?.map(str::to_owned);
@@ -147,11 +147,12 @@ async fn act(call: Call) -> Result<Reply> {
             .await
         }
         "os-force_delete" => {
-            call.require("volume:force_delete_snapshot", Some(&found.map))?;
+            call.require("volume_extension:snapshot_admin_actions:force_delete", Some(&found.map))?;
             call.transact(move |cx, tx| delete_as(tx, cx, &id, true)).await?;
             Ok(Reply::empty(202))
         }
         "os-unmanage" => {
+            call.require("snapshot_extension:snapshot_unmanage", Some(&found.map))?;
             Err(Error::bad_request("Snapshots of this cloud cannot be given up: they live with their volume's data."))
         }
         other => Err(Error::bad_request(format!("There is no such action: {other}."))),
@@ -173,8 +174,9 @@ async fn set(call: &Call, id: String, with: impl Fn(&mut Snapshot) + Send + 'sta
 }
 
 /// Rules of the actions.
-pub(crate) const RULES: [(&str, &str); 3] = [
-    ("volume:reset_snapshot_status", "admin"),
-    ("volume:update_snapshot_status", "member"),
-    ("volume:force_delete_snapshot", "admin"),
+pub(crate) const RULES: [(&str, &str); 4] = [
+    ("snapshot_extension:snapshot_unmanage", "admin"),
+    ("volume_extension:snapshot_admin_actions:reset_status", "admin"),
+    ("snapshot_extension:snapshot_actions:update_snapshot_status", "member"),
+    ("volume_extension:snapshot_admin_actions:force_delete", "admin"),
 ];

@@ -146,19 +146,30 @@ async fn lost(_: Call) -> Result<Reply> {
 }
 
 pub(super) fn routes() -> Vec<Route> {
-    // The block storage service decides by the row; its policy is asked when rows are looked up.
-    let any = Access::Authenticated;
-    vec![
-        Route::new("GET", "/v2.1/os-volumes", any, |c| list(c, OF_VOLUMES)).until("2.35"),
-        Route::new("POST", "/v2.1/os-volumes", any, |c| create(c, OF_VOLUMES)).until("2.35"),
-        Route::new("DELETE", "/v2.1/os-volumes", any, lost).until("2.35"),
-        Route::new("GET", "/v2.1/os-volumes/detail", any, |c| list(c, OF_VOLUMES)).until("2.35"),
-        Route::new("GET", "/v2.1/os-volumes/{id}", any, |c| show(c, OF_VOLUMES)).until("2.35"),
-        Route::new("DELETE", "/v2.1/os-volumes/{id}", any, |c| delete(c, OF_VOLUMES)).until("2.35"),
-        Route::new("GET", "/v2.1/os-snapshots", any, |c| list(c, OF_SNAPSHOTS)).until("2.35"),
-        Route::new("POST", "/v2.1/os-snapshots", any, |c| create(c, OF_SNAPSHOTS)).until("2.35"),
-        Route::new("GET", "/v2.1/os-snapshots/detail", any, |c| list(c, OF_SNAPSHOTS)).until("2.35"),
-        Route::new("GET", "/v2.1/os-snapshots/{id}", any, |c| show(c, OF_SNAPSHOTS)).until("2.35"),
-        Route::new("DELETE", "/v2.1/os-snapshots/{id}", any, |c| delete(c, OF_SNAPSHOTS)).until("2.35"),
+    let write = |name| Access::Rule(name, "member");
+    let (make, end) = (write("os_compute_api:os-volumes:create"), write("os_compute_api:os-volumes:delete"));
+    let (copy, forget) =
+        (write("os_compute_api:os-volumes:snapshots:create"), write("os_compute_api:os-volumes:snapshots:delete"));
+    let read = |name| Access::Rule(name, "reader");
+    let (list_snapshots, detail_snapshots, show_snapshot) = (
+        read("os_compute_api:os-volumes:snapshots:list"),
+        read("os_compute_api:os-volumes:snapshots:detail"),
+        read("os_compute_api:os-volumes:snapshots:show"),
+    );
+    [
+        Route::new("GET", "/v2.1/os-volumes", read("os_compute_api:os-volumes:list"), |c| list(c, OF_VOLUMES)),
+        Route::new("POST", "/v2.1/os-volumes", make, |c| create(c, OF_VOLUMES)),
+        Route::new("DELETE", "/v2.1/os-volumes", Access::Authenticated, lost),
+        Route::new("GET", "/v2.1/os-volumes/detail", read("os_compute_api:os-volumes:detail"), |c| list(c, OF_VOLUMES)),
+        Route::new("GET", "/v2.1/os-volumes/{id}", read("os_compute_api:os-volumes:show"), |c| show(c, OF_VOLUMES)),
+        Route::new("DELETE", "/v2.1/os-volumes/{id}", end, |c| delete(c, OF_VOLUMES)),
+        Route::new("GET", "/v2.1/os-snapshots", list_snapshots, |c| list(c, OF_SNAPSHOTS)),
+        Route::new("POST", "/v2.1/os-snapshots", copy, |c| create(c, OF_SNAPSHOTS)),
+        Route::new("GET", "/v2.1/os-snapshots/detail", detail_snapshots, |c| list(c, OF_SNAPSHOTS)),
+        Route::new("GET", "/v2.1/os-snapshots/{id}", show_snapshot, |c| show(c, OF_SNAPSHOTS)),
+        Route::new("DELETE", "/v2.1/os-snapshots/{id}", forget, |c| delete(c, OF_SNAPSHOTS)),
     ]
+    .into_iter()
+    .map(|r| r.until("2.35"))
+    .collect()
 }

@@ -2,26 +2,35 @@
 use crate::Error;
 use std::{fs, path::Path, process::Stdio, time::Duration};
 
-/// Does this very process live? A zombie does not, nor does another process with the same pid.
+/// Does this very process live? Not when another process has its pid, nor when nothing but a zombie is left. The first thread of a
+/// process may be a zombie while others still run or end, and as long as they do the process holds its files and their locks.
 pub(crate) fn is_alive(pid: u32, start_time: u64) -> bool {
-    stat(pid).is_some_and(|(state, start)| start == start_time && !matches!(state, 'Z' | 'X'))
+    stat(pid).is_some_and(|s| s.start == start_time && (s.threads > 1 || !matches!(s.state, 'Z' | 'X')))
 }
 
 /// Clock ticks after boot at which a process started.
 pub(crate) fn start_time(pid: u32) -> Option<u64> {
-    stat(pid).map(|(_, start)| start)
+    stat(pid).map(|s| s.start)
 }
 
-/// State and start time of `/proc/<pid>/stat`.
-fn stat(pid: u32) -> Option<(char, u64)> {
+/// What we need of `/proc/<pid>/stat`.
+#[derive(Debug, PartialEq, Eq)]
+struct Stat {
+    state: char,
+    threads: u32,
+    start: u64,
+}
+
+fn stat(pid: u32) -> Option<Stat> {
     parse_stat(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
 }
 
 /// The name in parentheses may hold anything, so fields are counted from its end.
-fn parse_stat(text: &str) -> Option<(char, u64)> {
+fn parse_stat(text: &str) -> Option<Stat> {
     let mut fields = text.get(text.rfind(')')? + 1..)?.split_whitespace();
     let state = fields.next()?.chars().next()?;
-    Some((state, fields.nth(18)?.parse().ok()?))
+    let threads = fields.nth(16)?.parse().ok()?;
+    Some(Stat { state, threads, start: fields.nth(1)?.parse().ok()? })
 }
 
 /// Kills a process, if it still is the one that was recorded, and waits until it is gone.
@@ -108,7 +117,7 @@ mod tests {
         let start = start_time(pid).unwrap();
         assert!(is_alive(pid, start) && !is_alive(pid, start + 1) && !is_alive(u32::MAX - 1, start));
         let odd = "7 (a) b (c)) S 1 7 7 0 -1 4194560 1 0 0 0 0 0 0 0 20 0 1 0 4711 0 0";
-        assert_eq!(parse_stat(odd), Some(('S', 4711)));
+        assert_eq!(parse_stat(odd), Some(Stat { state: 'S', threads: 1, start: 4711 }));
         assert_eq!(parse_stat("garbage"), None);
     }
 
@@ -130,5 +139,28 @@ mod tests {
         kill(pid, start).await.unwrap();
         tokio::time::timeout(Duration::from_secs(5), ended).await.unwrap().unwrap();
         assert!(!is_alive(pid, start));
+    }
+    #[tokio::test]
+    async fn a_process_whose_first_thread_has_ended_lives_on() {
+        // SYS_exit ends the thread that calls it and no other.
+        let number = if cfg!(target_arch = "x86_64") { 60 } else { 93 };
+        let program = format!(
+            "import ctypes, threading, time\nthreading.Thread(target=time.sleep, args=(60,)).start()\nctypes.CDLL(None).syscall({number}, 0)"
+        );
+        let dir = tempfile::tempdir().unwrap();
+        let (told, ended) = tokio::sync::oneshot::channel();
+        let log = dir.path().join("log");
+        let pid = spawn(Path::new("python3"), &["-c".into(), program], None, &log, move || told.send(()).unwrap()).unwrap();
+        let start = start_time(pid).unwrap();
+        let halved = async {
+            while stat(pid).unwrap().state != 'Z' {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(20), halved).await.expect("the first thread ends");
+        assert!(is_alive(pid, start), "the other thread holds what the process had");
+        kill(pid, start).await.unwrap();
+        assert!(!is_alive(pid, start));
+        tokio::time::timeout(Duration::from_secs(5), ended).await.unwrap().unwrap();
     }
 }

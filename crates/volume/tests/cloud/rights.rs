@@ -82,6 +82,32 @@ async fn a_private_type_is_for_those_who_were_given_it() {
 }
 
 #[tokio::test]
+async fn a_private_group_type_is_nobodys_but_the_administrators() {
+    let bed = Bed::start().await;
+    let body = json!({"group_type": {"name": "private", "is_public": false}});
+    let kind = bed.admin.post("/volume/v3/group_types", body).await.expect(202).text("/group_type/id");
+    for named in [kind.as_str(), "private"] {
+        let group = json!({"group": {"group_type": named, "volume_types": ["__DEFAULT__"]}});
+        bed.member.post("/volume/v3/groups", group.clone()).await.expect(404);
+        bed.admin.post("/volume/v3/groups", group).await.expect(202);
+    }
+}
+
+#[tokio::test]
+async fn hints_tell_nothing_of_other_projects_volumes() {
+    let bed = Bed::start().await;
+    let id = bed.volume(json!({"size": 1})).await;
+    bed.host("host-1", 1000).await;
+    let made = async |client: &testkit::Client| {
+        let body = json!({"volume": {"size": 1}, "OS-SCH-HNT:scheduler_hints": {"same_host": [id]}});
+        let volume = client.post(VOLUMES, body).await.expect(202).text("/volume/id");
+        bed.admin.get(&format!("{VOLUMES}/{volume}")).await.expect(200).text("/volume/os-vol-host-attr:host")
+    };
+    assert_eq!(made(&bed.member).await, "host-0@nbd#nbd");
+    assert_eq!(made(&bed.cloud.member("q").await).await, "host-1@nbd#nbd", "the one with the most room");
+}
+
+#[tokio::test]
 async fn a_volume_changes_hands_by_its_key() {
     let bed = Bed::start().await;
     let id = bed.volume(json!({"size": 2})).await;

@@ -1,6 +1,6 @@
 //! Secrets stay where they belong: they are planted everywhere that a client can put one, and then looked for in every log line, in
 //! what `drover why` tells, and in the store.
-use crate::bed::{Bed, SERVERS};
+use crate::bed::{Bed, SERVERS, until};
 use serde_json::{Value, json};
 use std::{
     io::Write,
@@ -127,6 +127,22 @@ async fn servers(bed: &Bed, me: &Client, planted: &mut Planted) -> String {
     id
 }
 
+/// Whoever has the key of a transfer may take the volume.
+async fn transfers(me: &Client, planted: &mut Planted) {
+    let volumes = "/volume/v3/volumes";
+    let id = me.post(volumes, json!({"volume": {"size": 1}})).await.expect(202).text("/volume/id");
+    let path = format!("{volumes}/{id}");
+    until("the volume is there", || me.get(&path), |a| a.at("/volume/status") == "available").await;
+    let path = "/volume/v3/os-volume-transfer";
+    let made = me.post(path, json!({"transfer": {"volume_id": id}})).await.expect(202);
+    let (transfer, key) = (made.text("/transfer/id"), made.text("/transfer/auth_key"));
+    planted.given("a transfer's key", &key);
+    let accept = format!("{path}/{transfer}/accept");
+    let wrong = planted.plant("a wrong key");
+    me.post(&accept, json!({"accept": {"auth_key": wrong}})).await.expect(400);
+    me.post(&accept, json!({"accept": {"auth_key": key}})).await.expect(202);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn secrets_are_nowhere_to_be_read() {
     let log = Log::default();
@@ -139,6 +155,7 @@ async fn secrets_are_nowhere_to_be_read() {
     let mut planted = Planted::default();
     let me = identity(&bed, &mut planted).await;
     let server = servers(&bed, &me, &mut planted).await;
+    transfers(&me, &mut planted).await;
 
     let why = bed.admin.get(&format!("/operator/v1/why/server/{server}")).await.expect(200);
     let tasks = bed.admin.get("/operator/v1/tasks").await.expect(200);

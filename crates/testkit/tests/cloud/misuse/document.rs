@@ -17,7 +17,7 @@ fn references<'v>(v: &'v Value, out: &mut Vec<&'v str>) {
 async fn every_route_is_in_its_document() {
     let bed = Bed::start(0).await;
     let mut wrong = Vec::new();
-    for service in ["image", "network", "placement", "compute"] {
+    for service in ["image", "network", "placement", "compute", "volume"] {
         let document = bed.member.get(&format!("/operator/v1/openapi/{service}")).await.expect(200).body;
         let prefix = format!("/{service}");
         for route in bed.cloud.routes.iter().filter(|r| r.path.starts_with(&prefix)) {

@@ -7,7 +7,8 @@ use std::sync::{
 use testkit::matrix::Known;
 
 /// Bodies by method and path. `"$networks"` stands for the id of a network, `"$unique"` for a name that nothing has; `$version` is
-/// the newest microversion that knows the body. Several bodies are several ways to use the route.
+/// the newest microversion that knows the body, and `$with` puts other things into the path (`{"volumes": "volume-in-use"}`). Several
+/// bodies are several ways to use the route; a body of which nothing is left is none.
 static BODIES: LazyLock<Map<String, Value>> =
     LazyLock::new(|| serde_json::from_str(include_str!("samples.json")).expect("samples.json is an object"));
 
@@ -24,6 +25,8 @@ pub(crate) struct Sample {
     pub(crate) version: String,
     pub(crate) query: &'static str,
     pub(crate) service: &'static str,
+    /// Keys of its path, and those that stand for them.
+    with: Map<String, Value>,
     /// Tells samples of one route apart.
     pub(crate) name: String,
 }
@@ -32,10 +35,14 @@ pub(crate) struct Sample {
 const OLD: [(&str, &str); 3] =
     [("/compute/v2.1/os-networks", "2.35"), ("/compute/v2.1/os-tenant-networks", "2.35"), ("/compute/v2.1/images", "2.35")];
 /// What these routes want in their queries.
-const QUERIES: [(&str, &str); 2] =
-    [("/placement/allocation_candidates", "resources=CUSTOM_GOLD:1"), ("/placement/usages", "project_id=$projects")];
+const QUERIES: [(&str, &str); 4] = [
+    ("/placement/allocation_candidates", "resources=CUSTOM_GOLD:1"),
+    ("/placement/usages", "project_id=$projects"),
+    ("/volume/v3/qos-specs/{id}/associate", "vol_type_id=$volume:types"),
+    ("/volume/v3/qos-specs/{id}/disassociate", "vol_type_id=$volume:types"),
+];
 
-const SERVICES: [&str; 5] = ["identity", "image", "network", "placement", "compute"];
+const SERVICES: [&str; 6] = ["identity", "image", "network", "placement", "compute", "volume"];
 
 fn bodies(method: &str, path: &str) -> Vec<Value> {
     if let Some(Value::Array(list)) = BODIES.get(&format!("{method} {path}")) {
@@ -60,16 +67,21 @@ pub(crate) fn of(route: &Known) -> Vec<Sample> {
     let several = all.len() > 1;
     let sample = |(i, mut body): (usize, Value)| {
         let own = body.as_object_mut().and_then(|b| b.shift_remove("$version"));
+        let with = body.as_object_mut().and_then(|b| b.shift_remove("$with"));
+        let with = with.as_ref().and_then(Value::as_object).cloned().unwrap_or_default();
+        if !with.is_empty() && body.as_object().is_some_and(Map::is_empty) {
+            body = Value::Null;
+        }
         let old = OLD.iter().find(|(p, _)| route.path.starts_with(p)).map(|(_, v)| (*v).to_owned());
         let newest = if route.until < base::Version::MAX { route.until.to_string() } else { old.unwrap_or("latest".to_owned()) };
         let version = own.as_ref().and_then(Value::as_str).map_or(newest, str::to_owned);
         let name = match body.as_object().and_then(|b| b.keys().next()) {
             _ if !several => format!("{} {}", route.method, route.path),
-            Some(first) if route.path.ends_with("/action") => format!("{} {} {first}", route.method, route.path),
+            Some(first) if route.path.ends_with("}/action") => format!("{} {} {first}", route.method, route.path),
             _ => format!("{} {} #{}", route.method, route.path, i + 1),
         };
         let query = QUERIES.iter().find(|(p, _)| *p == route.path).map_or("", |(_, q)| *q);
-        Sample { method: route.method, path: route.path.clone(), body, media, version, query, service, name }
+        Sample { method: route.method, path: route.path.clone(), body, media, version, query, service, with, name }
     };
     all.into_iter().enumerate().map(sample).collect()
 }
@@ -93,7 +105,7 @@ pub(crate) type Ids<'a> = &'a dyn Fn(&str) -> Option<String>;
 impl Sample {
     /// The path with ids in it and its query; `None` where an id is not known.
     pub(crate) fn path(&self, ids: Ids<'_>) -> Option<String> {
-        let mut keys = keys(&self.path).into_iter();
+        let mut keys = self.places().into_iter();
         let known = |key: String| ids(&format!("{}:{key}", self.service)).or_else(|| ids(&key));
         let parts = self.path.split('/').map(|p| if p.starts_with('{') { known(keys.next()?) } else { Some(p.to_owned()) });
         let path = parts.collect::<Option<Vec<String>>>()?.join("/");
@@ -103,13 +115,18 @@ impl Sample {
             Some((before, key)) => Some(format!("{path}?{before}{}", ids(key)?)),
         }
     }
+    /// What its parameters mean.
+    fn places(&self) -> Vec<String> {
+        let other = |key: String| self.with.get(&key).and_then(Value::as_str).map(str::to_owned).unwrap_or(key);
+        keys(&self.path).into_iter().map(other).collect()
+    }
     /// The token that these are about, beside that of the caller.
     pub(crate) fn subject(&self) -> Option<&'static str> {
         (self.path == "/identity/v3/auth/tokens" && self.method != "POST").then_some("token")
     }
     /// Names of all ids in path and headers.
     pub(crate) fn keys(&self) -> Vec<String> {
-        keys(&self.path).into_iter().chain(self.subject().map(str::to_owned)).collect()
+        self.places().into_iter().chain(self.subject().map(str::to_owned)).collect()
     }
     pub(crate) fn body(&self, ids: Ids<'_>) -> Value {
         filled(&self.body, ids)

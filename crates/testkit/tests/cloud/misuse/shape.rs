@@ -20,7 +20,7 @@ pub(crate) fn complaint(method: &str, path: &str, answer: &Answer) -> Option<Str
         "network" => one_key("NeutronError") && ["type", "message"].iter().all(|k| text(&format!("/NeutronError/{k}"))),
         "placement" => number("/errors/0/status") && text("/errors/0/detail") && text("/errors/0/code"),
         "image" => answer.header("content-type").starts_with("text/html") && html(answer),
-        "compute" => {
+        "compute" | "volume" => {
             let fault = answer.body.as_object().filter(|o| o.len() == 1).and_then(|o| o.values().next());
             fault.is_some_and(|f| f["code"] == answer.status && f["message"].as_str().is_some_and(|m| !m.is_empty()))
         }

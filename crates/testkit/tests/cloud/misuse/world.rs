@@ -1,4 +1,8 @@
 //! Two projects of two domains with one of everything each, and everybody who may call.
+mod common;
+mod network;
+mod volumes;
+
 use super::{frozen::Frozen, samples::Sample};
 use crate::bed::{Bed, SERVERS, until};
 use resource::ResourceDef;
@@ -8,7 +12,7 @@ use testkit::Client;
 
 pub(crate) const PASSWORD: &str = "password of everybody";
 /// The newest version of every service that has versions.
-const LATEST: &str = "compute latest, placement latest";
+const LATEST: &str = "compute latest, placement latest, volume latest";
 
 /// Ids by the part of a path that they follow (`networks`), and by what bodies call them.
 #[derive(Clone, Default)]
@@ -90,13 +94,17 @@ impl World {
         let office = Office { admin: &admin };
         let anonymous = bed.cloud.anonymous();
         // Limits are tests of their own.
-        for service in [("compute", json!({"cores": -1, "instances": -1, "ram": -1, "key_pairs": -1, "server_groups": -1}))] {
-            let path = format!("/{}/v2.1/os-quota-class-sets/default", service.0);
-            admin.put(&path, json!({"quota_class_set": service.1})).await.expect(200);
+        for (service, limits) in [
+            ("compute/v2.1", json!({"cores": -1, "instances": -1, "ram": -1, "key_pairs": -1, "server_groups": -1})),
+            ("volume/v3", json!({"volumes": -1, "gigabytes": -1, "snapshots": -1, "groups": -1})),
+        ] {
+            let path = format!("/{service}/os-quota-class-sets/default");
+            admin.put(&path, json!({ "quota_class_set": limits })).await.expect(200);
         }
 
         let mut common = Things::default();
-        furnish_common(&office, &mut common).await;
+        common::furnish(&office, &mut common).await;
+        volumes::furnish_common(&office, &mut common).await;
         let p = admin.get("/identity/v3/projects?name=p").await.text("/projects/0/id");
         let d2 = office.make("/identity/v3/domains", "domain", json!({"name": "d2"})).await;
         let q = office.make("/identity/v3/projects", "project", json!({"name": "q", "domain_id": d2})).await;
@@ -196,116 +204,6 @@ async fn people(
     people
 }
 
-async fn furnish_common(office: &Office<'_>, things: &mut Things) {
-    let v3 = |path: &str| format!("/identity/v3/{path}");
-    things.put("roles", office.role("spare").await);
-    things.put("implies", office.role("implied").await);
-    things.put("regions", office.make(&v3("regions"), "region", json!({"id": "spare"})).await);
-    things.put("services", office.make(&v3("services"), "service", json!({"type": "spare", "name": "spare"})).await);
-    let (region, service) = (things.get("regions").unwrap(), things.get("services").unwrap());
-    let endpoint = json!({"interface": "public", "url": "http://192.0.2.1", "region_id": region, "service_id": service});
-    things.put("endpoints", office.make(&v3("endpoints"), "endpoint", endpoint).await);
-    let group = json!({"name": "g", "filters": {"interface": "public"}});
-    things.put("endpoint_groups", office.make(&v3("OS-EP-FILTER/endpoint_groups"), "endpoint_group", group).await);
-    things.put("policies", office.make(&v3("policies"), "policy", json!({"blob": "{}", "type": "text"})).await);
-    things.put("consumers", office.make(&v3("OS-OAUTH1/consumers"), "consumer", json!({"description": "c"})).await);
-    for name in ["volume", "snapshot"] {
-        let limit = json!({"service_id": service, "region_id": region, "resource_name": name, "default_limit": 10});
-        let made = office.admin.post(&v3("registered_limits"), json!({"registered_limits": [limit]})).await.expect(201);
-        things.put("registered_limits", made.text("/registered_limits/0/id"));
-    }
-    things.put("config", "identity");
-    things.put("option", "driver");
-    things.put("password", PASSWORD);
-
-    let net = |path: &str| format!("/network/v2.0/{path}");
-    let external = office.make(&net("networks"), "network", json!({"name": "public", "router:external": true})).await;
-    let subnet = json!({"network_id": external, "cidr": "172.24.0.0/16", "ip_version": 4, "enable_dhcp": false});
-    office.make(&net("subnets"), "subnet", subnet).await;
-    things.put("external", external);
-    things.put("extensions", "router");
-    things.put("compute:extensions", "os-networks");
-
-    let space = "/image/v2/metadefs/namespaces";
-    office.admin.post(space, json!({"namespace": "space", "visibility": "public"})).await.expect(201);
-    for (kind, body) in [
-        ("properties", json!({"name": "thing", "title": "t", "type": "string"})),
-        ("objects", json!({"name": "thing"})),
-        ("tags", json!({"tags": [{"name": "thing"}]})),
-        ("resource_types", json!({"name": "thing"})),
-    ] {
-        office.admin.post(&format!("{space}/space/{kind}"), body).await.expect(201);
-    }
-    things.put("namespaces", "space");
-    for key in ["properties", "objects", "resource_types", "tags"] {
-        things.put(key, "thing");
-    }
-    things.put("stores", "local");
-
-    let (nova, admin) = ("/compute/v2.1", office.admin);
-    things.put("flavors", "tiny");
-    things.put("small", "small");
-    admin.post(&format!("{nova}/flavors/tiny/os-extra_specs"), json!({"extra_specs": {"k": "v"}})).await.expect(200);
-    things.put("os-extra_specs", "k");
-    things.put("metadata", "k");
-    things.put("os-aggregates", office.make(&format!("{nova}/os-aggregates"), "aggregate", json!({"name": "spare"})).await);
-    let host = admin.get(&format!("{nova}/os-hypervisors")).await.expect(200);
-    things.put("os-hypervisors", host.text("/hypervisors/0/id"));
-    things.put("os-hosts", "host-0");
-    let services = admin.get(&format!("{nova}/os-services")).await.expect(200);
-    let is_host = |s: &&Value| s["binary"] == "nova-compute";
-    let found = services.at("/services").as_array().and_then(|l| l.iter().find(is_host)).expect("a host is a service");
-    things.put("os-services", found["id"].as_str().unwrap());
-    things.put("versions", "v2.1");
-    things.put("os-quota-class-sets", "default");
-    things.put("os-instance_usage_audit_log", "2026-01-01%2000:00:00");
-    let providers = admin.get("/placement/resource_providers").await.expect(200);
-    things.put("host-provider", providers.text("/resource_providers/0/uuid"));
-    let made = admin.post("/placement/resource_providers", json!({"name": "spare"})).await.expect(200);
-    let provider = made.text("/uuid");
-    admin.put("/placement/resource_classes/CUSTOM_GOLD", Value::Null).await.expect(201);
-    admin.put("/placement/resource_classes/CUSTOM_SPARE", Value::Null).await.expect(201);
-    admin.put("/placement/traits/CUSTOM_T", Value::Null).await.expect(201);
-    let stock = json!({"resource_provider_generation": made.at("/generation"), "inventories": {"CUSTOM_GOLD": {"total": 5}}});
-    let stocked = admin.put(&format!("/placement/resource_providers/{provider}/inventories"), stock).await.expect(200);
-    things.put("resource_providers", provider);
-    // Two consumers are about to come, each of which makes it grow.
-    let generation = stocked.at("/resource_provider_generation").as_i64().unwrap() + 2;
-    things.put("generation", generation.to_string());
-    things.put("inventories", "CUSTOM_GOLD");
-    things.put("resource_classes", "CUSTOM_SPARE");
-    things.put("traits", "CUSTOM_T");
-    things.put("consumer", base::id::uuid());
-    for key in [
-        "os-console-auth-tokens",
-        "vnc",
-        "agents",
-        "tasks",
-        "migrations",
-        "os-volume_attachments",
-        "os-assisted-volume-snapshots",
-    ] {
-        things.put(key, base::id::uuid());
-    }
-    for gone in [
-        "os-agents",
-        "os-cells",
-        "os-certificates",
-        "os-cloudpipe",
-        "os-fixed-ips",
-        "os-floating-ip-dns",
-        "entries",
-        "os-floating-ips-bulk",
-        "os-fping",
-        "os-security-group-default-rules",
-        "consoles",
-    ] {
-        things.put(gone, "gone");
-    }
-    things.put("why", "network");
-    things.put("openapi", "network");
-}
-
 /// One of everything that can belong to a project.
 async fn furnish(
     office: &Office<'_>,
@@ -351,7 +249,7 @@ async fn furnish(
     things.put("allocations", consumer);
     things.put("quotas", project);
 
-    furnish_network(&mine, common, things).await;
+    network::furnish(&mine, common, things).await;
 
     let image = bed.make_image(&member, "private").await;
     let shared = json!([{"op": "replace", "path": "/visibility", "value": "shared"}]).to_string();
@@ -385,6 +283,7 @@ async fn furnish(
     let consumer = format!("/placement/allocations/{id}");
     let held = |a: &testkit::Answer| !a.at("/allocations").as_object().is_none_or(serde_json::Map::is_empty);
     until("the server holds resources", || office.admin.get(&consumer), held).await;
+    volumes::furnish(&mine, office, &id, things).await;
     things.put("servers", id);
     for key in ["os-quota-sets", "os-simple-tenant-usage", "quotas", "auto-allocated-topology"] {
         things.put(key, project);
@@ -402,65 +301,4 @@ async fn furnish(
         let id = things.get(key).unwrap();
         things.put(alias, id);
     }
-}
-
-async fn furnish_network(mine: &Office<'_>, common: &Things, things: &mut Things) {
-    let net = |path: &str| format!("/network/v2.0/{path}");
-    let network = mine.make(&net("networks"), "network", json!({"name": "mine"})).await;
-    let subnet = json!({"network_id": network, "cidr": "10.1.0.0/24", "ip_version": 4});
-    let subnet = mine.make(&net("subnets"), "subnet", subnet).await;
-    let second = json!({"network_id": network, "cidr": "10.2.0.0/24", "ip_version": 4});
-    let second = mine.make(&net("subnets"), "subnet", second).await;
-    let group = mine.make(&net("security-groups"), "security_group", json!({"name": "g"})).await;
-    let rule = json!({"security_group_id": group, "direction": "ingress", "protocol": "tcp", "port_range_min": 22, "port_range_max": 22});
-    things.put("security-group-rules", mine.make(&net("security-group-rules"), "security_group_rule", rule).await);
-    things.put("security-groups", group);
-    things.put(
-        "ports",
-        mine.make(&net("ports"), "port", json!({"network_id": network, "fixed_ips": [{"subnet_id": subnet}]})).await,
-    );
-    let external = common.get("external").unwrap();
-    let gateway = json!({"name": "r", "external_gateway_info": {"network_id": external}});
-    let router = mine.make(&net("routers"), "router", gateway).await;
-    let plug = net(&format!("routers/{router}/add_router_interface"));
-    mine.admin.put(&plug, json!({ "subnet_id": second })).await.expect(200);
-    let routed = json!({"network_id": network, "fixed_ips": [{"subnet_id": second}]});
-    things.put("routed", mine.make(&net("ports"), "port", routed).await);
-    things.put("nexthop", "10.2.0.99");
-    let floating =
-        mine.admin.post(&net("floatingips"), json!({"floatingip": {"floating_network_id": external}})).await.expect(201);
-    things.put("floatingips", floating.text("/floatingip/id"));
-    things.put("floating_address", floating.text("/floatingip/floating_ip_address"));
-    let pool = json!({"name": "pool", "prefixes": ["10.150.0.0/16"], "default_prefixlen": 26});
-    things.put("subnetpools", mine.make(&net("subnetpools"), "subnetpool", pool).await);
-    things.put("address-scopes", mine.make(&net("address-scopes"), "address_scope", json!({"name": "s", "ip_version": 4})).await);
-    let addresses = json!({"name": "a", "addresses": ["192.0.2.0/24"]});
-    things.put("address-groups", mine.make(&net("address-groups"), "address_group", addresses).await);
-    // Shares a network of its own, so that the other one stays private.
-    let given = mine.make(&net("networks"), "network", json!({"name": "given"})).await;
-    let share = json!({"object_type": "network", "object_id": given, "action": "access_as_shared", "target_tenant": common.get("third").unwrap()});
-    things.put("rbac-policies", mine.make(&net("rbac-policies"), "rbac_policy", share).await);
-    for kind in [
-        "networks",
-        "subnets",
-        "ports",
-        "routers",
-        "floatingips",
-        "security-groups",
-        "security-group-rules",
-        "subnetpools",
-        "address-groups",
-    ] {
-        let id = match kind {
-            "networks" => network.clone(),
-            "subnets" => subnet.clone(),
-            "routers" => router.clone(),
-            other => things.get(other).unwrap(),
-        };
-        mine.admin.put(&net(&format!("{kind}/{id}/tags/thing")), Value::Null).await.expect(201);
-    }
-    things.put("networks", network);
-    things.put("subnets", subnet);
-    things.put("plugged", second);
-    things.put("routers", router);
 }

@@ -1,12 +1,12 @@
 //! All routes with everything spoilt that a request has, in a cloud whose store takes no more writes.
-use super::{Range, mutate, pick};
-use crate::misuse::{samples, world::World};
+use super::{Range, mutate, pick, samples_of};
+use crate::misuse::world::World;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_request_breaks_anything() {
     let world = World::start().await;
     world.store.freeze(true);
-    let all: Vec<_> = world.bed.cloud.routes.iter().flat_map(samples::of).collect();
+    let all = samples_of(&world.bed.cloud.routes);
     let defs = world.defs(&all);
     let own = |k: &str| world.own.get(k);
     let ids: Vec<String> = world.own.0.values().chain(world.foreign.0.values()).cloned().collect();

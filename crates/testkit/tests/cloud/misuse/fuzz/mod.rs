@@ -8,18 +8,22 @@
 //! | `DROVER_FUZZ_SEED` | 1, so that a run repeats the one before |
 //! | `DROVER_FUZZ_CASE` | all; one number runs only that |
 //! | `DROVER_FUZZ_SECONDS` | 20 for each of the tests |
+//! | `DROVER_FUZZ_ROUTES` | all; `/volume/` takes only those whose paths start with it, so that cases have other numbers |
 mod frozen;
 mod hostile;
 mod live;
 mod mutate;
 
-use super::{samples::Sample, shape};
+use super::{
+    samples::{self, Sample},
+    shape,
+};
 use rand::{Rng as _, SeedableRng as _, rngs::StdRng, seq::IndexedRandom as _};
 use std::{
     collections::BTreeMap,
     time::{Duration, Instant},
 };
-use testkit::{Answer, Client};
+use testkit::{Answer, Client, matrix::Known};
 
 /// Any request is answered within this.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -66,6 +70,12 @@ pub(super) struct Range {
 
 fn variable(name: &str) -> Option<u64> {
     std::env::var(name).ok().and_then(|v| v.parse().ok())
+}
+
+/// All ways to use the routes that are wanted.
+pub(super) fn samples_of(routes: &[Known]) -> Vec<Sample> {
+    let wanted = std::env::var("DROVER_FUZZ_ROUTES").unwrap_or_default();
+    routes.iter().filter(|r| r.path.starts_with(&wanted)).flat_map(samples::of).collect()
 }
 
 impl Range {

@@ -82,6 +82,9 @@ fn once(dice: &mut StdRng, body: &mut Value, def: Option<&ResourceDef>, ids: &[S
     }
 }
 
+/// Bytes of a body before it is spoilt as text, which may double it. Servers hang up on those who go on far beyond what is taken.
+const LARGEST: usize = 4_000_000;
+
 /// A body with up to three things wrong, or bytes that are no such body at all.
 pub(super) fn body(dice: &mut StdRng, valid: &Value, def: Option<&ResourceDef>, ids: &[String]) -> bytes::Bytes {
     let mut body = valid.clone();
@@ -89,7 +92,11 @@ pub(super) fn body(dice: &mut StdRng, valid: &Value, def: Option<&ResourceDef>, 
         body = Value::Object(Map::new());
     }
     for _ in 0..*pick(dice, &[1, 1, 2, 3]) {
+        let before = body.clone();
         once(dice, &mut body, def, ids);
+        if body.to_string().len() > LARGEST {
+            body = before;
+        }
     }
     let text = body.to_string();
     match dice.random_range(0..60) {
@@ -290,6 +297,11 @@ pub(super) fn request(
     };
     let kind = dice.random_range(0..12);
     match kind {
+        // Cinder's older clients name their project in the path.
+        5 if chance(dice, 4) && sample.path.starts_with("/volume/v3/") => {
+            let project = if chance(dice, 2) { of("projects")? } else { bad_id(dice, ids) };
+            shot.path = shot.path.replacen("/v3/", &format!("/v3/{project}/"), 1);
+        }
         0..=4 if !valid.is_null() || chance(dice, 6) => shot.body = body(dice, &valid, def, ids),
         5 | 6 if sample.path.contains('{') => {
             let mut parts: Vec<String> = shot.path.split('/').map(str::to_owned).collect();
