@@ -15,6 +15,7 @@ from osc_lib.clientmanager import ClientCache, ClientManager
 
 ADMIN = "drover-admin"
 LATEST = "2.latest"
+NEWEST = "3.70"
 tried = set()
 said = []
 shells = {}
@@ -66,12 +67,14 @@ def login(kind, **options):
     return tuple(made)
 
 
-def run(line, cloud="drover", compute=None, placement=None, options=()):
+def run(line, cloud="drover", compute=None, placement=None, volume=None, options=()):
     """Runs one command line, quoted as in a shell, and gives its output; `said` holds what went to stderr."""
     argv = shlex.split(line)
     cloud = None if options else cloud
     if placement:
         options = ("--os-placement-api-version", placement)
+    if volume:
+        options = ("--os-volume-api-version", volume)
     program = shell(cloud, compute, tuple(options))
     out, log = io.StringIO(), io.StringIO()
     program.stdout, program.stderr = out, log
@@ -126,9 +129,9 @@ def column(line, name="Name", cloud="drover", **options):
     return [row[name] for row in js(line, cloud, **options)]
 
 
-def shows(line, cloud="drover", compute=None, **wanted):
+def shows(line, cloud="drover", compute=None, volume=None, **wanted):
     """`show` says what was set. `None` also means that it is absent or empty."""
-    got = js(line, cloud, compute=compute)
+    got = js(line, cloud, compute=compute, volume=volume)
     known = {key.lower().replace(" ", "_").replace(":", "__").replace("-", "_"): value for key, value in got.items()}
     for key, value in wanted.items():
         assert key in known, f"openstack {line} shows no {key}: {sorted(known)}"
@@ -147,14 +150,14 @@ def whole(*argv, cloud="drover", timeout=120):
 
 
 @contextlib.contextmanager
-def undone(*lines, cloud=ADMIN):
+def undone(*lines, cloud=ADMIN, **options):
     """Runs `lines` after the block, whatever happened; what is gone already is no error."""
     try:
         yield
     finally:
         for line in lines:
             with contextlib.suppress(Refused):
-                run(line, cloud)
+                run(line, cloud, **options)
 
 
 def every_command(*groups):

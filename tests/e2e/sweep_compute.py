@@ -228,6 +228,79 @@ def test_interfaces_of_a_server():
         run(f"floating ip delete {address}")
 
 
+def test_volumes_of_a_server():
+    def now(name, wanted):
+        wait(f"volume {name} {wanted}", lambda: js(f"volume show {name}")["status"] == wanted)
+    names = ("sweep-disk", "sweep-kept", "sweep-lost")
+    with undone(*(f"volume delete {name}" for name in names), cloud="drover"), undone("server delete --wait sweep-vol", cloud="drover"):
+        ids = {}
+        for name in names:
+            ids[name] = js(f"volume create --size 1 {name}")["id"]
+        for name in names:
+            now(name, "available")
+        # One is there from the beginning.
+        server("sweep-vol", "--block-device uuid=" + ids["sweep-kept"] + ",source_type=volume,destination_type=volume,boot_index=-1")
+        got = js("server volume list sweep-vol")
+        assert [row["Volume ID"] for row in got] == [ids["sweep-kept"]] and got[0]["Device"] == "/dev/vdb", got
+        now("sweep-kept", "in-use")
+        got = js("server add volume --tag red --enable-delete-on-termination sweep-vol sweep-lost", compute=LATEST)
+        assert (got["Volume ID"], got["Tag"], got["Delete On Termination"]) == (ids["sweep-lost"], "red", True), got
+        now("sweep-lost", "in-use")
+        assert js("server add volume --device /dev/vdd --disable-delete-on-termination sweep-vol sweep-disk", compute="2.79")["Device"]
+        now("sweep-disk", "in-use")
+        assert len(js("server volume list sweep-vol", compute=LATEST)) == len(js("server show sweep-vol")["volumes_attached"]) == 3
+        attached = js("volume list --name sweep-disk")[0]["Attached to"]
+        assert attached[0]["server_id"] == js("server show sweep-vol")["id"], attached
+        refused("server add volume sweep-vol sweep-disk", "")
+        refused("volume delete sweep-disk", "in-use")
+
+        def ends():
+            return {row["Volume ID"]: row["Delete On Termination?"] for row in js("server volume list sweep-vol", compute=LATEST)}
+        run("server volume set --delete-on-termination sweep-vol sweep-disk", compute=LATEST)
+        assert ends()[ids["sweep-disk"]] is True
+        run("server volume update --preserve-on-termination sweep-vol sweep-disk", compute=LATEST)
+        assert ends() == {ids["sweep-disk"]: False, ids["sweep-lost"]: True, ids["sweep-kept"]: False}
+        run("server remove volume sweep-vol sweep-disk")
+        now("sweep-disk", "available")
+        assert ids["sweep-disk"] not in ends()
+        refused("server remove volume sweep-vol sweep-disk", "")
+        run("server delete --wait sweep-vol")
+        wait("one lost", lambda: "sweep-lost" not in column("volume list"))
+        now("sweep-kept", "available")
+        run("volume delete sweep-disk sweep-kept")
+        wait("none left", lambda: not set(names) & set(column("volume list")))
+
+
+def test_servers_that_boot_from_volumes():
+    names = ("sweep-boot", "sweep-boot2", "sweep-boot3")
+    servers = (f"server delete --wait {name}" for name in names)
+    with undone("volume delete --cascade sweep-root", cloud="drover"), undone(*servers, cloud="drover"):
+        run("volume create --image tiny --size 1 --bootable sweep-root")
+        run("volume snapshot create --volume sweep-root sweep-root")
+        wait("a snapshot", lambda: js("volume snapshot show sweep-root")["status"] == "available")
+        rooted = "--flavor m1.nano --network private --wait"
+        run(f"server create --volume sweep-root {rooted} sweep-boot")
+        run(f"server create --snapshot sweep-root {rooted} sweep-boot2")
+        run(f"server create --image tiny --boot-from-volume 1 {rooted} sweep-boot3")
+        roots = {}
+        for name in names:
+            got = shows(f"server show {name}", status="ACTIVE")
+            assert "volume" in str(got["image"]) and len(got["volumes_attached"]) == 1, got
+            roots[name] = got["volumes_attached"][0]["id"]
+        root = js("volume show sweep-root")
+        assert root["id"] == roots["sweep-boot"] and root["status"] == "in-use" and root["attachments"][0]["device"] == "/dev/vda", root
+        refused("server remove volume sweep-boot sweep-root", "")
+        for name in names:
+            run(f"server delete --wait {name}")
+        # What a server was made with stays unless it was asked to go.
+        for one in roots.values():
+            wait("free", lambda: js(f"volume show {one}")["status"] == "available")
+        run("volume snapshot delete sweep-root")
+        wait("no snapshot", lambda: not js("volume snapshot list --name sweep-root"))
+        run("volume delete " + " ".join(roots.values()))
+        wait("none left", lambda: not set(roots.values()) & set(column("volume list", "ID")))
+
+
 def test_the_states_of_a_server():
     name = "sweep-life"
     mine = (f"server unlock {name}", f"server delete --wait {name}", "image delete sweep-life", "image delete sweep-backup")

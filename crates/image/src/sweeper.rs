@@ -7,7 +7,7 @@ use crate::{
     claim::blob_of,
     image::{Image, text},
 };
-use reconcile::{Place, Next, Pending, Reconciler, Work};
+use reconcile::{Next, Pending, Place, Reconciler, Work};
 use resource::{Error, Resource as _, Result};
 use std::{
     collections::HashSet,

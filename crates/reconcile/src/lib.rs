@@ -13,13 +13,13 @@
 //! Any number of processes do this at once. Each key belongs to one of them at a time ([`Shards`]), and what it writes is refused by
 //! the store once the key is another's.
 mod queue;
-mod share;
 mod shards;
+mod share;
 mod task;
 
 pub use queue::{Next, Pending, Place, Reconciler, Runner, Work};
-pub use share::{COUNT, shard_of};
 pub use shards::{Fence, Hold, MEMBERS, SHARDS, Shards, members};
+pub use share::{COUNT, shard_of};
 pub use task::{Task, TaskList, TaskState};
 
 /// What [`Shards`] keeps in the store.

@@ -1,8 +1,5 @@
 //! The queue of one reconciler: keys by the time when they are due, each run by at most one task at a time.
-use crate::{
-    Hold, Shards, TaskList, TaskState,
-    share::shard_of,
-};
+use crate::{Hold, Shards, TaskList, TaskState, share::shard_of};
 use base::retry::Backoff;
 use resource::{Error, Result};
 use std::{

@@ -210,7 +210,7 @@ impl Shards {
     /// What we may work on: shards, and marks that are new whenever their keys want to be looked at.
     pub fn held(&self) -> BTreeMap<u32, u64> {
         let state = self.lock();
-        if !state.member.as_ref().is_some_and(|m| Instant::now() < m.until) {
+        if state.member.as_ref().is_none_or(|m| Instant::now() >= m.until) {
             return BTreeMap::new();
         }
         state.held.iter().filter(|(_, h)| h.leaving.is_none()).map(|(shard, h)| (*shard, h.stamp)).collect()

@@ -22,7 +22,7 @@ pub fn shard_of(key: &str) -> u32 {
 }
 
 /// The member that should hold the shard: rendezvous hashing, so a member that comes or goes moves only its own share.
-pub(crate) fn wanted<'m>(members: &'m [Arc<str>], shard: u32) -> Option<&'m Arc<str>> {
+pub(crate) fn wanted(members: &[Arc<str>], shard: u32) -> Option<&Arc<str>> {
     members.iter().max_by_key(|m| (hash(&[m.as_bytes(), &shard.to_be_bytes()]), *m))
 }
 

@@ -1,5 +1,4 @@
 //! Queues: keys are run until they are well, whatever a run does.
-#![expect(clippy::unwrap_used, reason = "a test may panic")]
 use base::SystemClock;
 use reconcile::{Next, Pending, Reconciler, Runner, Shards, TABLES, TaskList, TaskState, Work};
 use resource::{Error, Result};

@@ -6,6 +6,7 @@ use crate::{
     common::{flag, is_own, object, text},
     resources::Volume,
 };
+use base::Timestamp;
 use resource::{Cx, Map, Reader, Resource as _, Row, Tx};
 use serde_json::{Value, json};
 use std::{collections::BTreeMap, sync::Arc};
@@ -39,8 +40,8 @@ pub(crate) struct StorageHost {
     /// GiB.
     pub(crate) total: u64,
     pub(crate) free: u64,
-    /// Microseconds since the epoch.
-    pub(crate) seen_at: i64,
+    /// Microseconds since the epoch: when it went down, or last said something new while it is up.
+    seen_at: i64,
 }
 
 impl StorageHost {
@@ -67,17 +68,21 @@ impl StorageHost {
     pub(crate) fn backend(&self) -> String {
         format!("{}@{BACKEND}", self.host)
     }
+    /// When it was last known to live. One that is up is heard of all the time, whether it says something new or not.
+    pub(crate) fn heard_of(&self, now: Timestamp) -> Timestamp {
+        if self.is_up { now } else { Timestamp(self.seen_at) }
+    }
     /// What types may ask for in their extra specs, and `get_pools` shows.
-    pub(crate) fn capabilities(&self, provisioned: u64, volumes: usize) -> Map {
+    pub(crate) fn capabilities(&self, provisioned: u64, volumes: usize, now: Timestamp) -> Map {
         crate::common::map(json!({
             "volume_backend_name": BACKEND, "pool_name": BACKEND, "vendor_name": VENDOR, "driver_version": env!("CARGO_PKG_VERSION"),
             "storage_protocol": PROTOCOL, "total_capacity_gb": self.total, "free_capacity_gb": self.free,
             "provisioned_capacity_gb": provisioned, "allocated_capacity_gb": provisioned, "total_volumes": volumes,
             "reserved_percentage": 0, "max_over_subscription_ratio": OVERCOMMIT.to_string(), "thin_provisioning_support": true,
-            "thick_provisioning_support": false, "multiattach": true, "QoS_support": false, "online_extend_support": false,
+            "thick_provisioning_support": false, "multiattach": true, "QoS_support": false, "online_extend_support": true,
             "sparse_copy_volume": true, "replication_enabled": false, "location_info": self.host,
             "backend_state": if self.is_up { "up" } else { "down" },
-            "timestamp": base::Timestamp(self.seen_at).micros(),
+            "timestamp": self.heard_of(now).micros(),
         }))
     }
 }
@@ -174,7 +179,7 @@ pub(crate) fn pick(tx: &mut Tx<'_>, cx: &Cx, specs: &BTreeMap<String, String>, s
             && (same.is_empty() || same.contains(&host.host))
             && !different.contains(&host.host)
             && {
-                let capabilities = host.capabilities(provisioned, volumes);
+                let capabilities = host.capabilities(provisioned, volumes, tx.now);
                 specs.iter().all(|(key, wanted)| fits(key, wanted, &capabilities))
             };
         // By name among equals, so that the choice can be told again.
@@ -201,7 +206,7 @@ mod tests {
             free: 50,
             seen_at: 0,
         };
-        let capabilities = host.capabilities(7, 1);
+        let capabilities = host.capabilities(7, 1, Timestamp(0));
         for (key, wanted, is) in [
             ("volume_backend_name", "nbd", true),
             ("volume_backend_name", "lvm", false),

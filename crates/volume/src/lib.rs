@@ -12,6 +12,7 @@
 mod actions;
 mod attach;
 mod attachments;
+mod backups;
 mod common;
 mod create;
 mod default_types;
@@ -67,6 +68,7 @@ pub fn service() -> Service {
         metadata::routes(),
         snapshot_routes::routes(),
         attachments::routes(),
+        backups::routes(),
         type_routes::routes(),
         encryption::routes(),
         qos::routes(),

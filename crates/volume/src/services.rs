@@ -40,10 +40,10 @@ async fn no_clusters(_: Call) -> Result<Reply> {
     Ok(Reply::ok(json!({ "clusters": [] })))
 }
 
-fn view(cx: &Cx, host: &StorageHost) -> Map {
+fn view(cx: &Cx, host: &StorageHost, now: base::Timestamp) -> Map {
     let mut out = map(json!({
         "binary": VOLUME, "host": host.backend(), "zone": ZONE, "status": if host.disabled { "disabled" } else { "enabled" },
-        "state": if host.is_up { "up" } else { "down" }, "updated_at": base::Timestamp(host.seen_at).micros(),
+        "state": if host.is_up { "up" } else { "down" }, "updated_at": host.heard_of(now).micros(),
         "disabled_reason": host.disabled_reason, "replication_status": "disabled", "active_backend_id": null, "frozen": host.frozen,
     }));
     if at(cx, 7) {
@@ -68,8 +68,8 @@ fn scheduler(call: &Call) -> Map {
 
 fn list(call: &Call) -> Result<Reply> {
     let cx = &call.cx;
-    let volumes = hosts::all(&call.reader());
-    let all = std::iter::once(scheduler(call)).chain(volumes.iter().map(|h| view(cx, h)));
+    let (volumes, now) = (hosts::all(&call.reader()), call.cloud.db.now());
+    let all = std::iter::once(scheduler(call)).chain(volumes.iter().map(|h| view(cx, h, now)));
     let wanted = |key: &str| cx.query.get(key).filter(|v| !v.is_empty());
     let fits = |s: &Map| {
         wanted("binary").or_else(|| wanted("service")).is_none_or(|b| b == text(s, "binary"))
@@ -151,9 +151,10 @@ fn list_hosts(call: &Call) -> Result<Reply> {
             "service-state": if disabled { "disabled" } else { "enabled" }, "last-update": seen.micros(),
         })
     };
-    let scheduler = one(CONTROLLER, SCHEDULER, true, false, call.cloud.db.now());
+    let now = call.cloud.db.now();
+    let scheduler = one(CONTROLLER, SCHEDULER, true, false, now);
     let volumes = hosts::all(&call.reader());
-    let all = volumes.iter().map(|h| one(&h.backend(), VOLUME, h.is_up, h.disabled, base::Timestamp(h.seen_at)));
+    let all = volumes.iter().map(|h| one(&h.backend(), VOLUME, h.is_up, h.disabled, h.heard_of(now)));
     let shown: Vec<Value> = std::iter::once(scheduler).chain(all).collect();
     Ok(Reply::ok(json!({ "hosts": shown })))
 }
@@ -198,7 +199,7 @@ fn get_pools(call: &Call) -> Result<Reply> {
         let mut pool = map(json!({ "name": host.pool() }));
         if detail {
             let (provisioned, volumes) = hosts::promised(&reader.find(&Volume::DEF.table, "host", &host.host));
-            pool.insert("capabilities".into(), host.capabilities(provisioned, volumes).into());
+            pool.insert("capabilities".into(), host.capabilities(provisioned, volumes, call.cloud.db.now()).into());
         }
         pools.push(Value::from(pool));
     }

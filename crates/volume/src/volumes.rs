@@ -1,6 +1,6 @@
 //! Create, list, show, update and delete of volumes, and their summary.
 use crate::{
-    common::{at, object, require, text, visible},
+    common::{at, object, object_at, require, text, visible},
     delete::{self, How},
     listing,
     resources::Volume,
@@ -165,10 +165,10 @@ fn summary(call: &Call) -> Result<Reply> {
     let mut out = crate::common::map(json!({ "total_size": size, "total_count": found.rows.len() }));
     if at(cx, 36) {
         let mut metadata: std::collections::BTreeMap<String, Vec<Value>> = std::collections::BTreeMap::new();
-        for (key, value) in found.rows.iter().flat_map(|r| view::metadata(object(r))) {
-            let values = metadata.entry(key).or_default();
-            if !values.contains(&value) {
-                values.push(value);
+        for (key, value) in found.rows.iter().filter_map(|r| object_at(object(r), "metadata")).flatten() {
+            let values = metadata.entry(key.clone()).or_default();
+            if !values.contains(value) {
+                values.push(value.clone());
             }
         }
         out.insert("metadata".into(), json!(metadata));

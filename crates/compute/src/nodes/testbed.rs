@@ -101,7 +101,14 @@ impl Drop for Bed {
 pub(super) fn tables() -> Vec<&'static Table> {
     let own = [&USER_DATA, &SNAPSHOTS, &ACTIONS, &DELETED, &CONSOLES, &COUNTERS, &PROVIDERS, &ALLOCATIONS];
     let defs = [Server::DEF, Node::DEF, Aggregate::DEF, Port::DEF, Image::DEF].map(|d| &d.table);
-    engine::TABLES.into_iter().chain(own).chain(defs).chain(build::foreign_tables()).chain(super::volumes::tables()).chain(reconcile::TABLES).collect()
+    engine::TABLES
+        .into_iter()
+        .chain(own)
+        .chain(defs)
+        .chain(build::foreign_tables())
+        .chain(super::volumes::tables())
+        .chain(reconcile::TABLES)
+        .collect()
 }
 
 impl Bed {

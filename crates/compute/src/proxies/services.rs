@@ -54,7 +54,7 @@ pub(super) fn nodes(reader: &Reader<'_>) -> Result<Vec<Object<Node>>> {
     Ok(nodes)
 }
 
-fn of_node(reader: &Reader<'_>, node: &Object<Node>) -> Service {
+fn of_node(reader: &Reader<'_>, node: &Object<Node>, now: Timestamp) -> Service {
     Service {
         number: number_of(node),
         uuid: uuid_of(&node.id),
@@ -65,7 +65,8 @@ fn of_node(reader: &Reader<'_>, node: &Object<Node>) -> Service {
         disabled_reason: node.disabled_reason.clone(),
         forced_down: node.forced_down,
         up: node.is_up(),
-        updated_at: Timestamp(node.last_seen),
+        // One that is up is heard of all the time, whether it says something new or not.
+        updated_at: if node.is_up() { now } else { Timestamp(node.last_seen) },
     }
 }
 
@@ -83,7 +84,7 @@ pub(super) fn all(reader: &Reader<'_>, now: Timestamp) -> Result<Vec<Service>> {
         up: true,
         updated_at: now,
     });
-    Ok(control.chain(nodes(reader)?.iter().map(|n| of_node(reader, n))).collect())
+    Ok(control.chain(nodes(reader)?.iter().map(|n| of_node(reader, n, now))).collect())
 }
 
 impl Service {
@@ -202,11 +203,11 @@ async fn update_by_action(call: Call) -> Result<Reply> {
 }
 
 /// The node whose service it is; an error for those of the control plane.
-fn node_of(reader: &Reader<'_>, id: &str, is_it: impl Fn(&Service) -> bool, missing: Error) -> Result<Object<Node>> {
+fn node_of(reader: &Reader<'_>, id: &str, is_it: impl Fn(&Object<Node>) -> bool, missing: Error) -> Result<Object<Node>> {
     if let Some((binary, _)) = CONTROL.iter().find(|(b, n)| base::id::named(b) == id || n.to_string() == id) {
         return Err(not_compute(binary));
     }
-    nodes(reader)?.into_iter().find(|n| is_it(&of_node(reader, n))).ok_or(missing)
+    nodes(reader)?.into_iter().find(|n| is_it(n)).ok_or(missing)
 }
 
 async fn update_by_id(call: Call) -> Result<Reply> {
@@ -217,7 +218,7 @@ async fn update_by_id(call: Call) -> Result<Reply> {
     UPDATE.check(call.json(), &call.cx)?;
     let input = call.object()?;
     let missing = Error::not_found(format!("Service {id} could not be found."));
-    let node = node_of(&call.reader(), &id, |s| s.uuid == id, missing)?;
+    let node = node_of(&call.reader(), &id, |n| uuid_of(&n.id) == id, missing)?;
     let reason = input.get("disabled_reason").and_then(Value::as_str).map(str::to_owned);
     let disabled = match input.get("status").and_then(Value::as_str) {
         Some("enabled") if reason.is_some() => {
@@ -240,7 +241,7 @@ async fn update_by_id(call: Call) -> Result<Reply> {
         })
         .await?;
     let reader = call.reader();
-    Ok(Reply::ok(json!({ "service": of_node(&reader, &node).view(&call.cx) })))
+    Ok(Reply::ok(json!({ "service": of_node(&reader, &node, call.cloud.db.now()).view(&call.cx) })))
 }
 
 async fn delete(call: Call) -> Result<Reply> {
@@ -252,7 +253,7 @@ async fn delete(call: Call) -> Result<Reply> {
     if !by_uuid && id.parse::<i64>().is_err() {
         return Err(Error::bad_request("Invalid input received: id must be an integer"));
     }
-    let is_it = |s: &Service| if by_uuid { s.uuid == id } else { s.number.to_string() == id };
+    let is_it = |n: &Object<Node>| if by_uuid { uuid_of(&n.id) == id } else { number_of(n).to_string() == id };
     let node = node_of(&call.reader(), &id, is_it, Error::not_found(format!("Service {id} not found.")))?;
     call.transact(move |cx, tx| remove(tx, cx, &node)).await?;
     Ok(Reply::empty(204))
