@@ -19,6 +19,9 @@ pub enum Command {
     /// Hosts that run servers.
     #[command(subcommand)]
     Node(NodeCommand),
+    /// Processes that run the control plane.
+    #[command(subcommand)]
+    Controller(ControllerCommand),
     /// Work of the control plane: what runs, what failed last, what runs next.
     #[command(subcommand)]
     Task(TaskCommand),
@@ -29,6 +32,12 @@ pub enum Command {
 #[derive(Subcommand, Debug)]
 pub enum NodeCommand {
     /// List the hosts.
+    List,
+}
+
+#[derive(Subcommand, Debug)]
+pub enum ControllerCommand {
+    /// List those that live, and how many of the 64 shards of the work each holds.
     List,
 }
 
@@ -96,6 +105,16 @@ pub async fn run(command: &Command, client: &Client, json: bool) -> Result<(), E
             }
             let columns = ["host", "state", "hypervisor_type", "accelerator", "vcpus", "memory_mib", "disk_gib"];
             print_table(&["HOST", "STATE", "TYPE", "ACCEL", "VCPUS", "MEMORY_MIB", "DISK_GIB"], &rows(&v["nodes"], &columns));
+        }
+        Command::Controller(ControllerCommand::List) => {
+            let v = client.get("/operator/v1/shards").await?;
+            if json {
+                print_json(&v);
+                return Ok(());
+            }
+            let member = |m: &Value| vec![cell(&m["name"]), cell(&m["id"]), time(&m["since"]), cell(&m["shards"])];
+            let table: Vec<Vec<String>> = v["members"].as_array().into_iter().flatten().map(member).collect();
+            print_table(&["CONTROLLER", "ID", "SINCE", "SHARDS"], &table);
         }
         Command::Task(TaskCommand::List) => {
             let v = client.get("/operator/v1/tasks").await?;

@@ -1,4 +1,5 @@
 //! Options of a cloud on this machine. Every one has a default that works; `drover dump-config` prints what is in force.
+use crate::engine::Place;
 use clap::Args;
 use serde::{Deserialize, Serialize};
 use std::{
@@ -20,6 +21,22 @@ pub(crate) struct Flags {
     /// IPv4 network of floating addresses; this machine takes its first address [default: 172.24.4.0/24]. Since 0.1.
     #[arg(long, value_name = "CIDR")]
     external: Option<ipnet::Ipv4Net>,
+    /// Where the cloud's rows are: `sqlite`, or `etcd://HOST:PORT[,HOST:PORT …][/NAME]` for several controllers [default: sqlite]. A
+    /// cloud that is there is moved with `drover store move`. Since 0.1.
+    #[arg(long, value_name = "STORE")]
+    store: Option<Place>,
+    /// Who vouches for etcd's members (PEM); with it they are spoken to by TLS. Since 0.1.
+    #[arg(long, value_name = "PATH")]
+    etcd_ca: Option<PathBuf>,
+    /// Our certificate for etcd (PEM). Since 0.1.
+    #[arg(long, value_name = "PATH", requires = "etcd_key")]
+    etcd_cert: Option<PathBuf>,
+    /// Key of our certificate for etcd (PEM). Since 0.1.
+    #[arg(long, value_name = "PATH", requires = "etcd_cert")]
+    etcd_key: Option<PathBuf>,
+    /// Name of this machine in the cloud [default: its host name]. Since 0.1.
+    #[arg(long, value_name = "NAME")]
+    name: Option<String>,
     /// Simulate this many hosts instead of running QEMU and OVN here; for benchmarks. Since 0.1.
     #[arg(long, value_name = "HOSTS")]
     simulate: Option<u32>,
@@ -40,6 +57,12 @@ pub(crate) struct Flags {
 pub(crate) struct Config {
     pub(crate) listen: SocketAddr,
     pub(crate) endpoint: Option<String>,
+    pub(crate) store: Place,
+    pub(crate) etcd_ca: Option<PathBuf>,
+    pub(crate) etcd_cert: Option<PathBuf>,
+    pub(crate) etcd_key: Option<PathBuf>,
+    /// `None`: the host name.
+    pub(crate) name: Option<String>,
     pub(crate) region: String,
     pub(crate) external: ipnet::Ipv4Net,
     /// 0: real hosts.
@@ -56,6 +79,11 @@ impl Default for Config {
         Self {
             listen: ([127, 0, 0, 1], 8774).into(),
             endpoint: None,
+            store: Place::Sqlite,
+            etcd_ca: None,
+            etcd_cert: None,
+            etcd_key: None,
+            name: None,
             region: "RegionOne".into(),
             external: ipnet::Ipv4Net::new_assert([172, 24, 4, 0].into(), 24),
             simulate: 0,
@@ -78,6 +106,16 @@ impl Config {
         let f = flags.clone();
         c.listen = f.listen.unwrap_or(c.listen);
         c.endpoint = f.endpoint.or(c.endpoint);
+        if let Some(store) = f.store {
+            if state.config().exists() && store != c.store {
+                return Err(format!("The cloud is in {}; stop it and move it with: drover store move {store}", c.store));
+            }
+            c.store = store;
+        }
+        c.etcd_ca = f.etcd_ca.or(c.etcd_ca);
+        c.etcd_cert = f.etcd_cert.or(c.etcd_cert);
+        c.etcd_key = f.etcd_key.or(c.etcd_key);
+        c.name = f.name.or(c.name);
         c.external = f.external.unwrap_or(c.external);
         c.simulate = f.simulate.unwrap_or(c.simulate);
         c.guest_image = f.guest_image.or(c.guest_image);
@@ -90,6 +128,10 @@ impl Config {
     pub(crate) fn save(&self, state: &State) -> Result<(), String> {
         let text = serde_json::to_string_pretty(self).map_err(|e| e.to_string())?;
         state.write(&state.config(), text.as_bytes())
+    }
+    /// The name by which the cloud knows this machine.
+    pub(crate) fn name(&self) -> String {
+        self.name.clone().unwrap_or_else(crate::host::host_name)
     }
     pub(crate) fn endpoint(&self) -> String {
         self.endpoint.clone().unwrap_or_else(|| format!("http://{}", self.listen))

@@ -60,7 +60,7 @@ fn chassis_config(state: &State, config: &Config, nat: Option<Nat>) -> chassis::
     chassis::Config {
         run_dir: state.ovn().join("chassis"),
         netns: None,
-        system_id: host_name(),
+        system_id: config.name(),
         southbound: vec![central(state).sb()],
         // One host has no tunnels; any address of its own will do.
         encap_ip: IpAddr::from([127, 0, 0, 1]),
@@ -76,12 +76,12 @@ fn chassis_config(state: &State, config: &Config, nat: Option<Nat>) -> chassis::
     }
 }
 
-fn node_config(state: &State) -> node::Config {
+fn node_config(state: &State, config: &Config) -> node::Config {
     let names = Names::of(state);
-    let mut config = node::Config::new(state.node(), host_name());
-    config.interface_prefix = names.interfaces();
-    config.namespace_prefix = names.namespaces();
-    config
+    let mut node = node::Config::new(state.node(), config.name());
+    node.interface_prefix = names.interfaces();
+    node.namespace_prefix = names.namespaces();
+    node
 }
 
 /// What keeps the host's part running while it lives. The processes themselves go on without it.
@@ -105,13 +105,13 @@ pub(crate) async fn start(
     let chassis = Arc::new(Chassis::ensure(chassis).await.map_err(|e| text(&e))?);
     tracing::info!(datapath = chassis.datapath().name(), "The switch of this host runs");
     let switch = Arc::new(node::OvnSwitch(chassis.clone()));
-    let agent = node::start(node_config(state), uplink, blobs, switch).await.map_err(|e| text(&e))?;
+    let agent = node::start(node_config(state, config), uplink, blobs, switch).await.map_err(|e| text(&e))?;
     Ok(Host { agent, _chassis: Chassis::watch(chassis) })
 }
 
 /// Ends guests, switch and OVN of this cloud, for `down`.
 pub(crate) async fn stop(state: &State, config: &Config) -> Result<(), String> {
-    node::stop_all(&node_config(state)).await.map_err(|e| text(&e))?;
+    node::stop_all(&node_config(state, config)).await.map_err(|e| text(&e))?;
     chassis::remove(&chassis_config(state, config, Some(nat(state, config)))).await.map_err(|e| text(&e))?;
     central(state).stop().await.map_err(|e| text(&e))
 }

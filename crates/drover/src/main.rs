@@ -2,6 +2,7 @@
 #![expect(clippy::print_stderr, reason = "progress and errors of a command go to stderr")]
 mod config;
 mod demo;
+mod engine;
 mod host;
 mod serve;
 mod sim;
@@ -47,6 +48,9 @@ enum Command {
     },
     /// Print the options in force.
     DumpConfig,
+    /// Where the cloud's rows are.
+    #[command(subcommand)]
+    Store(StoreCommand),
     #[command(flatten)]
     Ask(cli::Command),
     /// The process that serves; `up` starts it.
@@ -55,6 +59,16 @@ enum Command {
     /// The process that starts `serve` again when it ends; `up` starts it.
     #[command(hide = true)]
     Supervise,
+}
+
+#[derive(Subcommand, Debug)]
+enum StoreCommand {
+    /// Move a cloud that is down into another store, whole and verified. Safe to repeat.
+    #[command(after_help = "Example: drover down; drover store move etcd://10.0.0.1:2379; drover up")]
+    Move {
+        /// `sqlite`, or `etcd://HOST:PORT[,HOST:PORT …][/NAME]`, which must be empty.
+        to: engine::Place,
+    },
 }
 
 fn main() -> ExitCode {
@@ -83,6 +97,14 @@ async fn run(arguments: Arguments) -> Result<(), String> {
         Command::DumpConfig => {
             let config = Config::load(&state, &Flags::default())?;
             cli::print_json(&serde_json::to_value(config).map_err(|e| e.to_string())?);
+            Ok(())
+        }
+        Command::Store(StoreCommand::Move { to }) => {
+            if let Some(role) = up::running(&state)? {
+                return Err(format!("The process {role} of the cloud runs; stop it with: drover down"));
+            }
+            let config = Config::load(&state, &Flags::default())?;
+            eprintln!("{}", engine::migrate(&state, config, to).await?);
             Ok(())
         }
         Command::Ask(command) => {

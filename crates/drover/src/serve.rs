@@ -1,7 +1,7 @@
 //! `drover serve`: every role of one machine in one process, wired together. Decisions are made elsewhere.
 use crate::{
     config::{Config, Flags, State},
-    host, sim, up,
+    engine, host, sim, up,
 };
 use api::{Cloud, Edge, Service};
 use base::SystemClock;
@@ -11,7 +11,6 @@ use reconcile::{Runner, Shards, TaskList};
 use resource::{Settings, StateMap};
 use std::{sync::Arc, time::Duration};
 use store::Db;
-use store_sqlite::Sqlite;
 use tokio::{
     net::TcpListener,
     signal::unix::{SignalKind, signal},
@@ -39,7 +38,7 @@ pub(crate) async fn serve(state: &State) -> Result<(), String> {
         .map_err(|e| format!("Address {} cannot be used: {e}. Choose another with --listen.", config.listen))?;
     let (cloud, services) = assemble(state, &config).await?;
     let mut work = JoinSet::new();
-    let shards = Shards::join(cloud.db.clone(), &host::host_name()).await.map_err(|e| base::chain(&e))?;
+    let shards: Arc<Shards> = cloud.state.get().ok_or("no shards")?;
     start_work(state, &config, &cloud, &shards, &mut work)?;
     let mut stop = signal(SignalKind::terminate()).map_err(|e| e.to_string())?;
     let edge = Edge::new(cloud, services);
@@ -64,7 +63,7 @@ async fn assemble(state: &State, config: &Config) -> Result<(Arc<Cloud>, Vec<Ser
         placement::service(),
         volume::service(),
     ];
-    let store = Sqlite::open(state.database()).map_err(|e| base::chain(&e))?;
+    let store = engine::open(state, config).await?;
     let tables: Vec<_> = api::tables(&services).into_iter().chain(reconcile::TABLES).collect();
     let db = Db::open(store, Arc::new(SystemClock), &tables).await.map_err(|e| base::chain(&e))?;
     let auth =
@@ -74,7 +73,9 @@ async fn assemble(state: &State, config: &Config) -> Result<(Arc<Cloud>, Vec<Ser
     shared.insert(blobs);
     shared.insert(Arc::new(TaskList::default()));
     shared.insert(Arc::new(operator::Documents::of(&services, &config.endpoint())));
-    shared.insert(Nodes::new(db.clone()));
+    let shards = Shards::join(db.clone(), &config.name()).await.map_err(|e| base::chain(&e))?;
+    shared.insert(Nodes::new(shards.clone()));
+    shared.insert(shards);
     shared.insert(Arc::new(compute::Config { build_timeout: Duration::from_secs(config.build_timeout_s) }));
     let settings = Settings { region: config.region.clone(), quotas: api::quotas(&services), public_endpoint: config.endpoint() };
     let policy = resource::policy_book(api::rules(&services), Vec::new()).map_err(|e| base::chain(&e))?;
@@ -124,17 +125,17 @@ fn start_work(
     if config.simulate > 0 {
         let db = cloud.db.clone();
         work.spawn(shards.clone().lead(OVN, move |fence| network::reconcile::run_sim(db.clone(), fence)));
-        work.spawn(sim::run(state.clone(), config.simulate, nodes, blobs));
+        work.spawn(sim::run(state.clone(), config.clone(), nodes, blobs));
         return Ok(());
     }
     let central = host::central(state);
-    let db = cloud.db.clone();
-    let compile = move |fence| network::reconcile::run(db.clone(), fence, central.clone(), vec![host::host_name()]);
+    let (db, name) = (cloud.db.clone(), config.name());
+    let compile = move |fence| network::reconcile::run(db.clone(), fence, central.clone(), vec![name.clone()]);
     work.spawn(shards.clone().lead(OVN, compile));
     let (state, config) = (state.clone(), config.clone());
     work.spawn(async move {
         let mut attempt = 0;
-        let name = host::host_name();
+        let name = config.name();
         let host = loop {
             match start_host(&state, &config, &nodes, &name, &blobs).await {
                 Ok(host) => break host,

@@ -1,5 +1,5 @@
 //! Simulated hosts, for benchmarks: the real agent over ports in memory.
-use crate::config::State;
+use crate::config::{Config, State};
 use compute::nodes::Nodes;
 use image::blob::LocalStore;
 use node::sim::{Delays, Size};
@@ -9,10 +9,11 @@ use std::sync::Arc;
 const SIZE: Size = Size { vcpus: 64, memory_mib: 512 * 1024, disk_gib: 8 * 1024 };
 
 /// Runs that many hosts until it is dropped.
-pub(crate) async fn run(state: State, hosts: u32, nodes: Arc<Nodes>, blobs: Arc<LocalStore>) {
+pub(crate) async fn run(state: State, config: Config, nodes: Arc<Nodes>, blobs: Arc<LocalStore>) {
     let mut running = Vec::new();
-    for i in 0..hosts {
-        let name = format!("sim-{i}");
+    for i in 0..config.simulate {
+        // Several machines of one cloud may simulate hosts.
+        let name = config.name.as_ref().map_or_else(|| format!("sim-{i}"), |machine| format!("{machine}-sim-{i}"));
         let dir = state.node().join(&name);
         // Snapshots of simulated guests are real files, made here.
         if let Err(e) = std::fs::create_dir_all(&dir) {

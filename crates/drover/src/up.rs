@@ -56,6 +56,16 @@ pub(crate) async fn supervise(state: &State) -> Result<(), String> {
     daemon(state, "serve")?.stop(GRACE).await.map_err(|e| e.to_string())
 }
 
+/// The role of this cloud that runs here, if any.
+pub(crate) fn running(state: &State) -> Result<Option<&'static str>, String> {
+    for role in ["supervise", "serve"] {
+        if daemon(state, role)?.running().is_some() {
+            return Ok(Some(role));
+        }
+    }
+    Ok(None)
+}
+
 /// True while `down` wants nothing to come back.
 pub(crate) fn is_going_down(state: &State) -> bool {
     mark(state).exists()

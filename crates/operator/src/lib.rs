@@ -6,6 +6,7 @@
 //! | `GET /readyz` | this process can serve right now: its view has reached the store |
 //! | `GET /operator/v1/status` | counts of what the cloud holds |
 //! | `GET /operator/v1/tasks` | reconcilers, and keys in trouble with their last error and next run |
+//! | `GET /operator/v1/shards` | the processes that live, and how much of the work is whose |
 //! | `GET /operator/v1/nodes` | hosts as they last reported |
 //! | `GET /operator/v1/openapi/{service}` | the OpenAPI document of a service, made from its tables |
 //! | `GET /operator/v1/why/{what}/{id}` | the story of one resource, by id or name |
@@ -41,6 +42,7 @@ pub fn service_v1() -> Service {
             Route::new("GET", "/v1/status", RULE, status),
             Route::new("GET", "/v1/tasks", RULE, tasks),
             Route::new("GET", "/v1/nodes", RULE, nodes),
+            Route::new("GET", "/v1/shards", RULE, shards),
             Route::new("GET", "/v1/openapi/{service}", Access::Authenticated, openapi),
             Route::new("GET", "/v1/why/{what}/{id}", RULE, why),
         ],
@@ -102,6 +104,21 @@ async fn status(call: Call) -> Result<Reply> {
 async fn tasks(call: Call) -> Result<Reply> {
     let tasks: Arc<TaskList> = call.cx.state()?;
     Ok(Reply::ok(json!({ "tasks": tasks.list() })))
+}
+
+async fn shards(call: Call) -> Result<Reply> {
+    let reader = call.reader();
+    let held: Vec<Arc<Row>> = reader.all(&reconcile::SHARDS).cloned().collect();
+    let members: Vec<Value> = reader
+        .all(&reconcile::MEMBERS)
+        .map(|m| {
+            let own = held.iter().filter(|s| s.text("holder") == m.id());
+            json!({ "id": m.id(), "name": m.field("name"), "since": m.field("since"), "shards": own.count() })
+        })
+        .collect();
+    let shards: Vec<Value> =
+        held.iter().map(|s| json!({ "id": s.id(), "holder": s.field("holder"), "epoch": s.field("epoch") })).collect();
+    Ok(Reply::ok(json!({ "members": members, "shards": shards })))
 }
 
 async fn nodes(call: Call) -> Result<Reply> {

@@ -3,17 +3,19 @@ use crate::Client;
 use api::{Cloud, Edge, Service};
 use auth::password::Cost;
 use base::{Clock, SystemClock};
+use reconcile::Shards;
 use resource::{Settings, StateMap};
 use serde_json::{Value, json};
 use std::{net::SocketAddr, sync::Arc};
 use store::{Db, Memory, Store, Table};
+use tempfile::TempDir;
 use tokio::{net::TcpListener, sync::oneshot};
 
 /// Password of the user `admin`.
 pub const ADMIN_PASSWORD: &str = "admin-of-the-test-cloud";
 
 /// Gives the handlers of a service their state.
-pub type Prepare = Box<dyn FnOnce(&Db, &mut StateMap) + Send>;
+pub type Prepare = Box<dyn FnOnce(&Arc<Shards>, &mut StateMap) + Send>;
 
 /// What a cloud is made of besides the identity service; the defaults are all that tests of identity need.
 ///
@@ -31,6 +33,8 @@ pub struct Setup {
     pub admin_password: String,
     /// Policy overrides: name and rule.
     pub policy: Vec<(String, String)>,
+    /// Of another process of the same cloud; by default new ones.
+    pub keys: Option<Arc<TempDir>>,
 }
 
 impl Default for Setup {
@@ -44,6 +48,7 @@ impl Default for Setup {
             address: SocketAddr::from(([127, 0, 0, 1], 0)),
             admin_password: ADMIN_PASSWORD.into(),
             policy: Vec::new(),
+            keys: None,
         }
     }
 }
@@ -53,13 +58,14 @@ pub struct TestCloud {
     /// `http://127.0.0.1:port`
     pub url: String,
     pub cloud: Arc<Cloud>,
-    /// For runners of reconcilers; this cloud is its only process.
-    pub shards: Arc<reconcile::Shards>,
+    /// For runners of reconcilers.
+    pub shards: Arc<Shards>,
     /// Every route, with its service's name and prefix: what the access matrix walks.
     pub routes: Vec<crate::matrix::Known>,
     admin_password: String,
     _stop: oneshot::Sender<()>,
-    _keys: tempfile::TempDir,
+    /// Tokens are made with these; for a second process of this cloud.
+    pub keys: Arc<TempDir>,
 }
 
 impl TestCloud {
@@ -70,7 +76,7 @@ impl TestCloud {
 
     /// A cloud with these services and the identity service, bootstrapped.
     pub async fn with(setup: Setup) -> Self {
-        let keys = tempfile::tempdir().expect("a directory for keys");
+        let keys = setup.keys.unwrap_or_else(|| Arc::new(tempfile::tempdir().expect("a directory for keys")));
         let listener = TcpListener::bind(setup.address).await.expect("a port on the loopback");
         let url = format!("http://{}", listener.local_addr().expect("a bound port"));
         let mut services = vec![identity::service()];
@@ -81,7 +87,7 @@ impl TestCloud {
         tables.extend(setup.tables);
         let db = Db::open(setup.store, setup.clock, &tables).await.expect("the store opens");
 
-        let shards = reconcile::Shards::join(db.clone(), "test").await.expect("the only process joins");
+        let shards = Shards::join(db.clone(), "test").await.expect("the process joins");
         let config = identity::AuthConfig {
             password_cost: Cost { memory_kib: 8, passes: 1, lanes: 1 },
             ..identity::AuthConfig::new(keys.path())
@@ -89,7 +95,7 @@ impl TestCloud {
         let auth = identity::Auth::open(db.clone(), config).expect("keys can be made");
         let mut state = StateMap::default();
         state.insert(auth.clone());
-        (setup.prepare)(&db, &mut state);
+        (setup.prepare)(&shards, &mut state);
         let catalog = services.iter().filter_map(|s| catalog_entry(s.name)).collect();
         let book = resource::policy_book(api::rules(&services), setup.policy).expect("the policy book is sound");
         let cloud = Arc::new(Cloud {
@@ -113,7 +119,7 @@ impl TestCloud {
         tokio::spawn(api::serve(listener, edge.router, async move {
             stopped.await.ok();
         }));
-        Self { url, cloud, shards, routes, admin_password: setup.admin_password, _stop: stop, _keys: keys }
+        Self { url, cloud, shards, routes, admin_password: setup.admin_password, _stop: stop, keys }
     }
 
     /// A client without a token.

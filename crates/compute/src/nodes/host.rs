@@ -31,7 +31,7 @@ pub(crate) fn node_id(host: &str) -> String {
 }
 
 /// Writes what the host says of itself, where it is new. A host that speaks is up.
-pub(super) fn seen(tx: &mut Tx<'_>, host: &str, report: &HostReport) -> Result<()> {
+pub(super) fn seen(tx: &mut Tx<'_>, host: &str, seat: &str, report: &HostReport) -> Result<()> {
     let id = node_id(host);
     let old = resource::load_any::<Node>(tx, &id)?;
     let news = match &old {
@@ -49,6 +49,7 @@ pub(super) fn seen(tx: &mut Tx<'_>, host: &str, report: &HostReport) -> Result<(
         }
     };
     note(&mut node.body, report);
+    node.seat = seat.to_owned();
     if before.as_ref() != Some(&node.clone().into_map()?) {
         node.last_seen = tx.now.0;
         node.save(tx)?;
@@ -77,10 +78,17 @@ fn note(node: &mut Node, report: &HostReport) {
     node.host_ip.clone_from(&report.host_ip);
 }
 
-/// Nobody hears of the host any more.
-pub(super) fn mark_down(tx: &mut Tx<'_>, host: &str) -> Result<()> {
+/// The process that the host's agent talks to is a member under another id now.
+pub(super) fn take_seat(tx: &mut Tx<'_>, host: &str, from: &str, to: &str) -> Result<()> {
+    let Some(mut node) = resource::load_any::<Node>(tx, &node_id(host))?.filter(|n| n.seat == from) else { return Ok(()) };
+    node.seat = to.to_owned();
+    node.save(tx)
+}
+
+/// Nobody hears of the host any more, unless it took another seat meanwhile.
+pub(super) fn mark_down(tx: &mut Tx<'_>, host: &str, seat: &str) -> Result<()> {
     let Some(mut node) = resource::load_any::<Node>(tx, &node_id(host))? else { return Ok(()) };
-    if node.state == "down" {
+    if node.state == "down" || node.seat != seat {
         return Ok(());
     }
     node.state = "down".to_owned();

@@ -24,7 +24,7 @@ const LONGEST_WAIT: Duration = Duration::from_secs(5);
 const ANSWER: Duration = Duration::from_secs(2);
 /// A node that is down for so long keeps no server from being deleted.
 const DOWN: Duration = Duration::from_secs(60);
-/// Agents that were here before this process have so long to come back.
+/// An agent whose controller has ended has so long to come back, or to find another.
 const RETURN: Duration = Duration::from_secs(30);
 
 /// When each leaving server is asked about next, and how often it was.
@@ -33,18 +33,15 @@ type Asked = HashMap<String, (Instant, u32)>;
 impl Nodes {
     pub(super) async fn keep_house(&self) {
         self.ready.subscribe().wait_for(|ready| *ready).await.ok();
-        let start = Instant::now();
         let mut asked = Asked::new();
-        let mut unjoined_checked = false;
+        let mut unseated = HashMap::new();
         let mut ticks = tokio::time::interval(PERIOD);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             ticks.tick().await;
             self.tell_slow_steps().await;
             self.let_go(&mut asked).await;
-            if !unjoined_checked && start.elapsed() > RETURN {
-                unjoined_checked = self.mark_unjoined().await;
-            }
+            self.mark_unseated(&mut unseated).await;
         }
     }
 
@@ -115,23 +112,42 @@ impl Nodes {
         Ok(())
     }
 
-    /// Nodes that were up before this process and have not come back are down. True when this is settled.
-    async fn mark_unjoined(&self) -> bool {
-        let hosts: Vec<String> = {
+    /// Nodes whose seat is gone, and that took no other in time, are down. So are those that say to sit here and do not.
+    async fn mark_unseated(&self, unseated: &mut HashMap<String, Instant>) {
+        let (now, me) = (Instant::now(), self.seat());
+        let found: Vec<(String, String)> = {
             let reader = self.db.read();
+            let living = reconcile::members(&reader);
             let up = reader.all(&Node::DEF.table).filter(|r| r.text("state") == "up");
-            up.map(|r| r.text("host").to_owned()).collect()
+            let names = up.map(|r| (r.text("host").to_owned(), r.text("seat").to_owned()));
+            let is_empty = |seat: &str| !living.iter().any(|m| **m == *seat);
+            names.filter(|(host, seat)| is_empty(seat) || (*seat == me && !self.levels().has_joined(host))).collect()
         };
-        let mut settled = true;
-        for host in hosts {
-            if !self.levels().has_joined(&host)
-                && let Err(e) = self.lost(&host).await
-            {
-                tracing::warn!(node = host, error = %e, "A node without an agent could not be marked as down; it is tried again");
-                settled = false;
+        unseated.retain(|host, _| found.iter().any(|(h, _)| h == host));
+        for (host, seat) in found {
+            let since = *unseated.entry(host.clone()).or_insert(now);
+            if self.levels().has_joined(&host) {
+                let me = me.clone();
+                if let Err(e) = self.db.transact(move |tx| host::take_seat(tx, &host, &seat, &me)).await {
+                    tracing::warn!(error = %e, "A node's seat could not be written; it is tried again");
+                }
+                continue;
+            }
+            let key = Node::DEF.table.key(&host::node_id(&host));
+            if now.duration_since(since) < RETURN {
+                continue;
+            }
+            // One process says so, and only while it may.
+            let Some(hold) = self.shards.enter(&key) else { continue };
+            let fence = hold.fence().clone();
+            let down = move |tx: &mut store::Tx<'_>| {
+                fence.check(tx)?;
+                host::mark_down(tx, &host, &seat)
+            };
+            if let Err(e) = self.db.transact(down).await {
+                tracing::warn!(error = %e, "A node without an agent could not be marked as down; it is tried again");
             }
         }
-        settled
     }
 }
 

@@ -36,6 +36,7 @@ use api::{Cloud, Cx, Error, Result};
 use assign::{Agent, Assignments, Pending, Report, ReportError, Uplink};
 use base::retry::Backoff;
 use levels::{Item, Levels};
+use reconcile::Shards;
 use std::{
     collections::{BTreeSet, HashMap},
     sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak},
@@ -51,6 +52,7 @@ const BACKOFF: Backoff = Backoff::new(Duration::from_millis(100), Duration::from
 /// The nodes of this process: their assignments, their reports, and the agents to ask.
 pub struct Nodes {
     db: Db,
+    shards: Arc<Shards>,
     cloud: OnceLock<Weak<Cloud>>,
     levels: Mutex<Levels>,
     agents: Mutex<HashMap<String, Arc<dyn Agent>>>,
@@ -60,9 +62,10 @@ pub struct Nodes {
 }
 
 impl Nodes {
-    pub fn new(db: Db) -> Arc<Self> {
+    pub fn new(shards: Arc<Shards>) -> Arc<Self> {
         Arc::new(Self {
-            db,
+            db: shards.db().clone(),
+            shards,
             cloud: OnceLock::new(),
             levels: Mutex::default(),
             agents: Mutex::default(),
@@ -88,13 +91,18 @@ impl Nodes {
         lock(&self.agents).get(host).cloned()
     }
 
-    /// The host's agent is gone: its node is down until it reports again.
+    /// The host's agent is gone: its node is down until it reports again, here or to another process.
     pub async fn lost(&self, host: &str) -> Result<()> {
         lock(&self.agents).remove(host);
         self.levels().leave(host);
-        let name = host.to_owned();
-        self.db.transact(move |tx| host::mark_down(tx, &name)).await?;
+        let (name, seat) = (host.to_owned(), self.seat());
+        self.db.transact(move |tx| host::mark_down(tx, &name, &seat)).await?;
         Ok(())
+    }
+
+    /// What nodes write as their seat when their agents talk to this process.
+    fn seat(&self) -> String {
+        self.shards.member().map_or_else(String::new, |m| m.to_string())
     }
 
     /// Keeps the assignments as the rows are, for ever.

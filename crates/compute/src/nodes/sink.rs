@@ -81,15 +81,15 @@ impl Nodes {
     }
 
     async fn commit(&self, host: &Arc<str>, work: Arc<[Work]>) -> Result<()> {
-        let (cx, host) = (self.cx()?, host.clone());
-        self.db.transact(move |tx| work.iter().try_for_each(|w| one(tx, &cx, &host, w))).await?;
+        let (cx, host, seat) = (self.cx()?, host.clone(), self.seat());
+        self.db.transact(move |tx| work.iter().try_for_each(|w| one(tx, &cx, &host, &seat, w))).await?;
         Ok(())
     }
 }
 
-fn one(tx: &mut Tx<'_>, cx: &Cx, host: &str, work: &Work) -> Result<()> {
+fn one(tx: &mut Tx<'_>, cx: &Cx, host: &str, seat: &str, work: &Work) -> Result<()> {
     match work {
-        Work::Host(report) => host::seen(tx, host, report),
+        Work::Host(report) => host::seen(tx, host, seat, report),
         Work::Server(report, steps) => server(tx, cx, host, report, steps),
         Work::Snapshot(report) => snapshot::done(tx, cx, host, report),
         Work::Password(report) => password(tx, host, report),

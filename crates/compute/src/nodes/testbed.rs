@@ -86,6 +86,7 @@ impl Agent for Has {
 
 pub(super) struct Bed {
     pub(super) db: Db,
+    shards: Arc<reconcile::Shards>,
     pub(super) clock: Arc<ManualClock>,
     pub(super) nodes: Arc<Nodes>,
     cloud: Arc<Cloud>,
@@ -116,7 +117,8 @@ impl Bed {
     pub(super) async fn new() -> Self {
         let clock = Arc::new(ManualClock::at(Timestamp::from_unix(1_000_000)));
         let db = Db::open(Memory::new(), clock.clone(), &tables()).await.unwrap();
-        let nodes = Nodes::new(db.clone());
+        let shards = reconcile::Shards::join(db.clone(), "test").await.unwrap();
+        let nodes = Nodes::new(shards.clone());
         let cloud = Arc::new(Cloud {
             db: db.clone(),
             settings: Arc::new(Settings { region: "r".into(), quotas: Default::default(), public_endpoint: "http://h".into() }),
@@ -125,7 +127,7 @@ impl Bed {
             state: Arc::new(StateMap::default()),
             authenticator: Arc::new(Nobody),
         });
-        Self { db, clock, nodes, cloud, run: None }
+        Self { db, shards, clock, nodes, cloud, run: None }
     }
     /// Nodes that run.
     pub(super) async fn start() -> Self {
@@ -137,9 +139,8 @@ impl Bed {
         self.run = Some(tokio::spawn(self.nodes.clone().run(self.cloud.clone())));
     }
     /// Starts the service's reconcilers.
-    pub(super) async fn reconcile(&self) -> reconcile::Runner {
-        let shards = reconcile::Shards::join(self.db.clone(), "test").await.unwrap();
-        let mut runner = reconcile::Runner::new(shards, Arc::default());
+    pub(super) fn reconcile(&self) -> reconcile::Runner {
+        let mut runner = reconcile::Runner::new(self.shards.clone(), Arc::default());
         crate::reconcilers(&self.cloud).into_iter().for_each(|r| runner.spawn(r));
         runner
     }

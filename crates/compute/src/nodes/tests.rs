@@ -425,7 +425,7 @@ async fn what_passes_its_deadline_ends() {
     bed.change("s2", |row| drop(row.insert("deleting".into(), true.into()))).await;
     bed.put(vec![(&CONSOLES, "old".into(), json!({"server_id": "s1", "expires_at": deadline}))]).await;
     bed.clock.advance(Duration::from_secs(101));
-    let _runner = bed.reconcile().await;
+    let _runner = bed.reconcile();
     let over = || bed.server("s2").is_none() && bed.server("s1").is_some_and(|s| s.vm_state == "error");
     until("both servers end", over).await;
     until("the token is cleared away", || bed.row(&CONSOLES, "old").is_none()).await;

@@ -35,6 +35,9 @@ pub(crate) struct Node {
     /// When it last changed its state or told something new; heartbeats are not written.
     #[field(hidden, kind = Kind::Any)]
     pub last_seen: i64,
+    /// The process that the host's agent talks to, by its member id; what becomes of it is known there only.
+    #[field(hidden)]
+    pub seat: String,
     /// When this boot of the host was first seen.
     #[field(hidden, kind = Kind::Any)]
     pub up_since: i64,

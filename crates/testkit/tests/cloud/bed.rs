@@ -2,13 +2,13 @@
 use compute::Nodes;
 use image::blob::LocalStore;
 use node::sim::{Delays, Sim, Size};
-use reconcile::{Runner, TaskList};
+use reconcile::{Runner, Shards, TaskList};
 use serde_json::{Value, json};
 use std::{sync::Arc, time::Duration};
 use store::{Memory, Store};
 use tempfile::TempDir;
 use testkit::{Answer, Client, Setup, TestCloud};
-use tokio::task::JoinHandle;
+use tokio::task::JoinSet;
 
 pub(crate) const SERVERS: &str = "/compute/v2.1/servers";
 /// Longest wait for a level.
@@ -24,13 +24,44 @@ pub(crate) struct Bed {
     pub(crate) network: String,
     blobs: Arc<LocalStore>,
     dir: TempDir,
-    work: JoinHandle<()>,
+    work: JoinSet<()>,
     runner: Option<Runner>,
 }
 
-impl Drop for Bed {
-    fn drop(&mut self) {
-        self.work.abort();
+/// One process of a cloud: APIs, reconcilers, and what the agents of hosts talk to.
+pub(crate) struct Controller {
+    pub(crate) cloud: TestCloud,
+    pub(crate) nodes: Arc<Nodes>,
+    work: JoinSet<()>,
+    runner: Runner,
+}
+
+impl Controller {
+    async fn start(store: Arc<dyn Store>, blobs: &Arc<LocalStore>, keys: Option<Arc<TempDir>>) -> Self {
+        let services = vec![
+            operator::health(),
+            operator::service_v1(),
+            image::service(blobs.clone()),
+            network::service(),
+            placement::service(),
+            compute::service(),
+            volume::service(),
+        ];
+        let documents = Arc::new(operator::Documents::of(&services, "http://127.0.0.1"));
+        let prepare = Box::new(|shards: &Arc<Shards>, state: &mut resource::StateMap| {
+            state.insert(Nodes::new(shards.clone()));
+            state.insert(documents);
+            state.insert(Arc::new(TaskList::default()));
+        });
+        let cloud = TestCloud::with(Setup { services, prepare, store, keys, ..Setup::default() }).await;
+        volume::bootstrap(&cloud.cloud.db).await.unwrap();
+        let nodes: Arc<Nodes> = cloud.cloud.state.get().unwrap();
+        let mut work = JoinSet::new();
+        work.spawn(nodes.clone().run(cloud.cloud.clone()));
+        let mut runner = Runner::new(cloud.shards.clone(), Arc::new(TaskList::default()));
+        compute::reconcilers(&cloud.cloud).into_iter().for_each(|r| runner.spawn(r));
+        volume::reconcilers(&cloud.cloud).into_iter().for_each(|r| runner.spawn(r));
+        Self { cloud, nodes, work, runner }
     }
 }
 
@@ -46,28 +77,7 @@ impl Bed {
     pub(crate) async fn on(store: Arc<dyn Store>, hosts: usize) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let blobs = Arc::new(LocalStore::open(dir.path().join("images")).unwrap());
-        let services = vec![
-            operator::health(),
-            operator::service_v1(),
-            image::service(blobs.clone()),
-            network::service(),
-            placement::service(),
-            compute::service(),
-            volume::service(),
-        ];
-        let documents = Arc::new(operator::Documents::of(&services, "http://127.0.0.1"));
-        let prepare = Box::new(|db: &store::Db, state: &mut resource::StateMap| {
-            state.insert(Nodes::new(db.clone()));
-            state.insert(documents);
-            state.insert(Arc::new(TaskList::default()));
-        });
-        let cloud = TestCloud::with(Setup { services, prepare, store, ..Setup::default() }).await;
-        volume::bootstrap(&cloud.cloud.db).await.unwrap();
-        let nodes: Arc<Nodes> = cloud.cloud.state.get().unwrap();
-        let work = tokio::spawn(nodes.clone().run(cloud.cloud.clone()));
-        let mut runner = Runner::new(cloud.shards.clone(), Arc::new(TaskList::default()));
-        compute::reconcilers(&cloud.cloud).into_iter().for_each(|r| runner.spawn(r));
-        volume::reconcilers(&cloud.cloud).into_iter().for_each(|r| runner.spawn(r));
+        let Controller { cloud, nodes, work, runner } = Controller::start(store, &blobs, None).await;
         let (admin, member) = (cloud.admin().await, cloud.member("p").await);
         let (image, network) = (String::new(), String::new());
         let mut bed =
@@ -86,18 +96,28 @@ impl Bed {
 
     /// Ends all work in the background: from now on only requests change rows.
     pub(crate) fn rest(&mut self) {
-        self.work.abort();
+        self.work.abort_all();
         self.runner = None;
     }
 
+    /// Another process of the same cloud, with a way of its own to the same store.
+    pub(crate) async fn another(&self, store: Arc<dyn Store>) -> Controller {
+        Controller::start(store, &self.blobs, Some(self.cloud.keys.clone())).await
+    }
+
     pub(crate) async fn add_host(&mut self, name: &str) {
+        self.add_host_at(name, &self.nodes.clone()).await;
+    }
+
+    /// A host whose agent talks to this process.
+    pub(crate) async fn add_host_at(&mut self, name: &str, nodes: &Arc<Nodes>) {
         let dir = self.dir.path().join(name);
         std::fs::create_dir(&dir).unwrap();
         let mut config = node::Config::new(dir, name);
         config.heavy_steps = 16;
-        let uplink = self.nodes.join(name).await;
+        let uplink = nodes.join(name).await;
         let host = node::sim::start(config, SIZE, Delays::default(), uplink, self.blobs.clone());
-        self.nodes.attach(name, host.0.clone());
+        nodes.attach(name, host.0.clone());
         self.hosts.push(host);
         let path = "/compute/v2.1/os-hypervisors/detail";
         let admin = self.admin.clone();

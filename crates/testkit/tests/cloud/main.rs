@@ -1,5 +1,7 @@
-//! A whole cloud over HTTP, on simulated hosts: [`servers`] says what it does, [`misuse`] what it must not do.
+//! A whole cloud over HTTP, on simulated hosts: [`servers`] says what it does, [`misuse`] what it must not do, [`controllers`] that
+//! several processes do it together.
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 mod bed;
+mod controllers;
 mod misuse;
 mod servers;
