@@ -6,6 +6,12 @@ def gone(kind, name, cloud="drover"):
     refused(f"{kind} show {name}", "", cloud)
 
 
+def free():
+    """An address of the network `public` that nobody has; it gives them out at random."""
+    taken = {ip["ip_address"] for port in ajs("port list --network public") for ip in port["Fixed IP Addresses"]}
+    return next(address for address in (f"172.24.4.{n}" for n in range(100, 250)) if address not in taken)
+
+
 def tagged(kind, name, listing=None):
     """Tags of a resource: set, listed by, unset."""
     run(f"{kind} set --tag red --tag blue {name}")
@@ -201,9 +207,10 @@ def test_routers():
         refused("router delete sweep2", "")
         run("router unset --external-gateway sweep2")
         shows("router show sweep2", external_gateway_info=None)
-        admin(f"router set --external-gateway public --disable-snat --fixed-ip ip-address=172.24.4.200 {js('router show sweep2')['id']}")
+        address, router = free(), js("router show sweep2")["id"]
+        admin(f"router set --external-gateway public --disable-snat --fixed-ip ip-address={address} {router}")
         gateway = js("router show sweep2")["external_gateway_info"]
-        assert gateway["enable_snat"] is False and gateway["external_fixed_ips"][0]["ip_address"] == "172.24.4.200", gateway
+        assert gateway["enable_snat"] is False and gateway["external_fixed_ips"][0]["ip_address"] == address, gateway
         run("router unset --external-gateway sweep2")
         run("router remove subnet sweep2 sweep-routers-1")
         run("router remove port sweep2 sweep-routers")
@@ -279,9 +286,10 @@ def test_floating_ips():
         shows(f"floating ip show {address}", port_id=None)
         run(f"floating ip delete {address}")
         gone("floating ip", address)
-        admin("floating ip create --floating-ip-address 172.24.4.99 --project demo public")
-        assert "172.24.4.99" in column("floating ip list", "Floating IP Address")
-        run("floating ip delete 172.24.4.99")
+        address = free()
+        admin(f"floating ip create --floating-ip-address {address} --project demo public")
+        assert address in column("floating ip list", "Floating IP Address")
+        run(f"floating ip delete {address}")
         whole = js(f"floating ip create --port {port} public")
         assert whole["port_id"] == port and whole["fixed_ip_address"].startswith("10.8.3.")
         run(f"floating ip delete {whole['floating_ip_address']}")
