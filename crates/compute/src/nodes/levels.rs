@@ -298,6 +298,7 @@ impl Levels {
         let line = host.line.get_or_insert_with(|| {
             let (send, unseen) = watch::channel(Arc::default());
             send.send_replace(Arc::new(host.now.clone()));
+            host.changed = false;
             Line { send, unseen, joined: true }
         });
         line.joined = true;
