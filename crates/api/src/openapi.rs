@@ -105,10 +105,11 @@ fn error(dialect: &Dialect) -> (Value, &'static str) {
             let one = of(fields, json!(["status", "title", "detail", "code", "request_id"]));
             (of(json!({"errors": {"type": "array", "items": one, "minItems": 1}}), json!(["errors"])), "application/json")
         }
-        "compute" => {
+        "compute" | "volume" => {
             let fault = of(json!({"code": {"type": "integer"}, "message": text()}), json!(["code", "message"]));
             let body = json!({"type": "object", "additionalProperties": fault, "minProperties": 1, "maxProperties": 1});
-            (body, "application/json; charset=UTF-8")
+            let is_compute = dialect.name == "compute";
+            (body, if is_compute { "application/json; charset=UTF-8" } else { "application/json" })
         }
         "image" => (json!({"type": "string"}), "text/html; charset=UTF-8"),
         _ => (keystone_error(), "application/json"),

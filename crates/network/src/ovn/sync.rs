@@ -56,32 +56,38 @@ impl Nb {
 
     /// Makes the database hold exactly `desired` (besides rows that are not ours). Twice is once.
     pub async fn apply(&self, desired: &Desired) -> Result<Applied, Error> {
-        const TRIES: u32 = 5;
-        let _turn = self.one_at_a_time.lock().await;
-        let mut tries = 0;
         loop {
-            let (plan, global) = self.replica.read(|t| (plan(desired, t), global(t)));
-            if plan.operations.is_empty() {
-                return Ok(plan.counts);
+            if let Some(applied) = self.attempt(desired, false).await? {
+                return Ok(applied);
             }
-            let (id, ids) = global.ok_or(Error::NoGlobal)?;
-            let stamp = base::id::uuid();
-            let mut operations = vec![unchanged(&id, &ids)];
-            operations.extend(plan.operations);
-            operations.push(put_pairs(&id, "external_ids", [(STAMP, stamp.as_str())]));
-            tries += 1;
-            match self.client.transact(DATABASE, operations).await {
-                Ok(_) => {
-                    self.seen(&stamp).await?;
-                    return Ok(plan.counts);
-                }
-                // Somebody else wrote, or we looked at an old state: look again when it has arrived.
-                Err(ovsdb::Error::Operation { op, .. }) if op == "wait" && tries < TRIES => {
-                    let moved = |t: &Tables| (super::sync::global(t)?.1 != ids).then_some(());
-                    self.replica.wait(WITHIN, "the other writer's rows", moved).await?;
-                }
-                Err(e) => return Err(e.into()),
+        }
+    }
+
+    /// As [`Self::apply`], once: `None` when somebody else wrote since the state that was compared, so that the caller can see whether it
+    /// still may. With `claim` something is written in any case: whoever looked at the database before that can change nothing.
+    pub async fn attempt(&self, desired: &Desired, claim: bool) -> Result<Option<Applied>, Error> {
+        let _turn = self.one_at_a_time.lock().await;
+        let (plan, global) = self.replica.read(|t| (plan(desired, t), global(t)));
+        if plan.operations.is_empty() && !claim {
+            return Ok(Some(plan.counts));
+        }
+        let (id, ids) = global.ok_or(Error::NoGlobal)?;
+        let stamp = base::id::uuid();
+        let mut operations = vec![unchanged(&id, &ids)];
+        operations.extend(plan.operations);
+        operations.push(put_pairs(&id, "external_ids", [(STAMP, stamp.as_str())]));
+        match self.client.transact(DATABASE, operations).await {
+            Ok(_) => {
+                self.seen(&stamp).await?;
+                Ok(Some(plan.counts))
             }
+            // Somebody else wrote, or we looked at an old state: it is worth a look when it has arrived.
+            Err(ovsdb::Error::Operation { op, .. }) if op == "wait" => {
+                let moved = |t: &Tables| (super::sync::global(t)?.1 != ids).then_some(());
+                self.replica.wait(WITHIN, "the other writer's rows", moved).await?;
+                Ok(None)
+            }
+            Err(e) => Err(e.into()),
         }
     }
 

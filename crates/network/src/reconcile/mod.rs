@@ -50,7 +50,7 @@ async fn follow(
 ) -> Result<std::convert::Infallible, Failure> {
     let mut rows = db.view.changes();
     let nb = central.ensure_databases().await?;
-    apply(db, &nb, gateways).await?;
+    apply(db, fence, &nb, gateways, true).await?;
     // Only now: northd must not see a northbound database that was lost and is not yet filled.
     central.ensure_northd().await?;
     let _processes = central.watch();
@@ -71,7 +71,7 @@ async fn follow(
         }
         observed.mark_unchanged();
         if compile {
-            apply(db, &nb, gateways).await?;
+            apply(db, fence, &nb, gateways, false).await?;
         }
         show(db, fence, &nb).await?;
     }
@@ -97,17 +97,23 @@ fn concerns(change: &Result<Changed, RecvError>) -> Result<bool, Failure> {
     }
 }
 
-async fn apply(db: &Db, nb: &Nb, gateways: &[String]) -> Result<(), ovn::Error> {
-    let topology = topology::topology(&db.read(), gateways);
-    let desired = ovn::compile(&topology);
-    for problem in &desired.problems {
-        tracing::warn!(problem, "A part of the network cannot be built");
+/// `claim`: whoever wrote before us can write no more, even if there is nothing to change. Who was paused between the check of its fence
+/// and its write finds that the database has moved, checks again, and ends.
+async fn apply(db: &Db, fence: &Fence, nb: &Nb, gateways: &[String], claim: bool) -> Result<(), Failure> {
+    loop {
+        let checked = fence.clone();
+        db.transact(move |tx: &mut store::Tx<'_>| checked.check(tx)).await?;
+        let topology = topology::topology(&db.read(), gateways);
+        let desired = ovn::compile(&topology);
+        for problem in &desired.problems {
+            tracing::warn!(problem, "A part of the network cannot be built");
+        }
+        let Some(applied) = nb.attempt(&desired, claim).await? else { continue };
+        if applied.inserted + applied.updated + applied.deleted > 0 {
+            tracing::debug!(?applied, "OVN was brought up to date");
+        }
+        return Ok(());
     }
-    let applied = nb.apply(&desired).await?;
-    if applied.inserted + applied.updated + applied.deleted > 0 {
-        tracing::debug!(?applied, "OVN was brought up to date");
-    }
-    Ok(())
 }
 
 /// Writes what was observed into the rows.
