@@ -213,11 +213,15 @@ impl Daemon {
 
     async fn wait_ready(&self, id: Identity) -> Result<(), Error> {
         let handle = id.open().ok_or_else(|| self.died())?;
-        let until = Instant::now() + self.ready_within;
+        // What a program makes of its own command line later is its own affair.
+        const BECOMING: Duration = Duration::from_secs(1);
+        let begun = Instant::now();
+        let until = begun + self.ready_within;
+        let has_become = || id.has_become(&["setsid", "nsenter"]) || begun.elapsed() > BECOMING;
         let mut pause = Duration::from_millis(5);
         loop {
             let left = until.saturating_duration_since(Instant::now());
-            if matches!(tokio::time::timeout(left, self.ready.holds()).await, Ok(true)) && id.leads_session() {
+            if matches!(tokio::time::timeout(left, self.ready.holds()).await, Ok(true)) && id.leads_session() && has_become() {
                 return Ok(());
             }
             if Instant::now() >= until {

@@ -28,6 +28,12 @@ impl Identity {
         let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.pid)).ok();
         stat.and_then(|s| Stat::parse(&s)).is_some_and(|s| s.session == self.pid && s.started == self.started)
     }
+    /// Has it become its program? Until then, and for an instant meanwhile, its environment does not tell whose it is.
+    pub(crate) fn has_become(&self, not: &[&str]) -> bool {
+        let line = std::fs::read(format!("/proc/{}/cmdline", self.pid)).unwrap_or_default();
+        let name = line.split(|b| *b == 0).next().unwrap_or_default();
+        !name.is_empty() && !not.iter().any(|n| n.as_bytes() == name)
+    }
     /// A handle that stays with this process, or none if it has ended.
     pub fn open(&self) -> Option<Handle> {
         let fd = pidfd_open(Pid::from_raw(self.pid)?, PidfdFlags::NONBLOCK).ok()?;
