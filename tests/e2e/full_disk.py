@@ -8,7 +8,7 @@ import os
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from lib import DROVER, STATE, alive, guests, kill, osj, pid, ready, run, ssh, wait
+from lib import DROVER, STATE, alive, guests, kill, osj, pid, ready, run, running as running_servers, ssh, wait
 from rest import call, get, tiny, token
 from uploads import answer, begin, blobs, content, image, status
 
@@ -183,7 +183,7 @@ def test_a_server_that_does_not_fit():
 
 def test_writes_are_refused_and_reads_go_on():
     t, admin = token(), token("admin")
-    serve, running = pid("serve"), guests()
+    serve, running = pid("serve"), running_servers()
     with full():
         until_refused(t, admin)
         with ThreadPoolExecutor(8) as pool:
@@ -198,18 +198,18 @@ def test_writes_are_refused_and_reads_go_on():
     assert server["status"] == "ACTIVE", server
     gone(t, server)
     assert pid("serve") == serve and alive(serve), "it went on without a restart"
-    assert guests() == running
+    assert running_servers() == running
 
 
 def test_our_end_on_a_full_disk_is_over_when_there_is_space():
     t, admin = token(), token("admin")
-    running = guests()
+    running = running_servers()
     with full():
         until_refused(t, admin)
         old = kill("serve")
         wait("the end of serve", lambda: not alive(old), 10)
     wait("serve", ready, 60)
-    assert guests() == running and status(t, get("/image/v2/images?name=tiny", t)["images"][0]["id"]) == "active"
+    assert running_servers() == running and status(t, get("/image/v2/images?name=tiny", t)["images"][0]["id"]) == "active"
     server = boot(t, "again")
     assert server["status"] == "ACTIVE", server
     gone(t, server)

@@ -88,8 +88,13 @@ def endpoint():
         return re.search(r"auth_url: (http://[^/\s]+)", f.read()).group(1)
 
 
+def running():
+    """QEMU processes of servers, by server id: without the one that finds out, when the agent starts, whether there is KVM."""
+    return {server: number for server, number in guests().items() if len(server) == 36}
+
+
 def guests():
-    """QEMU processes of this cloud, by server id."""
+    """QEMU processes of this cloud, by server id, or by their own number where they are no server's."""
     found = {}
     for number, argv in commands():
         if "qemu-system" in argv[0]:

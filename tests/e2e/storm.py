@@ -10,7 +10,7 @@ import signal
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from lib import STATE, alive, difference, everything, guests, pid, ready, wait
+from lib import STATE, alive, difference, everything, pid, ready, running, wait
 from rest import call, get, tiny, token
 
 SETTLE = 60
@@ -60,7 +60,7 @@ class Killer:
         self.end(who, number)
 
     def end_guest(self, who):
-        mine = sorted(guests().items())
+        mine = sorted(running().items())
         mine = [(server, number) for server, number in mine if server != DEMO]
         if mine:
             server, number = self.dice.choice(mine)
