@@ -244,11 +244,12 @@ async fn keys_get_done_while_processes_come_and_go() {
             (p, runner)
         }
     };
+    let worked = |name: &str| db.read().all(&ROWS).any(|r| r.field("by").as_array().unwrap().iter().any(|by| by == name));
     let (a, a_runs) = start("a").await;
     let _b = start("b").await;
-    tokio::time::sleep(Duration::from_millis(100)).await;
+    until("the second works", || worked("b")).await;
     let _c = start("c").await;
-    tokio::time::sleep(Duration::from_millis(100)).await;
+    until("the third works", || worked("c")).await;
     a.shards.leave().await.unwrap();
     drop((a, a_runs));
     let sum = || db.read().all(&ROWS).map(|r| r.field("n").as_u64().unwrap()).sum::<u64>();

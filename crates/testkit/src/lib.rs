@@ -5,6 +5,8 @@
 mod client;
 mod cloud;
 pub mod matrix;
+mod wait;
 
 pub use client::{Answer, Client};
 pub use cloud::{ADMIN_PASSWORD, Prepare, Setup, TestCloud};
+pub use wait::until;

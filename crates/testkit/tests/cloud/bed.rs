@@ -4,15 +4,13 @@ use image::blob::LocalStore;
 use node::sim::{Delays, Sim, Size};
 use reconcile::{Runner, Shards, TaskList};
 use serde_json::{Value, json};
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 use store::{Memory, Store};
 use tempfile::TempDir;
-use testkit::{Answer, Client, Setup, TestCloud};
+use testkit::{Answer, Client, Setup, TestCloud, until};
 use tokio::task::JoinSet;
 
 pub(crate) const SERVERS: &str = "/compute/v2.1/servers";
-/// Longest wait for a level.
-const PATIENCE: Duration = Duration::from_secs(20);
 
 pub(crate) struct Bed {
     pub(crate) cloud: TestCloud,
@@ -196,29 +194,5 @@ impl Bed {
             allocations += consumers.len();
         }
         (ports, allocations, used.to_vec())
-    }
-}
-
-/// Waits for a level, with a deadline.
-pub(crate) async fn until<F, Fut>(what: &str, mut ask: F, is: impl Fn(&Answer) -> bool) -> Answer
-where
-    F: FnMut() -> Fut,
-    Fut: Future<Output = Answer>,
-{
-    let mut ticks = tokio::time::interval(Duration::from_millis(10));
-    let mut last = None;
-    let reached = async {
-        loop {
-            ticks.tick().await;
-            let answer = ask().await;
-            if is(&answer) {
-                return answer;
-            }
-            last = Some(answer);
-        }
-    };
-    match tokio::time::timeout(PATIENCE, reached).await {
-        Ok(answer) => answer,
-        Err(_) => panic!("not in time: {what}; last: {:?}", last.map(|a| a.body)),
     }
 }

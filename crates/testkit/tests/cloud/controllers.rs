@@ -1,11 +1,12 @@
 //! Three processes on one store that loses, refuses and delays commits: users see nothing of it.
-use crate::bed::{Bed, Controller, SERVERS, until};
+use crate::bed::{Bed, Controller, SERVERS};
 use serde_json::{Value, json};
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
 };
 use store::{Memory, Store, faulty::Faulty};
+use testkit::until;
 use testkit::{Answer, Client};
 use tokio::task::JoinSet;
 

@@ -1,7 +1,8 @@
 //! Who has a volume: servers through the compute service's transactions, others through this API.
-use crate::bed::{Bed, SERVERS, VOLUMES, until};
+use crate::bed::{Bed, SERVERS, VOLUMES};
 use serde_json::json;
 use std::time::Duration;
+use testkit::until;
 
 const SERVER: &str = "11111111-2222-4333-8444-555555555555";
 const OTHER: &str = "22222222-2222-4333-8444-555555555555";

@@ -4,11 +4,9 @@ use reconcile::{Runner, TaskList};
 use serde_json::{Value, json};
 use std::{sync::Arc, time::Duration};
 use store::Table;
-use testkit::{Answer, Client, Setup, TestCloud};
+use testkit::{Answer, Client, Setup, TestCloud, until};
 
 pub(crate) const VOLUMES: &str = "/volume/v3/volumes";
-/// Longest wait for a level.
-const PATIENCE: Duration = Duration::from_secs(20);
 
 pub(crate) static NODES: Table = Table { name: "compute/nodes", indexes: &[] };
 pub(crate) static SERVERS: Table = Table { name: "compute/servers", indexes: &[] };
@@ -182,29 +180,5 @@ impl Bed {
         let limits = self.member.get("/volume/v3/limits").await.expect(200);
         let used = |key: &str| limits.body["limits"]["absolute"][key].as_i64().unwrap();
         (used("totalVolumesUsed"), used("totalGigabytesUsed"), used("totalSnapshotsUsed"))
-    }
-}
-
-/// Waits for a level, with a deadline.
-pub(crate) async fn until<F, Fut>(what: &str, mut ask: F, is: impl Fn(&Answer) -> bool) -> Answer
-where
-    F: FnMut() -> Fut,
-    Fut: Future<Output = Answer>,
-{
-    let mut ticks = tokio::time::interval(Duration::from_millis(10));
-    let mut last = None;
-    let reached = async {
-        loop {
-            ticks.tick().await;
-            let answer = ask().await;
-            if is(&answer) {
-                return answer;
-            }
-            last = Some(answer);
-        }
-    };
-    match tokio::time::timeout(PATIENCE, reached).await {
-        Ok(answer) => answer,
-        Err(_) => panic!("not in time: {what}; last: {:?}", last.map(|a| a.body)),
     }
 }

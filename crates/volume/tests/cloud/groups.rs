@@ -1,6 +1,7 @@
 //! Groups: made, copied and deleted with their volumes.
-use crate::bed::{Bed, VOLUMES, until};
+use crate::bed::{Bed, VOLUMES};
 use serde_json::{Value, json};
+use testkit::until;
 
 const GROUPS: &str = "/volume/v3/groups";
 const SETS: &str = "/volume/v3/group_snapshots";

@@ -1,7 +1,8 @@
 //! Snapshots, copies of them, and the way back.
-use crate::bed::{Bed, VOLUMES, until};
+use crate::bed::{Bed, VOLUMES};
 use serde_json::{Value, json};
 use std::time::Duration;
+use testkit::until;
 
 const SNAPSHOTS: &str = "/volume/v3/snapshots";
 

@@ -1,12 +1,13 @@
 //! Secrets stay where they belong: they are planted everywhere that a client can put one, and then looked for in every log line, in
 //! what `drover why` tells, and in the store.
-use crate::bed::{Bed, SERVERS, until};
+use crate::bed::{Bed, SERVERS};
 use serde_json::{Value, json};
 use std::{
     io::Write,
     sync::{Arc, Mutex, PoisonError},
 };
 use store::{Memory, Range, Store};
+use testkit::until;
 use testkit::{Answer, Client};
 
 /// All log lines of this process from the start of the test on.

@@ -140,7 +140,7 @@ async fn an_upload_that_breaks_off_leaves_the_image_as_it_was() {
         half_an_upload(&bed.cloud.url, &bed.member, &id, headers, part).await;
         let path = format!("/image/v2/images/{id}");
         let queued = |a: &testkit::Answer| a.at("/status") == "queued" && a.at("/size").is_null() && a.at("/checksum").is_null();
-        crate::bed::until("the image waits for its data again", || bed.member.get(&path), queued).await;
+        testkit::until("the image waits for its data again", || bed.member.get(&path), queued).await;
     }
     let path = format!("/image/v2/images/{id}/file");
     bed.member.send_bytes("PUT", &path, "application/octet-stream", "all of it".into()).await.expect(204);

@@ -4,11 +4,12 @@ mod network;
 mod volumes;
 
 use super::{frozen::Frozen, samples::Sample};
-use crate::bed::{Bed, SERVERS, until};
+use crate::bed::{Bed, SERVERS};
 use resource::ResourceDef;
 use serde_json::{Value, json};
 use std::{collections::BTreeMap, sync::Arc};
 use testkit::Client;
+use testkit::until;
 
 pub(crate) const PASSWORD: &str = "password of everybody";
 /// The newest version of every service that has versions.

@@ -1,6 +1,7 @@
 //! Actions, each to the state that it is asked for, on a simulated host.
-use crate::bed::{Bed, SERVERS, until};
+use crate::bed::{Bed, SERVERS};
 use serde_json::{Value, json};
+use testkit::until;
 
 #[tokio::test]
 async fn power_goes_where_it_is_asked_to() {

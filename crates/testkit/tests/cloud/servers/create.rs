@@ -1,6 +1,7 @@
 //! What a create makes, and what it refuses without a trace.
-use crate::bed::{Bed, SERVERS, until};
+use crate::bed::{Bed, SERVERS};
 use serde_json::{Value, json};
+use testkit::until;
 
 #[tokio::test]
 async fn a_server_boots_and_is_shown() {

@@ -1,7 +1,8 @@
 //! Volumes of servers: attached and detached, made with a server, booted from, and gone with it.
-use crate::bed::{Bed, SERVERS, until};
+use crate::bed::{Bed, SERVERS};
 use serde_json::{Value, json};
 use testkit::Client;
+use testkit::until;
 
 const VOLUMES: &str = "/volume/v3/volumes";
 

@@ -1,8 +1,9 @@
 //! A project's volumes and what belongs to them, in the statuses that actions want; and the types that all may use.
 use super::{Office, Things};
-use crate::bed::{SERVERS, until};
+use crate::bed::SERVERS;
 use serde_json::{Value, json};
 use testkit::Answer;
+use testkit::until;
 
 fn v3(path: &str) -> String {
     format!("/volume/v3/{path}")
