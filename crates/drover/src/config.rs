@@ -47,6 +47,13 @@ pub(crate) struct Flags {
     /// Give guests a way out through this machine, after a --no-nat [default]. Since 0.1.
     #[arg(long)]
     nat: bool,
+    /// Take images whose bytes are in no known format under whatever format they are declared, as Glance does with
+    /// `require_image_format_match = False`. Dangerous content, and that of another known format, stays refused. Since 0.1.
+    #[arg(long, conflicts_with = "require_image_format_match")]
+    no_require_image_format_match: bool,
+    /// Refuse them, after a --no-require-image-format-match [default]. Since 0.1.
+    #[arg(long)]
+    require_image_format_match: bool,
     /// qcow2 file that becomes the images `tiny` and `tiny-alt`, and from which the server `demo` boots. Since 0.1.
     #[arg(long, value_name = "PATH")]
     guest_image: Option<PathBuf>,
@@ -68,6 +75,8 @@ pub(crate) struct Config {
     /// 0: real hosts.
     pub(crate) simulate: u32,
     pub(crate) guest_image: Option<PathBuf>,
+    /// Is what an image's bytes say its format, and nothing else?
+    pub(crate) require_image_format_match: bool,
     /// Guests reach the world through this machine.
     pub(crate) nat: bool,
     /// Longest time from a server's creation to ACTIVE before it is an error; seconds.
@@ -88,6 +97,7 @@ impl Default for Config {
             external: ipnet::Ipv4Net::new_assert([172, 24, 4, 0].into(), 24),
             simulate: 0,
             guest_image: None,
+            require_image_format_match: true,
             nat: true,
             build_timeout_s: 300,
         }
@@ -119,6 +129,8 @@ impl Config {
         c.external = f.external.unwrap_or(c.external);
         c.simulate = f.simulate.unwrap_or(c.simulate);
         c.guest_image = f.guest_image.or(c.guest_image);
+        c.require_image_format_match =
+            f.require_image_format_match || (c.require_image_format_match && !f.no_require_image_format_match);
         c.nat = f.nat || (c.nat && !f.no_nat);
         if c.external.prefix_len() > 28 {
             return Err(format!("External network {} is too small; give at least a /28.", c.external));

@@ -53,11 +53,12 @@ pub(crate) async fn serve(state: &State) -> Result<(), String> {
 
 async fn assemble(state: &State, config: &Config) -> Result<(Arc<Cloud>, Vec<Service>), String> {
     let blobs = Arc::new(LocalStore::open(state.images()).map_err(|e| base::chain(&e))?);
+    let image = image::Options { require_format: config.require_image_format_match, ..image::Options::default() };
     let services = vec![
         operator::health(),
         operator::service_v1(),
         identity::service(),
-        image::service(blobs.clone()),
+        image::service_with(blobs.clone(), image),
         compute::service(),
         network::service(),
         placement::service(),
