@@ -27,7 +27,7 @@ enum Layer {
 
 fn layer(name: &str) -> Option<Layer> {
     Some(match name {
-        "base" | "resource-derive" | "xtask" => Layer::Only(&[]),
+        "base" | "pki" | "resource-derive" | "xtask" => Layer::Only(&[]),
         "supervise" | "ovsdb" | "assign" | "store" | "cli" => Layer::Only(&["base"]),
         "store-sqlite" => Layer::Only(&["base", "store"]),
         "store-etcd" => Layer::Only(&["base", "store", "supervise"]),

@@ -1,0 +1,240 @@
+//! The authority and what it signs.
+use crate::Error;
+use rcgen::{
+    BasicConstraints, CertificateParams, CertificateSigningRequestParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose,
+    IsCa, Issuer, KeyPair, KeyUsagePurpose, SanType,
+};
+use sha2::{Digest, Sha256};
+use std::{
+    fmt, fs,
+    io::Write as _,
+    net::IpAddr,
+    os::unix::fs::OpenOptionsExt as _,
+    path::{Path, PathBuf},
+};
+use time::{Duration, OffsetDateTime};
+
+/// Of the authority itself.
+const AUTHORITY: Duration = Duration::days(3650);
+/// Of what it signs; renewed by whoever holds it when a third is left.
+const LIFETIME: Duration = Duration::days(90);
+/// Clocks of machines differ.
+const SKEW: Duration = Duration::minutes(10);
+
+/// What the holder of a certificate may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    Controller,
+    Node,
+}
+impl fmt::Display for Role {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Controller => "controller",
+            Self::Node => "node",
+        })
+    }
+}
+
+/// Who a certificate speaks for: `controller c1`, `node n7`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Identity {
+    pub role: Role,
+    pub name: String,
+}
+impl fmt::Display for Identity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.role, self.name)
+    }
+}
+impl Identity {
+    /// From the common name of a certificate that this authority signed.
+    pub fn of(common_name: &str) -> Option<Self> {
+        let (role, name) = common_name.split_once(' ')?;
+        let role = [Role::Controller, Role::Node].into_iter().find(|r| r.to_string() == role)?;
+        (!name.is_empty()).then(|| Self { role, name: name.to_owned() })
+    }
+    /// The one name by which TLS clients address it, whatever its addresses are.
+    pub fn server_name(&self) -> String {
+        format!("{}.{}.drover.internal", self.name, self.role)
+    }
+}
+
+/// A key of one's own and the request to have it certified.
+pub struct Request {
+    pub key_pem: String,
+    pub csr_pem: String,
+}
+
+impl Request {
+    /// What a certificate says is for the authority to decide; the request only proves that its sender has the key.
+    pub fn new() -> Result<Self, Error> {
+        let key = KeyPair::generate()?;
+        let csr = CertificateParams::default().serialize_request(&key)?;
+        Ok(Self { key_pem: key.serialize_pem(), csr_pem: csr.pem()? })
+    }
+}
+
+/// A certificate and the authority that vouches for it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Issued {
+    pub certificate_pem: String,
+    pub ca_pem: String,
+}
+
+/// See the module.
+pub struct Ca {
+    ca_pem: String,
+    key_pem: String,
+}
+
+impl Ca {
+    /// A new authority for a new cluster.
+    pub fn create(cluster: &str) -> Result<Self, Error> {
+        let key = KeyPair::generate()?;
+        let mut params = CertificateParams::default();
+        params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+        params.distinguished_name = named(&format!("Drover cluster {cluster}"));
+        let now = OffsetDateTime::now_utc();
+        (params.not_before, params.not_after) = (now - SKEW, now + AUTHORITY);
+        Ok(Self { ca_pem: params.self_signed(&key)?.pem(), key_pem: key.serialize_pem() })
+    }
+
+    /// The authority in `dir`; a new one at the first use.
+    pub fn open(dir: &Path, cluster: &str) -> Result<Self, Error> {
+        let (ca, key) = (dir.join("ca.pem"), dir.join("ca.key"));
+        if !key.exists() {
+            let made = Self::create(cluster)?;
+            made.keep(dir)?;
+            return Ok(made);
+        }
+        let read = |path: &PathBuf| fs::read_to_string(path).map_err(file("read", path));
+        Ok(Self { ca_pem: read(&ca)?, key_pem: read(&key)? })
+    }
+
+    /// Writes the authority where only root reads it; the key last, as its presence says that all is there.
+    pub fn keep(&self, dir: &Path) -> Result<(), Error> {
+        fs::create_dir_all(dir).map_err(file("create", dir))?;
+        write(&dir.join("ca.pem"), &self.ca_pem, 0o644)?;
+        write(&dir.join("ca.key"), &self.key_pem, 0o600)
+    }
+
+    /// The authority's certificate, which everybody may have.
+    pub fn certificate(&self) -> &str {
+        &self.ca_pem
+    }
+
+    /// SHA-256 of the authority's certificate (PEM), hex: how a join token names its cluster.
+    pub fn fingerprint(&self) -> String {
+        fingerprint(&self.ca_pem)
+    }
+
+    /// Certifies the key of a request for this identity at these addresses. Whoever calls it has made sure who asks.
+    pub fn sign(&self, csr_pem: &str, identity: &Identity, addresses: &[IpAddr]) -> Result<Issued, Error> {
+        // Reading it checks the signature by the key that it names.
+        let mut request = CertificateSigningRequestParams::from_pem(csr_pem)?;
+        let mut params = CertificateParams::default();
+        params.distinguished_name = named(&identity.to_string());
+        params.subject_alt_names = addresses.iter().copied().map(SanType::IpAddress).collect();
+        let name = identity.server_name().try_into().map_err(|e| Error::Invalid(format!("{identity}: {e}")))?;
+        params.subject_alt_names.push(SanType::DnsName(name));
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth, ExtendedKeyUsagePurpose::ServerAuth];
+        params.is_ca = IsCa::ExplicitNoCa;
+        let now = OffsetDateTime::now_utc();
+        (params.not_before, params.not_after) = (now - SKEW, now + LIFETIME);
+        request.params = params;
+        let issuer = Issuer::from_ca_cert_pem(&self.ca_pem, KeyPair::from_pem(&self.key_pem)?)?;
+        Ok(Issued { certificate_pem: request.signed_by(&issuer)?.pem(), ca_pem: self.ca_pem.clone() })
+    }
+}
+
+/// SHA-256 of a certificate (PEM), hex.
+pub(crate) fn fingerprint(pem: &str) -> String {
+    Sha256::digest(pem.trim().as_bytes()).iter().map(|b| format!("{b:02x}")).collect()
+}
+
+fn named(common_name: &str) -> DistinguishedName {
+    let mut name = DistinguishedName::new();
+    name.push(DnType::CommonName, common_name);
+    name
+}
+
+fn file(act: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> Error {
+    move |source| Error::File { act, path: path.into(), source }
+}
+
+/// Whole or not at all.
+fn write(path: &Path, text: &str, mode: u32) -> Result<(), Error> {
+    let next = path.with_extension("next");
+    let written = || {
+        let mut f = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(mode).open(&next)?;
+        f.write_all(text.as_bytes())?;
+        f.sync_all()?;
+        fs::rename(&next, path)
+    };
+    written().map_err(file("write", path))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt as _;
+
+    #[test]
+    fn an_authority_is_made_once_and_its_key_is_roots() {
+        let dir = tempfile::tempdir().unwrap();
+        let first = Ca::open(dir.path(), "c").unwrap();
+        let again = Ca::open(dir.path(), "c").unwrap();
+        assert_eq!(first.fingerprint(), again.fingerprint());
+        let mode = fs::metadata(dir.path().join("ca.key")).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+        assert_ne!(first.fingerprint(), Ca::create("c").unwrap().fingerprint());
+    }
+
+    #[test]
+    fn a_request_decides_nothing_but_its_key() {
+        let ca = Ca::create("c").unwrap();
+        let key = KeyPair::generate().unwrap();
+        let mut greedy = CertificateParams::new(vec!["c1.controller.drover.internal".to_owned()]).unwrap();
+        greedy.distinguished_name = named("controller c1");
+        let csr = greedy.serialize_request(&key).unwrap().pem().unwrap();
+        let identity = Identity { role: Role::Node, name: "n1".into() };
+        let issued = ca.sign(&csr, &identity, &[IpAddr::from([10, 0, 0, 7])]).unwrap();
+        let text = String::from_utf8_lossy(&der(&issued.certificate_pem)).into_owned();
+        assert!(text.contains("node n1") && text.contains("n1.node.drover.internal"), "what the authority says");
+        assert!(!text.contains("controller"), "and nothing that the request says");
+        assert!(matches!(ca.sign("no request", &identity, &[]), Err(Error::Invalid(_))));
+    }
+
+    /// Bytes of a certificate; names in it are plain text.
+    fn der(pem: &str) -> Vec<u8> {
+        let body: String = pem.lines().filter(|l| !l.starts_with("-----")).collect();
+        let value = |c: u8| b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/".iter().position(|x| *x == c);
+        let mut bits = 0u32;
+        let mut count = 0;
+        let mut out = Vec::new();
+        for v in body.bytes().filter_map(value) {
+            bits = (bits << 6) | u32::try_from(v).unwrap();
+            count += 6;
+            if count >= 8 {
+                count -= 8;
+                out.push((bits >> count) as u8);
+            }
+        }
+        out
+    }
+
+    #[test]
+    fn names_tell_roles() {
+        for identity in
+            [Identity { role: Role::Controller, name: "c1".into() }, Identity { role: Role::Node, name: "rack 7".into() }]
+        {
+            assert_eq!(Identity::of(&identity.to_string()), Some(identity));
+        }
+        for wrong in ["", "node", "node ", "root c1", "Controller c1"] {
+            assert_eq!(Identity::of(wrong), None, "{wrong}");
+        }
+    }
+}
