@@ -31,6 +31,7 @@ fn layer(name: &str) -> Option<Layer> {
         "supervise" | "ovsdb" | "assign" | "store" | "cli" => Layer::Only(&["base"]),
         "store-sqlite" => Layer::Only(&["base", "store"]),
         "store-etcd" => Layer::Only(&["base", "store", "supervise"]),
+        "link" => Layer::Only(&["base", "pki", "assign"]),
         "auth" => Layer::Only(&["base"]),
         "resource" => Layer::Only(&["base", "resource-derive", "store", "auth"]),
         "reconcile" => Layer::Only(&["base", "store", "resource"]),

@@ -1,5 +1,6 @@
 //! The authority and what it signs.
 use crate::Error;
+use base64::prelude::{BASE64_STANDARD, Engine as _};
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateSigningRequestParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose,
     IsCa, Issuer, KeyPair, KeyUsagePurpose, SanType,
@@ -36,6 +37,13 @@ impl fmt::Display for Role {
     }
 }
 
+impl Role {
+    /// The name by which TLS clients address any process of this role.
+    pub fn server_name(self) -> String {
+        format!("{self}.drover.internal")
+    }
+}
+
 /// Who a certificate speaks for: `controller c1`, `node n7`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Identity {
@@ -53,6 +61,13 @@ impl Identity {
         let (role, name) = common_name.split_once(' ')?;
         let role = [Role::Controller, Role::Node].into_iter().find(|r| r.to_string() == role)?;
         (!name.is_empty()).then(|| Self { role, name: name.to_owned() })
+    }
+    /// From a certificate (DER) whose signature was checked.
+    pub fn of_certificate(der: &[u8]) -> Option<Self> {
+        let (_, certificate) = x509_parser::parse_x509_certificate(der).ok()?;
+        let mut names = certificate.subject().iter_common_name();
+        let identity = Self::of(names.next()?.as_str().ok()?)?;
+        names.next().is_none().then_some(identity)
     }
     /// The one name by which TLS clients address it, whatever its addresses are.
     pub fn server_name(&self) -> String {
@@ -139,6 +154,8 @@ impl Ca {
         params.subject_alt_names = addresses.iter().copied().map(SanType::IpAddress).collect();
         let name = identity.server_name().try_into().map_err(|e| Error::Invalid(format!("{identity}: {e}")))?;
         params.subject_alt_names.push(SanType::DnsName(name));
+        let any = identity.role.server_name().try_into().map_err(|e| Error::Invalid(format!("{identity}: {e}")))?;
+        params.subject_alt_names.push(SanType::DnsName(any));
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth, ExtendedKeyUsagePurpose::ServerAuth];
         params.is_ca = IsCa::ExplicitNoCa;
@@ -150,9 +167,18 @@ impl Ca {
     }
 }
 
-/// SHA-256 of a certificate (PEM), hex.
+/// SHA-256 of a certificate (PEM), hex, as openssl prints it. What is no PEM has the fingerprint of nothing.
 pub(crate) fn fingerprint(pem: &str) -> String {
-    Sha256::digest(pem.trim().as_bytes()).iter().map(|b| format!("{b:02x}")).collect()
+    let parsed = x509_parser::pem::parse_x509_pem(pem.as_bytes());
+    let der = parsed.map(|(_, pem)| pem.contents).unwrap_or_default();
+    Sha256::digest(der).iter().map(|b| format!("{b:02x}")).collect()
+}
+
+/// A certificate (DER) as PEM (RFC 7468).
+pub fn pem(der: &[u8]) -> String {
+    let body = BASE64_STANDARD.encode(der);
+    let lines: Vec<&str> = body.as_bytes().chunks(64).map(|line| std::str::from_utf8(line).unwrap_or_default()).collect();
+    format!("-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n", lines.join("\n"))
 }
 
 fn named(common_name: &str) -> DistinguishedName {
@@ -208,22 +234,20 @@ mod tests {
         assert!(matches!(ca.sign("no request", &identity, &[]), Err(Error::Invalid(_))));
     }
 
-    /// Bytes of a certificate; names in it are plain text.
     fn der(pem: &str) -> Vec<u8> {
-        let body: String = pem.lines().filter(|l| !l.starts_with("-----")).collect();
-        let value = |c: u8| b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/".iter().position(|x| *x == c);
-        let mut bits = 0u32;
-        let mut count = 0;
-        let mut out = Vec::new();
-        for v in body.bytes().filter_map(value) {
-            bits = (bits << 6) | u32::try_from(v).unwrap();
-            count += 6;
-            if count >= 8 {
-                count -= 8;
-                out.push((bits >> count) as u8);
-            }
-        }
-        out
+        x509_parser::pem::parse_x509_pem(pem.as_bytes()).unwrap().1.contents
+    }
+
+    #[test]
+    fn a_certificate_tells_who_it_is_and_comes_back_as_it_was() {
+        let ca = Ca::create("c").unwrap();
+        let identity = Identity { role: Role::Node, name: "n1".into() };
+        let issued = ca.sign(&Request::new().unwrap().csr_pem, &identity, &[]).unwrap();
+        assert_eq!(Identity::of_certificate(&der(&issued.certificate_pem)), Some(identity));
+        assert_eq!(Identity::of_certificate(&der(ca.certificate())), None, "the authority itself is nobody");
+        assert_eq!(Identity::of_certificate(b"nothing"), None);
+        assert_eq!(der(&pem(&der(ca.certificate()))), der(ca.certificate()));
+        assert_eq!(fingerprint(&pem(&der(ca.certificate()))), ca.fingerprint());
     }
 
     #[test]

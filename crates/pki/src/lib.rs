@@ -6,7 +6,7 @@
 mod ca;
 mod token;
 
-pub use ca::{Ca, Identity, Issued, Request, Role};
+pub use ca::{Ca, Identity, Issued, Request, Role, pem};
 pub use token::JoinToken;
 
 use std::path::PathBuf;
@@ -17,7 +17,7 @@ pub enum Error {
     File { act: &'static str, path: PathBuf, source: std::io::Error },
     #[error("the certificate, key or request is not valid: {0}; make it anew")]
     Invalid(String),
-    #[error("{0} is no join token; ask a controller for one: drover node token")]
+    #[error("{0} is no join token; ask a controller for one: drover join-token node")]
     Token(String),
     #[error("the cluster at that address is another one than the token's: its authority is {found}, not {wanted}")]
     OtherCluster { found: String, wanted: String },
