@@ -53,6 +53,11 @@ pub struct Settings {
 
 /// The controllers, as a node has them. Ends with the last reference.
 pub struct Upstream {
+    shared: Arc<Shared>,
+    task: AbortHandle,
+}
+
+struct Shared {
     settings: Settings,
     assignments: watch::Sender<Arc<Assignments>>,
     /// A receiver that has seen nothing.
@@ -61,7 +66,6 @@ pub struct Upstream {
     host: Mutex<Option<HostReport>>,
     agent: OnceLock<Weak<dyn Agent>>,
     controllers: Mutex<Vec<String>>,
-    task: OnceLock<AbortHandle>,
 }
 
 /// One attached line.
@@ -74,9 +78,7 @@ struct Line {
 
 impl Drop for Upstream {
     fn drop(&mut self) {
-        if let Some(task) = self.task.get() {
-            task.abort();
-        }
+        self.task.abort();
     }
 }
 
@@ -86,7 +88,7 @@ impl Upstream {
         let (assignments, unseen) = watch::channel(Arc::default());
         let remembered = std::fs::read(&settings.remembered).ok().and_then(|b| serde_json::from_slice(&b).ok());
         let controllers = remembered.filter(|c: &Vec<String>| !c.is_empty()).unwrap_or_else(|| settings.controllers.clone());
-        let this = Arc::new(Self {
+        let shared = Arc::new(Shared {
             settings,
             assignments,
             unseen,
@@ -94,20 +96,24 @@ impl Upstream {
             host: Mutex::default(),
             agent: OnceLock::new(),
             controllers: Mutex::new(controllers),
-            task: OnceLock::new(),
         });
-        let task = tokio::spawn(keep_attached(Arc::downgrade(&this))).abort_handle();
-        this.task.set(task).ok();
-        this
+        let task = tokio::spawn(shared.clone().keep_attached()).abort_handle();
+        Arc::new(Self { shared, task })
     }
 
     /// Names who answers the controllers' questions. Until then they are told that the node does not answer.
     pub fn serve(&self, agent: &Arc<dyn Agent>) {
-        self.agent.set(Arc::downgrade(agent)).ok();
+        self.shared.agent.set(Arc::downgrade(agent)).ok();
     }
 
     /// Ways to the controllers, the one that we are attached to first.
     pub(crate) fn ways(&self) -> Result<Vec<Way>, Error> {
+        self.shared.ways()
+    }
+}
+
+impl Shared {
+    fn ways(&self) -> Result<Vec<Way>, Error> {
         let attached = self.line.borrow().as_ref().map(|l| l.way.clone());
         let known = lock(&self.controllers).clone();
         let others = known.iter().filter(|c| attached.as_ref().is_none_or(|a| a.address() != *c));
@@ -142,26 +148,24 @@ impl Upstream {
     }
 }
 
-async fn keep_attached(upstream: Weak<Upstream>) {
-    let mut attempt = 0;
-    loop {
-        let Some(round) = upstream.upgrade().map(|u| u.round()) else { return };
-        for address in round {
-            let Some(this) = upstream.upgrade() else { return };
-            let started = Instant::now();
-            let why = this.attached(&address).await;
-            this.line.send_replace(None);
-            if started.elapsed() > GOOD {
-                attempt = 0;
+impl Shared {
+    async fn keep_attached(self: Arc<Self>) {
+        let mut attempt = 0;
+        loop {
+            for address in self.round() {
+                let started = Instant::now();
+                let why = self.attached(&address).await;
+                self.line.send_replace(None);
+                if started.elapsed() > GOOD {
+                    attempt = 0;
+                }
+                tracing::info!(controller = address, why, "Not attached to {address}: {why}");
             }
-            tracing::info!(controller = address, why, "Not attached to {address}: {why}");
+            sleep(ROUND.jittered(attempt)).await;
+            attempt += 1;
         }
-        sleep(ROUND.jittered(attempt)).await;
-        attempt += 1;
     }
-}
 
-impl Upstream {
     /// Attaches and stays as long as it lasts; says why it ended.
     async fn attached(self: &Arc<Self>, address: &str) -> String {
         let way = match Way::to(address, &self.settings.credentials) {
@@ -271,7 +275,7 @@ impl Line {
 
 impl Uplink for Upstream {
     fn assignments(&self) -> watch::Receiver<Arc<Assignments>> {
-        self.unseen.clone()
+        self.shared.unseen.clone()
     }
 
     fn report(&self, reports: Vec<Report>) -> Pending<'_, Result<(), ReportError>> {
@@ -281,10 +285,10 @@ impl Uplink for Upstream {
                 Report::Server(_) | Report::Snapshot(_) | Report::Password(_) | Report::Volume(_) => None,
             });
             if host.is_some() {
-                *lock(&self.host) = host;
+                *lock(&self.shared.host) = host;
             }
-            let mut lines = self.line.subscribe();
-            // The sender is in `self`: it cannot be closed.
+            let mut lines = self.shared.line.subscribe();
+            // The sender is in `shared`: it cannot be closed.
             let line = lines.wait_for(Option::is_some).await.ok().and_then(|l| l.clone());
             let line = line.ok_or_else(|| ReportError("the node ends".into()))?;
             tokio::select! {

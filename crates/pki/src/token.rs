@@ -95,7 +95,7 @@ mod tests {
             &good.to_uppercase(),
         ] {
             let refused = wrong.parse::<JoinToken>().unwrap_err().to_string();
-            assert!(refused.contains("drover node token") && (wrong.is_empty() || !refused.contains(wrong)), "{refused}");
+            assert!(refused.contains("drover join-token") && (wrong.is_empty() || !refused.contains(wrong)), "{refused}");
         }
     }
 }
