@@ -28,6 +28,13 @@ def say(text):
     print(f"tempest: {text}", file=sys.stderr, flush=True)
 
 
+def setting(text):
+    found = re.fullmatch(r"([^.=]+)\.([^.=]+)=(.*)", text)
+    if not found:
+        raise argparse.ArgumentTypeError(f"{text!r} is not SECTION.OPTION=VALUE")
+    return found.groups()
+
+
 def arguments():
     cache = pathlib.Path(os.environ.get("XDG_CACHE_HOME", pathlib.Path.home() / ".cache"))
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -41,6 +48,9 @@ def arguments():
     parser.add_argument("--flavor", default="m1.nano")
     parser.add_argument("--flavor-alt", default="m1.micro")
     parser.add_argument("--public", default="public")
+    parser.add_argument("--set", action="append", default=[], type=setting, metavar="SECTION.OPTION=VALUE", dest="settings",
+                        help="an option of tempest.conf, such as image-feature-enabled.image_format_enforcement=false "
+                        "for a cloud that was started with --no-require-image-format-match")
     return parser.parse_args()
 
 
@@ -84,6 +94,8 @@ def write_configuration(options, work):
     text = (TESTS / "tempest.conf.in").read_text()
     for name, value in values.items():
         text = text.replace(f"@{name}@", str(value))
+    for section, option, value in options.settings:
+        text += f"\n[{section}]\n{option} = {value}\n"
     path = work / "etc" / "tempest.conf"
     path.touch(mode=0o600)
     path.write_text(text)
