@@ -74,7 +74,7 @@ async fn assemble(state: &State, config: &Config) -> Result<(Arc<Cloud>, Vec<Ser
     shared.insert(blobs);
     shared.insert(Arc::new(TaskList::default()));
     shared.insert(Arc::new(operator::Documents::of(&services, &config.endpoint())));
-    let shards = Shards::join(db.clone(), &config.name()).await.map_err(|e| base::chain(&e))?;
+    let shards = Shards::join(db.clone(), &config.name(), None).await.map_err(|e| base::chain(&e))?;
     shared.insert(Nodes::new(shards.clone()));
     shared.insert(shards);
     shared.insert(Arc::new(compute::Config { build_timeout: Duration::from_secs(config.build_timeout_s) }));

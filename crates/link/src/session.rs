@@ -149,8 +149,14 @@ pub(crate) async fn attach(mut call: Call<Json<Up>>) -> Result<Messages<Json<Dow
     });
     let shared = call.shared;
     let refused = |e: &dyn std::fmt::Display| Status::unavailable(e.to_string());
-    let line = shared.controller.attach(&host, remote.clone()).await.map_err(|e| refused(&e))?;
     shared.sessions.enter(&remote);
+    let line = match shared.controller.attach(&host, remote.clone()).await {
+        Ok(line) => line,
+        Err(e) => {
+            shared.sessions.leave(&remote);
+            return Err(refused(&e));
+        }
+    };
     tracing::info!(node = host, version, "Node {host} is attached");
     tokio::spawn(async move {
         if let Some(report) = report

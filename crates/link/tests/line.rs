@@ -1,4 +1,5 @@
 //! Real connections on loopback: a node and its controllers.
+#![expect(clippy::unwrap_used, reason = "a test ends where something is not as it expects")]
 use assign::{
     Agent, Answer, Assignments, BlobInfo, Blobs, Duplex, HostReport, ImageRef, Pending, Query, QueryError, Report, ReportError,
     SnapshotAssignment, Uplink, VolumeAssignment, VolumeSource,
@@ -271,7 +272,7 @@ async fn a_machine_joins_and_its_name_is_in_its_certificate() {
     let (who, at, request) = (identity(Role::Node, "n7"), [127, 0, 0, 9].into(), Request::new().unwrap());
     for _ in 0..2 {
         let admitted = link::join(&controller.address, &world.token, &who, at, &request).await.unwrap();
-        assert_eq!(admitted.grant.controllers, [controller.address.clone()]);
+        assert_eq!(admitted.grant.controllers, std::slice::from_ref(&controller.address));
         assert!(admitted.grant.certificate.contains("BEGIN CERTIFICATE") && admitted.key == request.key_pem);
     }
     let secretless = JoinToken::new(&world.ca.fingerprint());

@@ -18,7 +18,7 @@ mod share;
 mod task;
 
 pub use queue::{Next, Pending, Place, Reconciler, Runner, Work};
-pub use shards::{Fence, Hold, MEMBERS, SHARDS, Shards, members};
+pub use shards::{Fence, Hold, MEMBERS, SHARDS, Shards, line_of, lines, members};
 pub use share::{COUNT, shard_of};
 pub use task::{Task, TaskList, TaskState};
 

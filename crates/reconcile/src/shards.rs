@@ -46,6 +46,7 @@ const BACKOFF: Backoff = Backoff::new(Duration::from_millis(50), Duration::from_
 pub struct Shards {
     db: Db,
     name: String,
+    line: Option<String>,
     state: Mutex<State>,
     changed: watch::Sender<u64>,
     work: Mutex<JoinSet<()>>,
@@ -160,17 +161,32 @@ fn put(tx: &mut Tx<'_>, shard: u32, to: &str, epoch: u64) {
     tx.put(&SHARDS, &id, json!({ "v": 1, "id": id, "holder": to, "epoch": epoch }));
 }
 
+/// Where other controllers reach the process of that member, if it lives and is reached at all.
+pub fn line_of(reader: &Reader<'_>, member: &str) -> Option<String> {
+    reader.get(&MEMBERS, member).and_then(|r| r.field("line").as_str().map(str::to_owned))
+}
+
+/// Where all processes that live are reached.
+pub fn lines(reader: &Reader<'_>) -> Vec<String> {
+    let mut lines: Vec<_> = reader.all(&MEMBERS).filter_map(|r| r.field("line").as_str().map(str::to_owned)).collect();
+    lines.sort_unstable();
+    lines.dedup();
+    lines
+}
+
 /// Members that live, in order.
 pub fn members(reader: &Reader<'_>) -> Vec<Arc<str>> {
     reader.all(&MEMBERS).map(|r| Arc::from(r.id())).collect()
 }
 
 impl Shards {
-    /// Becomes a member called `name`, and holds its share before this returns if nobody else held it.
-    pub async fn join(db: Db, name: &str) -> Result<Arc<Self>, StoreError> {
+    /// Becomes a member called `name`, reached by others at `line` (`host:port`), and holds its share before this returns if nobody else
+    /// held it.
+    pub async fn join(db: Db, name: &str, line: Option<String>) -> Result<Arc<Self>, StoreError> {
         let shards = Arc::new(Self {
             db,
             name: name.to_owned(),
+            line,
             state: Mutex::default(),
             changed: watch::Sender::new(0),
             work: Mutex::default(),
@@ -295,7 +311,7 @@ impl Shards {
         let lease = self.db.store.lease_grant(TTL).await?;
         let id: Arc<str> = base::id::hex().into();
         let key: Arc<str> = format!("{}/{id}", MEMBERS.name).into();
-        let row = json!({ "v": 1, "id": &*id, "name": self.name, "since": self.db.now().0 });
+        let row = json!({ "v": 1, "id": &*id, "name": self.name, "line": self.line, "since": self.db.now().0 });
         let write = Write::Put { key: key.clone(), value: row.to_string().into(), lease: Some(lease) };
         let txn = Txn { id: TxnId::random(), compares: vec![Compare::Absent(key)], writes: vec![write] };
         // The id is new: if the answer is lost we take another one, and this one ends with its lease.

@@ -65,7 +65,7 @@ async fn keys_converge_after_failures_and_panics_and_rest() {
     put("before").await;
     let tasks = Arc::new(TaskList::default());
     let doer = Arc::new(Doer { runs: AtomicU32::new(0) });
-    let shards = Shards::join(db.clone(), "one").await.unwrap();
+    let shards = Shards::join(db.clone(), "one", None).await.unwrap();
     let mut runner = Runner::new(shards, tasks.clone());
     runner.spawn(doer.clone());
     put("after").await;

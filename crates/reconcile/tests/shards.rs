@@ -84,7 +84,7 @@ async fn open(store: &Arc<Memory>) -> (Db, Arc<Link>) {
 
 async fn process(store: &Arc<Memory>, name: &str) -> Process {
     let (db, link) = open(store).await;
-    let shards = Shards::join(db.clone(), name).await.unwrap();
+    let shards = Shards::join(db.clone(), name, None).await.unwrap();
     Process { db, link, shards }
 }
 

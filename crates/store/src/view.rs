@@ -138,8 +138,9 @@ impl View {
             }
             inner.apply(batch.revision, &changes);
         }
-        self.applied.send_replace(batch.revision);
+        // Who waits for the revision finds its changes told.
         self.tell(batch.revision, changes.into_iter().map(|(key, _)| key).collect());
+        self.applied.send_replace(batch.revision);
     }
 
     /// Returns when the view holds everything that was committed before the call.

@@ -87,7 +87,7 @@ impl TestCloud {
         tables.extend(setup.tables);
         let db = Db::open(setup.store, setup.clock, &tables).await.expect("the store opens");
 
-        let shards = Shards::join(db.clone(), "test").await.expect("the process joins");
+        let shards = Shards::join(db.clone(), "test", None).await.expect("the process joins");
         let config = identity::AuthConfig {
             password_cost: Cost { memory_kib: 8, passes: 1, lanes: 1 },
             ..identity::AuthConfig::new(keys.path())

@@ -75,7 +75,7 @@ impl Nodes {
             *times += 1;
             if host::is_down_for(&self.db.read(), &host, DOWN, self.db.now()) {
                 checks.spawn(async move { Some((id, host, "Its node is down")) });
-            } else if let Some(agent) = self.agent(&host) {
+            } else if let Some(agent) = self.attached(&host) {
                 checks.spawn(async move {
                     let question = agent.query(Query::ConsoleLog { server_id: id.clone(), lines: Some(1) });
                     let answer = timeout(ANSWER, question).await;

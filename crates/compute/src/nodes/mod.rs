@@ -32,22 +32,32 @@ pub(crate) mod volumes;
 
 pub(crate) use ask::{ask, display};
 
+use crate::resources::Node;
 use api::{Cloud, Cx, Error, Result};
 use assign::{Agent, Assignments, Pending, Report, ReportError, Uplink};
 use base::retry::Backoff;
 use levels::{Item, Levels};
 use reconcile::Shards;
+use resource::Resource as _;
 use std::{
     collections::{BTreeSet, HashMap},
     sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak},
     time::Duration,
 };
 use store::{Changed, Db};
-use tokio::sync::{broadcast, watch};
+use tokio::{
+    sync::{broadcast, watch},
+    time::timeout,
+};
 
 /// Assignments built under one look at the rows, so that writers need not wait for all.
 const AT_ONCE: usize = 256;
+/// Longest wait of an agent for assignments that are as the store is.
+const SETTLE: Duration = Duration::from_secs(5);
 const BACKOFF: Backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(5));
+
+/// The agent of a host (second) that talks to another process of the cloud, reached there (first).
+pub type Elsewhere = dyn Fn(&str, &str) -> Option<Arc<dyn Agent>> + Send + Sync;
 
 /// The nodes of this process: their assignments, their reports, and the agents to ask.
 pub struct Nodes {
@@ -56,9 +66,13 @@ pub struct Nodes {
     cloud: OnceLock<Weak<Cloud>>,
     levels: Mutex<Levels>,
     agents: Mutex<HashMap<String, Arc<dyn Agent>>>,
+    elsewhere: OnceLock<Box<Elsewhere>>,
     steps: Mutex<steps::Steps>,
     /// Do the levels hold all rows?
     ready: watch::Sender<bool>,
+    /// How often somebody asked for levels that hold all that the view does, and up to which they were answered.
+    asked: watch::Sender<u64>,
+    answered: watch::Sender<u64>,
 }
 
 impl Nodes {
@@ -69,8 +83,11 @@ impl Nodes {
             cloud: OnceLock::new(),
             levels: Mutex::default(),
             agents: Mutex::default(),
+            elsewhere: OnceLock::new(),
             steps: Mutex::default(),
             ready: watch::Sender::new(false),
+            asked: watch::Sender::new(0),
+            answered: watch::Sender::new(0),
         })
     }
 
@@ -82,13 +99,48 @@ impl Nodes {
         Arc::new(Line { nodes: Arc::downgrade(self), host: host.to_owned(), assignments })
     }
 
+    /// As [`Nodes::join`], for an agent that may have been told more by another process: its assignments are as the store is now.
+    pub async fn join_now(self: &Arc<Self>, host: &str) -> Result<Arc<dyn Uplink>> {
+        let unavailable =
+            |e: &dyn std::error::Error| Error::unavailable("The store does not answer; try again.").context(base::chain(e));
+        self.db.fresh().await.map_err(|e| unavailable(&e))?;
+        let mut number = 0;
+        self.asked.send_modify(|n| {
+            *n += 1;
+            number = *n;
+        });
+        let settled = timeout(SETTLE, self.answered.subscribe().wait_for(|n| *n >= number)).await.is_ok();
+        if !settled {
+            return Err(Error::unavailable("The controller is busy with the assignments of nodes; try again."));
+        }
+        Ok(self.join(host).await)
+    }
+
     /// Names the agent that answers questions about the host's servers.
     pub fn attach(&self, host: &str, agent: Arc<dyn Agent>) {
         lock(&self.agents).insert(host.to_owned(), agent);
     }
 
-    pub fn agent(&self, host: &str) -> Option<Arc<dyn Agent>> {
+    /// Names the way to agents that talk to other processes.
+    pub fn reach(&self, elsewhere: Box<Elsewhere>) {
+        self.elsewhere.set(elsewhere).ok();
+    }
+
+    /// The agent of a host that talks to this process.
+    pub fn attached(&self, host: &str) -> Option<Arc<dyn Agent>> {
         lock(&self.agents).get(host).cloned()
+    }
+
+    /// The agent of a host, whichever process it talks to.
+    pub fn agent(&self, host: &str) -> Option<Arc<dyn Agent>> {
+        self.attached(host).or_else(|| {
+            let line = {
+                let reader = self.db.read();
+                let node = reader.get(&Node::DEF.table, &host::node_id(host))?;
+                reconcile::line_of(&reader, node.text("seat"))?
+            };
+            self.elsewhere.get()?(&line, host)
+        })
     }
 
     /// The host's agent is gone: its node is down until it reports again, here or to another process.
@@ -123,8 +175,19 @@ impl Nodes {
         }
         self.rebuild().await;
         self.ready.send_replace(true);
+        let mut asked = self.asked.subscribe();
+        asked.mark_changed();
         loop {
-            match next_batch(&mut changes).await {
+            let mut question = None;
+            let batch = tokio::select! {
+                batch = next_batch(&mut changes) => batch,
+                // The sender is in `self`: it cannot be closed.
+                _ = asked.changed() => {
+                    question = Some(*asked.borrow_and_update());
+                    rest(&mut changes, BTreeSet::new())
+                }
+            };
+            match batch {
                 Batch::Keys(keys) => {
                     let dirty = {
                         let (reader, levels) = (self.db.read(), self.levels());
@@ -136,6 +199,9 @@ impl Nodes {
                 }
                 Batch::Lagged => self.rebuild().await,
                 Batch::Closed => return,
+            }
+            if let Some(number) = question {
+                self.answered.send_replace(number);
             }
         }
     }
@@ -192,12 +258,17 @@ enum Batch {
 
 /// What changed since, all of it at once.
 async fn next_batch(changes: &mut broadcast::Receiver<Changed>) -> Batch {
-    use broadcast::error::{RecvError, TryRecvError};
-    let mut keys: BTreeSet<Arc<str>> = match changes.recv().await {
-        Ok(changed) => changed.keys.iter().cloned().collect(),
-        Err(RecvError::Lagged(_)) => return Batch::Lagged,
-        Err(RecvError::Closed) => return Batch::Closed,
-    };
+    use broadcast::error::RecvError;
+    match changes.recv().await {
+        Ok(changed) => rest(changes, changed.keys.iter().cloned().collect()),
+        Err(RecvError::Lagged(_)) => Batch::Lagged,
+        Err(RecvError::Closed) => Batch::Closed,
+    }
+}
+
+/// These keys, and what else has changed already.
+fn rest(changes: &mut broadcast::Receiver<Changed>, mut keys: BTreeSet<Arc<str>>) -> Batch {
+    use broadcast::error::TryRecvError;
     loop {
         match changes.try_recv() {
             Ok(changed) => keys.extend(changed.keys.iter().cloned()),

@@ -117,7 +117,7 @@ impl Bed {
     pub(super) async fn new() -> Self {
         let clock = Arc::new(ManualClock::at(Timestamp::from_unix(1_000_000)));
         let db = Db::open(Memory::new(), clock.clone(), &tables()).await.unwrap();
-        let shards = reconcile::Shards::join(db.clone(), "test").await.unwrap();
+        let shards = reconcile::Shards::join(db.clone(), "test", None).await.unwrap();
         let nodes = Nodes::new(shards.clone());
         let cloud = Arc::new(Cloud {
             db: db.clone(),
