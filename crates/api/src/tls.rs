@@ -190,3 +190,106 @@ impl Listener for TlsListener {
         self.tcp.local_addr()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use axum::{Router, routing::get};
+    use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio_rustls::{
+        TlsConnector, client,
+        rustls::{ClientConfig, RootCertStore, pki_types::ServerName},
+    };
+
+    struct Bed {
+        dir: tempfile::TempDir,
+        issuer: Issuer<'static, KeyPair>,
+        ca: CertificateDer<'static>,
+    }
+
+    impl Bed {
+        fn new() -> Self {
+            let key = KeyPair::generate().unwrap();
+            let mut params = CertificateParams::default();
+            params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+            let ca = params.self_signed(&key).unwrap().der().clone();
+            let bed = Self { dir: tempfile::tempdir().unwrap(), issuer: Issuer::new(params, key), ca };
+            bed.issue("localhost");
+            bed
+        }
+        fn files(&self) -> ServerTls {
+            ServerTls { certificate: self.dir.path().join("cert.pem"), key: self.dir.path().join("key.pem") }
+        }
+        fn issue(&self, name: &str) {
+            let key = KeyPair::generate().unwrap();
+            let params = CertificateParams::new(vec![name.to_owned()]).unwrap();
+            let certificate = params.signed_by(&key, &self.issuer).unwrap().pem();
+            std::fs::write(self.files().key, key.serialize_pem()).unwrap();
+            std::fs::write(self.files().certificate, certificate).unwrap();
+        }
+        async fn serve(&self) -> SocketAddr {
+            let tcp = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let listener = TlsListener::new(tcp, self.files()).unwrap();
+            let address = listener.local_addr().unwrap();
+            let router = Router::new().route("/", get(|| async { "here" }));
+            tokio::spawn(crate::serve_tls(listener, router, std::future::pending()));
+            address
+        }
+        async fn connect(&self, to: SocketAddr, name: &'static str) -> std::io::Result<client::TlsStream<TcpStream>> {
+            let mut roots = RootCertStore::empty();
+            roots.add(self.ca.clone()).unwrap();
+            let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+                .with_safe_default_protocol_versions()
+                .unwrap()
+                .with_root_certificates(roots)
+                .with_no_client_auth();
+            let tcp = TcpStream::connect(to).await?;
+            TlsConnector::from(Arc::new(config)).connect(ServerName::try_from(name).unwrap(), tcp).await
+        }
+    }
+
+    #[tokio::test]
+    async fn one_who_never_shakes_hands_holds_up_nobody() {
+        let bed = Bed::new();
+        let address = bed.serve().await;
+        let mut silent = Vec::new();
+        for _ in 0..8 {
+            silent.push(TcpStream::connect(address).await.unwrap());
+        }
+        let mut stream = timeout(HANDSHAKE / 2, bed.connect(address, "localhost")).await.unwrap().unwrap();
+        stream.write_all(b"GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await.unwrap();
+        let mut answer = String::new();
+        // A peer that closes without a word of TLS is an error for the reader; what was read counts.
+        stream.read_to_string(&mut answer).await.ok();
+        assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with("here"), "{answer}");
+        assert!(bed.connect(address, "elsewhere").await.is_err(), "the certificate is for localhost");
+    }
+
+    #[tokio::test]
+    async fn a_connection_without_tls_gets_no_answer() {
+        let bed = Bed::new();
+        let mut plain = TcpStream::connect(bed.serve().await).await.unwrap();
+        plain.write_all(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+        let mut answer = Vec::new();
+        plain.read_to_end(&mut answer).await.ok();
+        assert!(!String::from_utf8_lossy(&answer).contains("HTTP"), "only an alert of TLS");
+    }
+
+    #[test]
+    fn a_renewed_certificate_is_shown_and_a_broken_one_is_not() {
+        let bed = Bed::new();
+        let certificates = Certificates::open(bed.files(), Arc::new(ring::default_provider())).unwrap();
+        let first = certificates.current(Instant::now());
+        let later = |n: u32| Instant::now() + LOOK * n;
+        assert_eq!(certificates.current(later(1)).cert, first.cert, "nothing changed");
+        std::fs::write(bed.files().certificate, "no certificate").unwrap();
+        assert_eq!(certificates.current(later(2)).cert, first.cert, "the last good one stays");
+        bed.issue("localhost");
+        assert_eq!(certificates.current(later(2)).cert, first.cert, "not looked at again so soon");
+        assert_ne!(certificates.current(later(4)).cert, first.cert);
+        std::fs::remove_file(bed.files().key).unwrap();
+        let none = Certificates::open(bed.files(), Arc::new(ring::default_provider()));
+        assert!(matches!(none, Err(TlsError::Certificate { .. })));
+    }
+}
