@@ -15,6 +15,7 @@ mod pipeline;
 mod reply;
 mod route;
 mod server;
+mod tls;
 
 pub use assembly::{quotas, registry, tables};
 pub use call::{Authenticator, Body, Call, Cloud};
@@ -25,4 +26,5 @@ pub use pipeline::{Edge, rules};
 pub use reply::{ByteStream, Reply, ReplyBody, WebSocketTask};
 pub use resource::{Cx, Error, ErrorKind, Map, Result};
 pub use route::{Access, BodyForm, Handler, Microversions, Route, Service};
-pub use server::serve;
+pub use server::{serve, serve_tls};
+pub use tls::{ServerTls, TlsError, TlsListener};

@@ -1,4 +1,5 @@
 //! Serves an [`Edge`](crate::Edge) on a listener.
+use crate::TlsListener;
 use axum::{
     Router,
     body::Body,
@@ -24,8 +25,20 @@ pub async fn serve(
     let listener = listener.tap_io(|tcp| {
         tcp.set_nodelay(true).ok();
     });
-    let app = Router::new().fallback_service(Plain(router));
-    axum::serve(listener, app).with_graceful_shutdown(stop).await
+    axum::serve(listener, app(router)).with_graceful_shutdown(stop).await
+}
+
+/// As [`serve`], over TLS.
+pub async fn serve_tls(
+    listener: TlsListener,
+    router: Router,
+    stop: impl Future<Output = ()> + Send + 'static,
+) -> std::io::Result<()> {
+    axum::serve(listener, app(router)).with_graceful_shutdown(stop).await
+}
+
+fn app(router: Router) -> Router {
+    Router::new().fallback_service(Plain(router))
 }
 
 /// Clients write `/v3/` and `//v3` and mean `/v3`.

@@ -2,10 +2,23 @@
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, StreamBody, combinators::BoxBody};
 use hyper::{Request, body::Frame};
-use hyper_util::{client::legacy::Client as HyperClient, rt::TokioExecutor};
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
+use hyper_util::{
+    client::legacy::{Client as HyperClient, connect::HttpConnector},
+    rt::TokioExecutor,
+};
 use serde_json::{Value, json};
-use std::{path::Path, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 use tokio::io::AsyncReadExt;
+use tokio_rustls::rustls::{
+    ClientConfig, RootCertStore,
+    crypto::ring,
+    pki_types::{CertificateDer, pem::PemObject},
+};
 
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -21,9 +34,27 @@ pub enum Error {
 #[derive(Clone, Debug)]
 pub struct Login {
     pub endpoint: String,
+    /// Who vouches for an `https` endpoint (PEM); the cluster's own authority.
+    pub ca: Option<PathBuf>,
     pub user: String,
     pub password: String,
     pub project: String,
+}
+
+/// Trusts what the file names, or nobody.
+fn trusting(ca: Option<&Path>) -> Result<ClientConfig, Error> {
+    let mut roots = RootCertStore::empty();
+    if let Some(path) = ca {
+        let wrong = |cause: String| Error::Local(format!("The authority in {} cannot be used: {cause}.", path.display()));
+        let certificates = CertificateDer::pem_file_iter(path).map_err(|e| wrong(e.to_string()))?;
+        for certificate in certificates {
+            let certificate = certificate.map_err(|e| wrong(e.to_string()))?;
+            roots.add(certificate).map_err(|e| wrong(e.to_string()))?;
+        }
+    }
+    let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider())).with_safe_default_protocol_versions();
+    let config = config.map_err(|e| Error::Local(format!("TLS cannot be used: {e}.")))?;
+    Ok(config.with_root_certificates(roots).with_no_client_auth())
 }
 
 type Body = BoxBody<Bytes, std::io::Error>;
@@ -31,7 +62,7 @@ type Body = BoxBody<Bytes, std::io::Error>;
 /// See the module. Cheap to clone.
 #[derive(Clone)]
 pub struct Client {
-    http: HyperClient<hyper_util::client::legacy::connect::HttpConnector, Body>,
+    http: HyperClient<HttpsConnector<HttpConnector>, Body>,
     endpoint: String,
     token: String,
 }
@@ -53,15 +84,16 @@ fn message(text: &str) -> String {
 }
 
 impl Client {
-    /// A client without a token.
-    pub fn anonymous(endpoint: &str) -> Self {
-        let http = HyperClient::builder(TokioExecutor::new()).build_http();
-        Self { http, endpoint: endpoint.trim_end_matches('/').to_owned(), token: String::new() }
+    /// A client without a token, which trusts the authority in the file `ca` and no other.
+    pub fn anonymous(endpoint: &str, ca: Option<&Path>) -> Result<Self, Error> {
+        let connector = HttpsConnectorBuilder::new().with_tls_config(trusting(ca)?).https_or_http().enable_http1().build();
+        let http = HyperClient::builder(TokioExecutor::new()).build(connector);
+        Ok(Self { http, endpoint: endpoint.trim_end_matches('/').to_owned(), token: String::new() })
     }
 
     /// Logs in with a password, scoped to a project of the default domain.
     pub async fn login(login: &Login) -> Result<Self, Error> {
-        let mut client = Self::anonymous(&login.endpoint);
+        let mut client = Self::anonymous(&login.endpoint, login.ca.as_deref())?;
         let domain = json!({"id": "default"});
         let body = json!({"auth": {
             "identity": {"methods": ["password"], "password": {"user": {"name": login.user, "password": login.password, "domain": domain}}},

@@ -3,7 +3,7 @@ use crate::Error;
 use base64::prelude::{BASE64_STANDARD, Engine as _};
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateSigningRequestParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose,
-    IsCa, Issuer, KeyPair, KeyUsagePurpose, SanType,
+    IsCa, Issuer, KeyPair, KeyUsagePurpose, PublicKeyData as _, SanType,
 };
 use sha2::{Digest, Sha256};
 use std::{
@@ -11,14 +11,14 @@ use std::{
     io::Write as _,
     net::IpAddr,
     os::unix::fs::OpenOptionsExt as _,
-    path::{Path, PathBuf},
+    path::Path,
 };
 use time::{Duration, OffsetDateTime};
 
 /// Of the authority itself.
 const AUTHORITY: Duration = Duration::days(3650);
 /// Of what it signs; renewed by whoever holds it when a third is left.
-const LIFETIME: Duration = Duration::days(90);
+pub(crate) const LIFETIME: Duration = Duration::days(90);
 /// Clocks of machines differ.
 const SKEW: Duration = Duration::minutes(10);
 
@@ -28,19 +28,18 @@ pub enum Role {
     Controller,
     Node,
 }
+impl Role {
+    /// The name by which TLS clients address any process of this role, and that etcd wants of its clients.
+    pub fn server_name(self) -> String {
+        format!("{self}.drover.internal")
+    }
+}
 impl fmt::Display for Role {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Controller => "controller",
             Self::Node => "node",
         })
-    }
-}
-
-impl Role {
-    /// The name by which TLS clients address any process of this role.
-    pub fn server_name(self) -> String {
-        format!("{self}.drover.internal")
     }
 }
 
@@ -71,7 +70,7 @@ impl Identity {
     }
     /// The one name by which TLS clients address it, whatever its addresses are.
     pub fn server_name(&self) -> String {
-        format!("{}.{}.drover.internal", self.name, self.role)
+        format!("{}.{}", self.name, self.role.server_name())
     }
 }
 
@@ -84,10 +83,21 @@ pub struct Request {
 impl Request {
     /// What a certificate says is for the authority to decide; the request only proves that its sender has the key.
     pub fn new() -> Result<Self, Error> {
-        let key = KeyPair::generate()?;
-        let csr = CertificateParams::default().serialize_request(&key)?;
+        Self::with(&KeyPair::generate()?)
+    }
+    /// For a key that is there: to renew its certificate, or to ask again.
+    pub fn of(key_pem: &str) -> Result<Self, Error> {
+        Self::with(&KeyPair::from_pem(key_pem)?)
+    }
+    fn with(key: &KeyPair) -> Result<Self, Error> {
+        let csr = CertificateParams::default().serialize_request(key)?;
         Ok(Self { key_pem: key.serialize_pem(), csr_pem: csr.pem()? })
     }
+}
+
+/// SHA-256 of the key that a request (PEM) is for, hex: two requests with the same one come from the same machine.
+pub fn key_of(csr_pem: &str) -> Result<String, Error> {
+    Ok(hex(CertificateSigningRequestParams::from_pem(csr_pem)?.public_key.der_bytes()))
 }
 
 /// A certificate and the authority that vouches for it.
@@ -118,14 +128,32 @@ impl Ca {
 
     /// The authority in `dir`; a new one at the first use.
     pub fn open(dir: &Path, cluster: &str) -> Result<Self, Error> {
-        let (ca, key) = (dir.join("ca.pem"), dir.join("ca.key"));
-        if !key.exists() {
-            let made = Self::create(cluster)?;
-            made.keep(dir)?;
-            return Ok(made);
+        if dir.join("ca.key").exists() {
+            return Self::load(dir);
         }
-        let read = |path: &PathBuf| fs::read_to_string(path).map_err(file("read", path));
-        Ok(Self { ca_pem: read(&ca)?, key_pem: read(&key)? })
+        let made = Self::create(cluster)?;
+        made.keep(dir)?;
+        Ok(made)
+    }
+
+    /// The authority in `dir`, which must be there.
+    pub fn load(dir: &Path) -> Result<Self, Error> {
+        let read = |name: &str| {
+            let path = dir.join(name);
+            fs::read_to_string(&path).map_err(file("read", &path))
+        };
+        Ok(Self { ca_pem: read("ca.pem")?, key_pem: read("ca.key")? })
+    }
+
+    /// The authority of these two, as another controller keeps it.
+    pub fn of(ca_pem: &str, key_pem: &str) -> Result<Self, Error> {
+        Issuer::from_ca_cert_pem(ca_pem, KeyPair::from_pem(key_pem)?)?;
+        Ok(Self { ca_pem: ca_pem.to_owned(), key_pem: key_pem.to_owned() })
+    }
+
+    /// What a controller that joins is given, and nobody else.
+    pub fn key(&self) -> &str {
+        &self.key_pem
     }
 
     /// Writes the authority where only root reads it; the key last, as its presence says that all is there.
@@ -152,10 +180,10 @@ impl Ca {
         let mut params = CertificateParams::default();
         params.distinguished_name = named(&identity.to_string());
         params.subject_alt_names = addresses.iter().copied().map(SanType::IpAddress).collect();
-        let name = identity.server_name().try_into().map_err(|e| Error::Invalid(format!("{identity}: {e}")))?;
-        params.subject_alt_names.push(SanType::DnsName(name));
-        let any = identity.role.server_name().try_into().map_err(|e| Error::Invalid(format!("{identity}: {e}")))?;
-        params.subject_alt_names.push(SanType::DnsName(any));
+        for name in [identity.server_name(), identity.role.server_name()] {
+            let name = name.try_into().map_err(|e| Error::Invalid(format!("{identity}: {e}")))?;
+            params.subject_alt_names.push(SanType::DnsName(name));
+        }
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth, ExtendedKeyUsagePurpose::ServerAuth];
         params.is_ca = IsCa::ExplicitNoCa;
@@ -171,7 +199,7 @@ impl Ca {
 pub(crate) fn fingerprint(pem: &str) -> String {
     let parsed = x509_parser::pem::parse_x509_pem(pem.as_bytes());
     let der = parsed.map(|(_, pem)| pem.contents).unwrap_or_default();
-    Sha256::digest(der).iter().map(|b| format!("{b:02x}")).collect()
+    hex(&der)
 }
 
 /// A certificate (DER) as PEM (RFC 7468).
@@ -181,18 +209,23 @@ pub fn pem(der: &[u8]) -> String {
     format!("-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n", lines.join("\n"))
 }
 
+/// SHA-256.
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    Sha256::digest(bytes).iter().map(|b| format!("{b:02x}")).collect()
+}
+
 fn named(common_name: &str) -> DistinguishedName {
     let mut name = DistinguishedName::new();
     name.push(DnType::CommonName, common_name);
     name
 }
 
-fn file(act: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> Error {
+pub(crate) fn file(act: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> Error {
     move |source| Error::File { act, path: path.into(), source }
 }
 
 /// Whole or not at all.
-fn write(path: &Path, text: &str, mode: u32) -> Result<(), Error> {
+pub(crate) fn write(path: &Path, text: &str, mode: u32) -> Result<(), Error> {
     let next = path.with_extension("next");
     let written = || {
         let mut f = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(mode).open(&next)?;
@@ -232,6 +265,15 @@ mod tests {
         assert!(text.contains("node n1") && text.contains("n1.node.drover.internal"), "what the authority says");
         assert!(!text.contains("controller"), "and nothing that the request says");
         assert!(matches!(ca.sign("no request", &identity, &[]), Err(Error::Invalid(_))));
+    }
+
+    #[test]
+    fn a_key_is_known_again() {
+        let first = Request::new().unwrap();
+        let again = Request::of(&first.key_pem).unwrap();
+        assert_eq!(key_of(&first.csr_pem).unwrap(), key_of(&again.csr_pem).unwrap());
+        assert_ne!(key_of(&first.csr_pem).unwrap(), key_of(&Request::new().unwrap().csr_pem).unwrap());
+        assert!(matches!(Request::of("no key"), Err(Error::Invalid(_))));
     }
 
     fn der(pem: &str) -> Vec<u8> {

@@ -4,9 +4,11 @@
 //! its name is `controller NAME` or `node NAME`, and a node's is good for that node alone. Keys are made where they are used and never
 //! travel: a joining process sends a request (PKCS #10, RFC 2986) with its join token and gets a certificate back.
 mod ca;
+mod files;
 mod token;
 
-pub use ca::{Ca, Identity, Issued, Request, Role, pem};
+pub use ca::{Ca, Identity, Issued, Request, Role, key_of, pem};
+pub use files::{Files, not_after};
 pub use token::JoinToken;
 
 use std::path::PathBuf;

@@ -1,7 +1,6 @@
 //! Join tokens: which cluster, and a secret that is good once.
-use crate::{Error, ca::fingerprint};
+use crate::{Error, ca::{fingerprint, hex}};
 use rand::RngCore as _;
-use sha2::{Digest, Sha256};
 use std::{fmt, str::FromStr};
 
 const PREFIX: &str = "drover1";
@@ -31,7 +30,7 @@ impl JoinToken {
         Self::stored_of(&self.secret)
     }
     pub fn stored_of(secret: &str) -> String {
-        Sha256::digest(secret.as_bytes()).iter().map(|b| format!("{b:02x}")).collect()
+        hex(secret.as_bytes())
     }
     pub fn secret(&self) -> &str {
         &self.secret

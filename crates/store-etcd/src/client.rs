@@ -3,6 +3,8 @@
 //! A call goes to the first endpoint in the list that is up; a controller names its own member first. An endpoint goes down for
 //! new calls when one of them fails or is overtaken, and comes up again when a probe of it is answered. Watches leave it at once.
 //!
+//! The list may change while calls are under way: each round of attempts takes it as it is then.
+//!
 //! - **Reads** that take long are sent to a second member as well; the first answer counts.
 //! - **Writes** go to one member. They are sent again only when they surely were not carried out.
 use crate::{
@@ -13,7 +15,7 @@ use base::retry::Backoff;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use std::{
     path::PathBuf,
-    sync::{Arc, Weak},
+    sync::{Arc, PoisonError, RwLock, Weak},
     time::Duration,
 };
 use store::StoreError;
@@ -52,7 +54,7 @@ pub(crate) const LONG: Patience =
     Patience { hedge: Duration::from_secs(2), attempt: Duration::from_secs(10), deadline: Duration::from_secs(30) };
 
 /// Certificates as PEM files.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tls {
     /// Who may vouch for etcd's members.
     pub ca: PathBuf,
@@ -126,30 +128,65 @@ impl Failed {
     }
 }
 
+/// The endpoints that one attempt chooses from.
+#[derive(Clone, Debug)]
+pub(crate) struct Endpoints(Arc<[Arc<Endpoint>]>);
+
+impl std::ops::Deref for Endpoints {
+    type Target = [Arc<Endpoint>];
+    fn deref(&self) -> &Self::Target {
+        &self.0
+    }
+}
+
+impl Endpoints {
+    /// The first that is up and was not tried; if none is, the first that was not tried.
+    pub(crate) fn pick(&self, tried: &[usize]) -> usize {
+        let untried = || (0..self.len()).filter(|i| !tried.contains(i));
+        untried().find(|i| self[*i].is_up()).or_else(|| untried().next()).unwrap_or(0)
+    }
+}
+
+/// Clones share their endpoints.
 #[derive(Clone, Debug)]
 pub(crate) struct Client {
-    endpoints: Arc<[Arc<Endpoint>]>,
+    known: Arc<RwLock<Known>>,
+    tls: Option<Tls>,
+    keep_alive: Duration,
+}
+
+#[derive(Debug)]
+struct Known {
+    endpoints: Endpoints,
+    /// What the certificates' files held when the endpoints were made.
+    pem: Option<Pem>,
 }
 
 impl Client {
     /// Connects when it is first used.
     pub(crate) fn new(urls: &[String], tls: Option<&Tls>, keep_alive: Duration) -> Result<Self, StoreError> {
-        let tls = tls.map(read_tls).transpose()?;
-        let endpoints = urls.iter().map(|url| endpoint(url, tls.as_ref(), keep_alive)).collect::<Result<Arc<[_]>, _>>()?;
-        if endpoints.is_empty() {
-            return Err(StoreError::Unavailable("no endpoint of etcd is named; give at least one URL".into()));
+        let pem = tls.map(Pem::read).transpose()?;
+        let endpoints = make(urls, &[], pem.as_ref(), keep_alive)?;
+        Ok(Self { known: Arc::new(RwLock::new(Known { endpoints, pem })), tls: tls.cloned(), keep_alive })
+    }
+
+    pub(crate) fn endpoints(&self) -> Endpoints {
+        self.known.read().unwrap_or_else(PoisonError::into_inner).endpoints.clone()
+    }
+
+    /// Uses these endpoints from now on, and the certificates that are in the files now. What is under way is not disturbed. True if
+    /// anything is other than before.
+    pub(crate) fn follow(&self, urls: &[String]) -> Result<bool, StoreError> {
+        let pem = self.tls.as_ref().map(Pem::read).transpose()?;
+        let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
+        let same_pem = known.pem == pem;
+        if same_pem && known.endpoints.iter().map(|e| &e.url).eq(urls) {
+            return Ok(false);
         }
-        Ok(Self { endpoints })
-    }
-
-    pub(crate) fn endpoints(&self) -> &[Arc<Endpoint>] {
-        &self.endpoints
-    }
-
-    /// The first that is up and was not tried; if none is, the first that was not tried.
-    pub(crate) fn pick(&self, tried: &[usize]) -> usize {
-        let untried = || (0..self.endpoints.len()).filter(|i| !tried.contains(i));
-        untried().find(|i| self.endpoints[*i].is_up()).or_else(|| untried().next()).unwrap_or(0)
+        let kept: &[Arc<Endpoint>] = if same_pem { &known.endpoints } else { &[] };
+        let endpoints = make(urls, kept, pem.as_ref(), self.keep_alive)?;
+        *known = Known { endpoints, pem };
+        Ok(true)
     }
 
     /// A question that may be asked twice.
@@ -180,19 +217,20 @@ impl Client {
 
     /// Asks one endpoint, and another each time the one before fails or is slow, until one answers or all have failed.
     async fn round<Req: Wire, Res: Wire>(&self, path: &'static str, request: &Req, patience: Patience) -> Result<Res, Status> {
+        let endpoints = self.endpoints();
         let mut tried = Vec::new();
         let mut running = FuturesUnordered::new();
         let mut pending: Vec<(usize, Instant)> = Vec::new();
         loop {
-            if tried.len() < self.endpoints.len() {
-                let i = self.pick(&tried);
+            if tried.len() < endpoints.len() {
+                let i = endpoints.pick(&tried);
                 tried.push(i);
                 pending.push((i, Instant::now()));
-                let endpoint = self.endpoints[i].clone();
+                let endpoint = endpoints[i].clone();
                 let request = request.clone();
                 running.push(async move { (i, endpoint.attempt(path, request, patience.attempt).await) });
             }
-            let others = tried.len() < self.endpoints.len();
+            let others = tried.len() < endpoints.len();
             let (i, answer) = tokio::select! {
                 Some(done) = running.next() => done,
                 () = sleep(patience.hedge), if others => continue,
@@ -202,7 +240,7 @@ impl Client {
                 Ok(answer) => {
                     for (slow, since) in pending {
                         if since.elapsed() > patience.hedge {
-                            self.endpoints[slow].suspect("it was slower than another one");
+                            endpoints[slow].suspect("it was slower than another one");
                         }
                     }
                     return Ok(answer);
@@ -210,7 +248,7 @@ impl Client {
                 Err(status) if verdict(&status) == Verdict::Refused => return Err(status),
                 Err(status) => {
                     if verdict(&status) != Verdict::Later {
-                        self.endpoints[i].suspect(status.message());
+                        endpoints[i].suspect(status.message());
                     }
                     if !others && running.is_empty() {
                         return Err(status);
@@ -223,26 +261,28 @@ impl Client {
     /// A change. Sent again only when it surely was not carried out.
     pub(crate) async fn write<Req: Wire, Res: Wire>(&self, path: &'static str, request: &Req) -> Result<Res, Failed> {
         let until = Instant::now() + DEADLINE;
+        let mut endpoints = self.endpoints();
         let mut tried = Vec::new();
         let mut round = 0;
         loop {
-            let i = self.pick(&tried);
+            let i = endpoints.pick(&tried);
             tried.push(i);
-            let status = match self.endpoints[i].attempt(path, request.clone(), WRITE).await {
+            let status = match endpoints[i].attempt(path, request.clone(), WRITE).await {
                 Ok(answer) => return Ok(answer),
                 Err(status) => status,
             };
             match verdict(&status) {
                 Verdict::Refused => return Err(Failed::Not(status)),
                 Verdict::Doubt => {
-                    self.endpoints[i].suspect(status.message());
+                    endpoints[i].suspect(status.message());
                     return Err(Failed::Doubt(status));
                 }
-                Verdict::Elsewhere => self.endpoints[i].suspect(status.message()),
+                Verdict::Elsewhere => endpoints[i].suspect(status.message()),
                 Verdict::Later => {}
             }
-            if tried.len() >= self.endpoints.len() {
+            if tried.len() >= endpoints.len() {
                 tried.clear();
+                endpoints = self.endpoints();
                 sleep(AGAIN.jittered(round)).await;
                 round += 1;
             }
@@ -272,11 +312,12 @@ impl Client {
         path: &'static str,
         request: Req,
     ) -> Result<(Arc<Endpoint>, Res, Streaming<Res>), Status> {
+        let endpoints = self.endpoints();
         let mut tried = Vec::new();
         loop {
-            let i = self.pick(&tried);
+            let i = endpoints.pick(&tried);
             tried.push(i);
-            let endpoint = self.endpoints[i].clone();
+            let endpoint = endpoints[i].clone();
             let begin = async {
                 let mut answers = wire::duplex::<Req, Res>(endpoint.channel.clone(), path, request.clone()).await?;
                 let first = answers.message().await?.ok_or_else(|| Status::unavailable("the stream ended at once"))?;
@@ -293,23 +334,60 @@ impl Client {
             if !says(&status, "too many requests") {
                 endpoint.suspect(status.message());
             }
-            if tried.len() >= self.endpoints.len() {
+            if tried.len() >= endpoints.len() {
                 return Err(status);
             }
         }
     }
 }
 
-fn read_tls(tls: &Tls) -> Result<ClientTlsConfig, StoreError> {
-    let read = |path: &PathBuf| {
-        std::fs::read(path)
-            .map_err(|e| StoreError::Unavailable(format!("the certificate file {} cannot be read: {e}", path.display())))
+/// What the files of a [`Tls`] hold.
+#[derive(PartialEq, Eq)]
+struct Pem {
+    ca: Vec<u8>,
+    identity: Option<(Vec<u8>, Vec<u8>)>,
+}
+
+/// Without the key.
+impl std::fmt::Debug for Pem {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Pem").field("identity", &self.identity.is_some()).finish_non_exhaustive()
+    }
+}
+
+impl Pem {
+    fn read(tls: &Tls) -> Result<Self, StoreError> {
+        let read = |path: &PathBuf| {
+            std::fs::read(path)
+                .map_err(|e| StoreError::Unavailable(format!("the certificate file {} cannot be read: {e}", path.display())))
+        };
+        let identity = match &tls.identity {
+            Some((certificate, key)) => Some((read(certificate)?, read(key)?)),
+            None => None,
+        };
+        Ok(Self { ca: read(&tls.ca)?, identity })
+    }
+    fn config(&self) -> ClientTlsConfig {
+        let config = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(&self.ca));
+        match &self.identity {
+            Some((certificate, key)) => config.identity(Identity::from_pem(certificate, key)),
+            None => config,
+        }
+    }
+}
+
+/// An endpoint for each URL: one of those that are there, or a new one.
+fn make(urls: &[String], kept: &[Arc<Endpoint>], pem: Option<&Pem>, keep_alive: Duration) -> Result<Endpoints, StoreError> {
+    let tls = pem.map(Pem::config);
+    let one = |url: &String| match kept.iter().find(|e| e.url == *url) {
+        Some(kept) => Ok(kept.clone()),
+        None => endpoint(url, tls.as_ref(), keep_alive),
     };
-    let config = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(read(&tls.ca)?));
-    Ok(match &tls.identity {
-        Some((certificate, key)) => config.identity(Identity::from_pem(read(certificate)?, read(key)?)),
-        None => config,
-    })
+    let endpoints = urls.iter().map(one).collect::<Result<Arc<[_]>, _>>()?;
+    if endpoints.is_empty() {
+        return Err(StoreError::Unavailable("no endpoint of etcd is named; give at least one URL".into()));
+    }
+    Ok(Endpoints(endpoints))
 }
 
 fn endpoint(url: &str, tls: Option<&ClientTlsConfig>, keep_alive: Duration) -> Result<Arc<Endpoint>, StoreError> {

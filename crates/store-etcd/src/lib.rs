@@ -135,6 +135,17 @@ impl Etcd {
         Ok(Arc::new(Self { inner: Inner::new(client, keys, config.limits) }))
     }
 
+    /// Uses these members' URLs from now on, the preferred one first, and the certificates that are in the files now. True if anything
+    /// is other than before.
+    pub fn follow(&self, endpoints: &[String]) -> Result<bool, StoreError> {
+        self.inner.client.follow(endpoints)
+    }
+
+    /// The same members as their operator sees them; it follows what [`Self::follow`] is told.
+    pub fn cluster(&self) -> member::Cluster {
+        member::Cluster { client: self.inner.client.clone() }
+    }
+
     /// Ends the watches and this process's session. Without it etcd ends the session some minutes after the process.
     pub async fn close(&self) {
         self.inner.close().await;

@@ -56,7 +56,7 @@ pub struct Health {
 /// An etcd cluster as its operator sees it.
 #[derive(Clone, Debug)]
 pub struct Cluster {
-    pub(super) client: Client,
+    pub(crate) client: Client,
 }
 
 impl Cluster {
@@ -126,7 +126,7 @@ impl Cluster {
     /// How each endpoint is, in their order.
     pub async fn health(&self) -> Vec<Result<Health, Error>> {
         let mut all = Vec::new();
-        for endpoint in self.client.endpoints() {
+        for endpoint in self.client.endpoints().iter() {
             all.push(health(endpoint.url.clone(), endpoint.channel.clone()).await);
         }
         all
@@ -146,7 +146,7 @@ impl Cluster {
     /// after another, and takes back the alarm about it. Gives the endpoints that were done.
     pub async fn ensure_defragmented(&self, waste: f64, least: u64) -> Result<Vec<String>, Error> {
         let mut done = Vec::new();
-        for endpoint in self.client.endpoints() {
+        for endpoint in self.client.endpoints().iter() {
             let now = health(endpoint.url.clone(), endpoint.channel.clone()).await?;
             if now.db_size < least || (now.db_in_use as f64) > (now.db_size as f64) * (1.0 - waste) {
                 continue;

@@ -36,8 +36,8 @@ pub enum Restored {
 /// Takes a snapshot of what the first endpoint that answers has, into `path`, which is there as a whole or not at all.
 pub async fn save(cluster: &Cluster, path: &Path) -> Result<Snapshot, Error> {
     let part = path.with_extension("part");
-    let client = &cluster.client;
-    let endpoint = &client.endpoints()[client.pick(&[])];
+    let endpoints = cluster.client.endpoints();
+    let endpoint = &endpoints[endpoints.pick(&[])];
     let late = || Status::deadline_exceeded(format!("{} sent nothing of the snapshot for {PART:?}", endpoint.url));
     let opening = wire::download::<_, wire::SnapshotPart>(endpoint.channel.clone(), wire::SNAPSHOT, wire::Empty {});
     let mut parts = timeout(PART, opening).await.map_err(|_| Error::call(late()))?.map_err(Error::call)?;

@@ -18,6 +18,8 @@ pub struct Certificates {
     pub ca: PathBuf,
     pub certificate: PathBuf,
     pub key: PathBuf,
+    /// The DNS name that the certificates of peers and clients must have as well; without it, any that the CA signed will do.
+    pub allowed: Option<String>,
 }
 impl From<Certificates> for Tls {
     fn from(c: Certificates) -> Self {
@@ -85,6 +87,9 @@ impl Spec {
                 flag(&format!("{prefix}cert-file"), &tls.certificate.display());
                 flag(&format!("{prefix}key-file"), &tls.key.display());
                 flag(&format!("{prefix}client-cert-auth"), &true);
+                if let Some(name) = &tls.allowed {
+                    flag(if prefix.is_empty() { "client-cert-allowed-hostname" } else { "peer-cert-allowed-hostname" }, name);
+                }
             }
         }
         flag("max-txn-ops", &txn_ops);
@@ -141,6 +146,7 @@ mod tests {
             ca: "/etc/drover/ca.pem".into(),
             certificate: format!("/etc/drover/{name}.pem").into(),
             key: format!("/etc/drover/{name}.key").into(),
+            allowed: (name == "peer").then(|| "controller.drover.internal".into()),
         };
         Spec {
             name: "c1".into(),
@@ -172,6 +178,7 @@ etcd
 --peer-cert-file=/etc/drover/peer.pem
 --peer-key-file=/etc/drover/peer.key
 --peer-client-cert-auth=true
+--peer-cert-allowed-hostname=controller.drover.internal
 --max-txn-ops=8192
 --max-request-bytes=10485760
 --quota-backend-bytes=8589934592

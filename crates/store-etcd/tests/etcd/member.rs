@@ -9,6 +9,8 @@ use store_etcd::{
 };
 use tempfile::TempDir;
 
+/// What the certificates of those who may speak with members say.
+const ALLOWED: &str = "controller.drover.internal";
 const GRACE: Duration = Duration::from_secs(5);
 
 /// A certificate authority that writes into a directory.
@@ -25,16 +27,21 @@ impl Ca {
         std::fs::write(&file, params.self_signed(&key).unwrap().pem()).unwrap();
         Self { issuer: Issuer::new(params, key), file }
     }
+    /// A certificate of one who may speak with members, and takes only such ones.
     fn issue(&self, dir: &Path, name: &str, host: &str) -> Certificates {
+        Certificates { allowed: Some(ALLOWED.into()), ..self.sign(dir, name, &[host, ALLOWED, "127.0.0.1"]) }
+    }
+    fn sign(&self, dir: &Path, name: &str, names: &[&str]) -> Certificates {
         let key = KeyPair::generate().unwrap();
         // A member also checks where its peers come from, on loopback always from here.
-        let mut params = CertificateParams::new(vec![host.to_owned(), "127.0.0.1".to_owned()]).unwrap();
+        let names: Vec<String> = names.iter().map(|n| (*n).to_owned()).collect();
+        let mut params = CertificateParams::new(names).unwrap();
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
         let certificate = params.signed_by(&key, &self.issuer).unwrap().pem();
         let (certificate_file, key_file) = (dir.join(format!("{name}.pem")), dir.join(format!("{name}.key")));
         std::fs::write(&certificate_file, certificate).unwrap();
         std::fs::write(&key_file, key.serialize_pem()).unwrap();
-        Certificates { ca: self.file.clone(), certificate: certificate_file, key: key_file }
+        Certificates { ca: self.file.clone(), certificate: certificate_file, key: key_file, allowed: None }
     }
 }
 
@@ -142,11 +149,33 @@ async fn three_members_with_tls_and_one_of_them_replaced() {
     for (what, bad) in [
         ("no certificate", Tls { identity: None, ..tls.clone() }),
         ("a certificate of another CA", forged),
+        ("a certificate of our CA for others", ca.sign(dir.path(), "node", &["n1", "127.0.0.1"]).into()),
         ("a server that our CA does not know", Tls { ca: stranger.file.clone(), ..tls.clone() }),
     ] {
         let config = Config::new("cloud", urls(&[&a])).tls(bad);
         assert!(Etcd::connect(config).await.is_err(), "{what} must be refused");
     }
+
+    // One that knew only a learns of b, and goes on without a.
+    let config = Config { tls: Some(tls.clone()), ..Config::new("cloud", urls(&[&a])).supervised() };
+    let learns = Etcd::connect(config).await.unwrap();
+    assert!(!learns.follow(&urls(&[&a])).unwrap(), "nothing is other than before");
+    assert!(learns.follow(&urls(&[&a, &b])).unwrap());
+    let mut watch = learns.watch("", learns.revision().await.unwrap()).await.unwrap();
+    a.0.ensure_stopped(GRACE).await.unwrap();
+    let written = loop {
+        // Refused for sure while there is no leader: then it may be repeated.
+        if let Ok(Some(revision)) = settle(&*learns, txn(vec![], vec![put("t/a/without", "1")])).await {
+            break revision;
+        }
+    };
+    let seen = async { while watch.next().await.unwrap().revision < written {} };
+    tokio::time::timeout(SOON, seen).await.unwrap();
+    a.0.ensure_running().await.unwrap();
+    // Certificates that changed in their files are shown by new connections.
+    let renewed = ca.issue(dir.path(), "client", "drover");
+    assert_eq!(renewed.certificate, tls.identity.clone().unwrap().0);
+    assert!(learns.follow(&urls(&[&a, &b])).unwrap() && learns.get("t/a/without").await.unwrap().is_some());
 
     // The machine of c dies for good: another one takes its place with its name and address.
     c.0.ensure_stopped(GRACE).await.unwrap();
