@@ -113,9 +113,8 @@ fn stamp(files: &ServerTls) -> Stamp {
 
 fn read(files: &ServerTls, provider: &CryptoProvider) -> Result<Arc<CertifiedKey>, TlsError> {
     let bad = |cause: String| TlsError::Certificate { certificate: files.certificate.clone(), key: files.key.clone(), cause };
-    let chain: Vec<CertificateDer<'static>> = CertificateDer::pem_file_iter(&files.certificate)
-        .and_then(Iterator::collect)
-        .map_err(|e| bad(e.to_string()))?;
+    let chain: Vec<CertificateDer<'static>> =
+        CertificateDer::pem_file_iter(&files.certificate).and_then(Iterator::collect).map_err(|e| bad(e.to_string()))?;
     if chain.is_empty() {
         return Err(bad("there is no certificate in it".into()));
     }

@@ -6,13 +6,7 @@ use rcgen::{
     IsCa, Issuer, KeyPair, KeyUsagePurpose, PublicKeyData as _, SanType,
 };
 use sha2::{Digest, Sha256};
-use std::{
-    fmt, fs,
-    io::Write as _,
-    net::IpAddr,
-    os::unix::fs::OpenOptionsExt as _,
-    path::Path,
-};
+use std::{fmt, fs, io::Write as _, net::IpAddr, os::unix::fs::OpenOptionsExt as _, path::Path};
 use time::{Duration, OffsetDateTime};
 
 /// Of the authority itself.

@@ -1,5 +1,8 @@
 //! Join tokens: which cluster, and a secret that is good once.
-use crate::{Error, ca::{fingerprint, hex}};
+use crate::{
+    Error,
+    ca::{fingerprint, hex},
+};
 use rand::RngCore as _;
 use std::{fmt, str::FromStr};
 

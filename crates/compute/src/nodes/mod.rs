@@ -21,6 +21,8 @@ mod guest;
 mod host;
 mod housekeeping;
 mod levels;
+#[cfg(test)]
+mod line_tests;
 mod sink;
 mod snapshot;
 mod steps;

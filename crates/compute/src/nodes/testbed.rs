@@ -116,8 +116,17 @@ impl Bed {
     /// Nodes that do not run yet.
     pub(super) async fn new() -> Self {
         let clock = Arc::new(ManualClock::at(Timestamp::from_unix(1_000_000)));
-        let db = Db::open(Memory::new(), clock.clone(), &tables()).await.unwrap();
-        let shards = reconcile::Shards::join(db.clone(), "test", None).await.unwrap();
+        Self::on(Memory::new(), clock, None).await
+    }
+    /// Another process of the same cloud, which others reach at `line`.
+    pub(super) async fn beside(&self, line: &str) -> Self {
+        let mut bed = Self::on(self.db.store.clone(), self.clock.clone(), Some(line.to_owned())).await;
+        bed.run();
+        bed
+    }
+    async fn on(store: Arc<dyn store::Store>, clock: Arc<ManualClock>, line: Option<String>) -> Self {
+        let db = Db::open(store, clock.clone(), &tables()).await.unwrap();
+        let shards = reconcile::Shards::join(db.clone(), "test", line).await.unwrap();
         let nodes = Nodes::new(shards.clone());
         let cloud = Arc::new(Cloud {
             db: db.clone(),
