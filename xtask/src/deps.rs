@@ -35,7 +35,7 @@ fn layer(name: &str) -> Option<Layer> {
         "auth" => Layer::Only(&["base"]),
         "resource" => Layer::Only(&["base", "resource-derive", "store", "auth"]),
         "reconcile" => Layer::Only(&["base", "store", "resource"]),
-        "operator" => Layer::Only(&["base", "store", "resource", "api", "reconcile"]),
+        "operator" => Layer::Only(&["base", "pki", "store", "resource", "api", "reconcile"]),
         "api" => Layer::Only(&["base", "store", "resource", "auth"]),
         "chassis" => Layer::Only(&["base", "ovsdb", "supervise"]),
         "node" => Layer::Only(&["base", "assign", "chassis", "ovsdb", "supervise"]),

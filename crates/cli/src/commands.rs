@@ -1,7 +1,7 @@
 //! The commands that only ask: status, why, node list, task list, token.
 use crate::{Client, Error, print_json, print_table};
 use base::Timestamp;
-use clap::Subcommand;
+use clap::{Args, Subcommand};
 use serde_json::Value;
 
 #[derive(Subcommand, Debug)]
@@ -22,6 +22,12 @@ pub enum Command {
     /// Processes that run the control plane.
     #[command(subcommand)]
     Controller(ControllerCommand),
+    /// What machines join the cluster with; each is good once.
+    #[command(
+        subcommand,
+        after_help = "Example: drover join-token controller; on the new machine: drover server --name c2 --address 10.0.0.2 --join TOKEN"
+    )]
+    JoinToken(JoinTokenCommand),
     /// Work of the control plane: what runs, what failed last, what runs next.
     #[command(subcommand)]
     Task(TaskCommand),
@@ -37,8 +43,35 @@ pub enum NodeCommand {
 
 #[derive(Subcommand, Debug)]
 pub enum ControllerCommand {
-    /// List those that live, and how many of the 64 shards of the work each holds.
+    /// List them, and how many of the 64 shards of the work each holds.
     List,
+    /// Take one out that is stopped and does not come back, so that another can take its place.
+    Remove {
+        /// Its name.
+        name: String,
+    },
+}
+
+#[derive(Subcommand, Debug)]
+pub enum JoinTokenCommand {
+    /// Make one for a host.
+    Node(NewToken),
+    /// Make one for a controller. It opens the whole cloud: hand it over as you would a key.
+    Controller(NewToken),
+    /// List those that are there, without their secrets.
+    List,
+    /// Make one worthless.
+    Delete {
+        /// Its id, as the list tells it.
+        id: String,
+    },
+}
+
+#[derive(Args, Debug)]
+pub struct NewToken {
+    /// For so long it can be used.
+    #[arg(long, value_name = "SECONDS", default_value_t = 3600)]
+    ttl: u64,
 }
 
 #[derive(Subcommand, Debug)]
@@ -106,16 +139,8 @@ pub async fn run(command: &Command, client: &Client, json: bool) -> Result<(), E
             let columns = ["host", "state", "hypervisor_type", "accelerator", "vcpus", "memory_mib", "disk_gib"];
             print_table(&["HOST", "STATE", "TYPE", "ACCEL", "VCPUS", "MEMORY_MIB", "DISK_GIB"], &rows(&v["nodes"], &columns));
         }
-        Command::Controller(ControllerCommand::List) => {
-            let v = client.get("/operator/v1/shards").await?;
-            if json {
-                print_json(&v);
-                return Ok(());
-            }
-            let member = |m: &Value| vec![cell(&m["name"]), cell(&m["id"]), time(&m["since"]), cell(&m["shards"])];
-            let table: Vec<Vec<String>> = v["members"].as_array().into_iter().flatten().map(member).collect();
-            print_table(&["CONTROLLER", "ID", "SINCE", "SHARDS"], &table);
-        }
+        Command::Controller(command) => controllers(command, client, json).await?,
+        Command::JoinToken(command) => join_tokens(command, client, json).await?,
         Command::Task(TaskCommand::List) => {
             let v = client.get("/operator/v1/tasks").await?;
             if json {
@@ -135,6 +160,62 @@ pub async fn run(command: &Command, client: &Client, json: bool) -> Result<(), E
                 print_table(&[client.token()], &[]);
             }
         }
+    }
+    Ok(())
+}
+
+async fn controllers(command: &ControllerCommand, client: &Client, json: bool) -> Result<(), Error> {
+    match command {
+        ControllerCommand::List => {
+            let v = client.get("/operator/v1/controllers").await?;
+            if json {
+                print_json(&v);
+                return Ok(());
+            }
+            let one = |m: &Value| {
+                let mut row = vec![cell(&m["name"]), cell(&m["state"]), cell(&m["id"]), time(&m["since"]), cell(&m["shards"])];
+                row.extend([cell(&m["line"]), cell(&m["store_address"]), cell(&m["store"])]);
+                row
+            };
+            let table: Vec<Vec<String>> = v["controllers"].as_array().into_iter().flatten().map(one).collect();
+            print_table(&["CONTROLLER", "STATE", "ID", "SINCE", "SHARDS", "LINE", "ETCD", "SEAT"], &table);
+        }
+        ControllerCommand::Remove { name } => {
+            client.delete(&format!("/operator/v1/controllers/{name}")).await?;
+        }
+    }
+    Ok(())
+}
+
+async fn join_tokens(command: &JoinTokenCommand, client: &Client, json: bool) -> Result<(), Error> {
+    let make = |role: &'static str, new: &NewToken| (role, new.ttl);
+    let (role, ttl) = match command {
+        JoinTokenCommand::Node(new) => make("node", new),
+        JoinTokenCommand::Controller(new) => make("controller", new),
+        JoinTokenCommand::List => {
+            let v = client.get("/operator/v1/join-tokens").await?;
+            if json {
+                print_json(&v);
+                return Ok(());
+            }
+            let one = |t: &Value| {
+                vec![cell(&t["id"]), cell(&t["role"]), cell(&t["state"]), time(&t["expires_at"]), cell(&t["used_by"])]
+            };
+            let table: Vec<Vec<String>> = v["join_tokens"].as_array().into_iter().flatten().map(one).collect();
+            print_table(&["ID", "ROLE", "STATE", "EXPIRES", "USED_BY"], &table);
+            return Ok(());
+        }
+        JoinTokenCommand::Delete { id } => {
+            client.delete(&format!("/operator/v1/join-tokens/{id}")).await?;
+            return Ok(());
+        }
+    };
+    let body = serde_json::json!({ "join_token": { "role": role, "ttl": ttl } });
+    let v = client.post("/operator/v1/join-tokens", body).await?;
+    if json {
+        print_json(&v);
+    } else {
+        print_table(&[&cell(&v["join_token"]["token"])], &[]);
     }
     Ok(())
 }

@@ -7,9 +7,17 @@
 //! | `GET /operator/v1/status` | counts of what the cloud holds |
 //! | `GET /operator/v1/tasks` | reconcilers, and keys in trouble with their last error and next run |
 //! | `GET /operator/v1/shards` | the processes that live, and how much of the work is whose |
+//! | `GET /operator/v1/controllers`, `DELETE …/{name}` | controllers, also those that are away; one that does not come back |
+//! | `POST /operator/v1/join-tokens`, `GET`, `DELETE …/{id}` | what machines join the cluster with |
 //! | `GET /operator/v1/nodes` | hosts as they last reported |
 //! | `GET /operator/v1/openapi/{service}` | the OpenAPI document of a service, made from its tables |
 //! | `GET /operator/v1/why/{what}/{id}` | the story of one resource, by id or name |
+mod controllers;
+mod tokens;
+
+pub use controllers::{Members, Pending, Seats, StoreMember};
+pub use tokens::{Gate, JOIN_TOKENS, Newcomer, admit};
+
 use api::{Access, Call, Dialect, Error, Map, Reply, Result, Route, Service, dialect};
 use reconcile::TaskList;
 use resource::{ResourceDef, engine};
@@ -18,6 +26,8 @@ use std::{collections::BTreeMap, sync::Arc};
 use store::Row;
 
 const RULE: Access = Access::Rule("operator:read", "admin");
+/// Who may change which machines belong to the cluster.
+const MACHINES: Access = Access::Rule("operator:machines", "admin");
 
 /// Health and index, at the root.
 pub fn health() -> Service {
@@ -35,7 +45,7 @@ pub fn health() -> Service {
 
 /// The API under `/operator`.
 pub fn service_v1() -> Service {
-    service(
+    let service = service(
         "operator",
         "/operator",
         vec![
@@ -45,8 +55,14 @@ pub fn service_v1() -> Service {
             Route::new("GET", "/v1/shards", RULE, shards),
             Route::new("GET", "/v1/openapi/{service}", Access::Authenticated, openapi),
             Route::new("GET", "/v1/why/{what}/{id}", RULE, why),
+            Route::new("GET", "/v1/controllers", RULE, controllers::list),
+            Route::new("DELETE", "/v1/controllers/{name}", MACHINES, controllers::remove),
+            Route::new("POST", "/v1/join-tokens", MACHINES, tokens::create),
+            Route::new("GET", "/v1/join-tokens", MACHINES, tokens::list),
+            Route::new("DELETE", "/v1/join-tokens/{id}", MACHINES, tokens::delete),
         ],
-    )
+    );
+    Service { tables: vec![&JOIN_TOKENS], ..service }
 }
 
 /// The documents of all services by name, made at start.
