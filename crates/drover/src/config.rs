@@ -1,5 +1,5 @@
-//! Options of a cloud on this machine. Every one has a default that works; `drover dump-config` prints what is in force.
-use crate::engine::Place;
+//! Options of a cloud on this machine, or of one controller of a cluster. Every one has a default that works; `drover dump-config` prints what is in force.
+use crate::{controller::Controller, engine::Place};
 use clap::Args;
 use serde::{Deserialize, Serialize};
 use std::{
@@ -14,7 +14,7 @@ use std::{
 pub(crate) struct Flags {
     /// Address and port of all APIs [default: 127.0.0.1:8774]. Since 0.1.
     #[arg(long, value_name = "ADDR:PORT")]
-    listen: Option<SocketAddr>,
+    pub(crate) listen: Option<SocketAddr>,
     /// URL that clients use, when it is not `http://` and the listen address. Since 0.1.
     #[arg(long, value_name = "URL")]
     endpoint: Option<String>,
@@ -24,7 +24,7 @@ pub(crate) struct Flags {
     /// Where the cloud's rows are: `sqlite`, or `etcd://HOST:PORT[,HOST:PORT …][/NAME]` for several controllers [default: sqlite]. A
     /// cloud that is there is moved with `drover store move`. Since 0.1.
     #[arg(long, value_name = "STORE")]
-    store: Option<Place>,
+    pub(crate) store: Option<Place>,
     /// Who vouches for etcd's members (PEM); with it they are spoken to by TLS. Since 0.1.
     #[arg(long, value_name = "PATH")]
     etcd_ca: Option<PathBuf>,
@@ -72,6 +72,12 @@ pub(crate) struct Config {
     pub(crate) name: Option<String>,
     pub(crate) region: String,
     pub(crate) external: ipnet::Ipv4Net,
+    /// A controller of a cluster; `None`: the whole cloud is on this machine.
+    pub(crate) controller: Option<Controller>,
+    /// How often a controller saves its etcd into `snapshots/`; seconds, 0 is never.
+    pub(crate) snapshot_interval_s: u64,
+    /// So many snapshots are kept.
+    pub(crate) snapshots: usize,
     /// 0: real hosts.
     pub(crate) simulate: u32,
     pub(crate) guest_image: Option<PathBuf>,
@@ -93,6 +99,9 @@ impl Default for Config {
             etcd_cert: None,
             etcd_key: None,
             name: None,
+            controller: None,
+            snapshot_interval_s: 6 * 3600,
+            snapshots: 4,
             region: "RegionOne".into(),
             external: ipnet::Ipv4Net::new_assert([172, 24, 4, 0].into(), 24),
             simulate: 0,
@@ -145,8 +154,35 @@ impl Config {
     pub(crate) fn name(&self) -> String {
         self.name.clone().unwrap_or_else(crate::host::host_name)
     }
+    /// Where clients are to go.
     pub(crate) fn endpoint(&self) -> String {
-        self.endpoint.clone().unwrap_or_else(|| format!("http://{}", self.listen))
+        let own = || match &self.controller {
+            Some(controller) => controller.public_endpoint(),
+            None => format!("http://{}", self.listen),
+        };
+        self.endpoint.clone().unwrap_or_else(own)
+    }
+    /// The APIs of the process on this machine, for commands that are given here.
+    pub(crate) fn local_endpoint(&self) -> String {
+        match &self.controller {
+            Some(controller) => controller.local_endpoint(),
+            None => format!("http://{}", self.listen),
+        }
+    }
+    /// Where the process on this machine serves the APIs.
+    pub(crate) fn listens(&self) -> Vec<SocketAddr> {
+        match &self.controller {
+            Some(controller) => controller.listens(),
+            None => vec![self.listen],
+        }
+    }
+    /// Who vouches for the APIs' certificates.
+    pub(crate) fn ca(&self, state: &State) -> Option<PathBuf> {
+        self.controller.as_ref().map(|_| pki::Files::of(&state.pki()).ca)
+    }
+    /// Does this machine run guests in the same process?
+    pub(crate) fn has_host(&self) -> bool {
+        self.controller.is_none() && self.simulate == 0
     }
 }
 
@@ -172,6 +208,17 @@ impl State {
     }
     pub(crate) fn run(&self, what: &str) -> PathBuf {
         self.0.join("run").join(what)
+    }
+    /// The machine's certificate, its key and the cluster's authority.
+    pub(crate) fn pki(&self) -> PathBuf {
+        self.0.join("pki")
+    }
+    /// What the controller's own member of etcd keeps.
+    pub(crate) fn etcd(&self) -> PathBuf {
+        self.0.join("etcd")
+    }
+    pub(crate) fn snapshots(&self) -> PathBuf {
+        self.0.join("snapshots")
     }
     pub(crate) fn images(&self) -> PathBuf {
         self.0.join("images")

@@ -298,7 +298,8 @@ pub(crate) fn ssh_args(address: &str, key: &Path) -> Vec<String> {
 /// The user `demo` of project `demo`, or the administrator.
 pub(crate) fn login(config: &Config, state: &State, admin: bool) -> Result<Login, String> {
     let user = if admin { "admin" } else { "demo" };
-    Ok(Login { endpoint: config.endpoint(), user: user.into(), password: state.password(user)?, project: user.into() })
+    let (endpoint, ca) = (config.local_endpoint(), config.ca(state));
+    Ok(Login { endpoint, ca, user: user.into(), password: state.password(user)?, project: user.into() })
 }
 
 #[cfg(test)]

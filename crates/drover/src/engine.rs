@@ -1,8 +1,11 @@
 //! The store of a cloud: which engine, and the move from one to another.
-use crate::config::{Config, State};
+use crate::{
+    config::{Config, State},
+    controller::Seat,
+};
 use std::{fmt, str::FromStr, sync::Arc, time::Duration};
 use store::Store;
-use store_etcd::{Etcd, copy};
+use store_etcd::{Etcd, Tls, copy};
 use store_sqlite::Sqlite;
 
 /// Where the rows are.
@@ -58,35 +61,64 @@ impl From<Place> for String {
     }
 }
 
+/// A store that is open.
+pub(crate) struct Opened {
+    pub(crate) store: Arc<dyn Store>,
+    /// The same, where it is one.
+    pub(crate) etcd: Option<Arc<Etcd>>,
+}
+
 /// Opens the store that the cloud is in.
-pub(crate) async fn open(state: &State, config: &Config) -> Result<Arc<dyn Store>, String> {
+pub(crate) async fn open(state: &State, config: &Config) -> Result<Opened, String> {
     open_at(state, config, &config.store).await
 }
 
-async fn open_at(state: &State, config: &Config, place: &Place) -> Result<Arc<dyn Store>, String> {
+/// URLs of members as [`Place::Etcd`] names them.
+pub(crate) fn urls(config: &Config, members: &[String]) -> Vec<String> {
+    let own = config.controller.as_ref().is_some_and(|c| c.etcd != Seat::External);
+    let scheme = if own || config.etcd_ca.is_some() { "https" } else { "http" };
+    members.iter().map(|m| format!("{scheme}://{m}")).collect()
+}
+
+/// What etcd's members are shown and must show.
+pub(crate) fn tls(state: &State, config: &Config) -> Option<Tls> {
+    if config.controller.as_ref().is_some_and(|c| c.etcd != Seat::External) {
+        let pki::Files { ca, certificate, key } = pki::Files::of(&state.pki());
+        return Some(Tls { ca, identity: Some((certificate, key)) });
+    }
+    let identity = config.etcd_cert.clone().zip(config.etcd_key.clone());
+    config.etcd_ca.clone().map(|ca| Tls { ca, identity })
+}
+
+async fn open_at(state: &State, config: &Config, place: &Place) -> Result<Opened, String> {
     let Place::Etcd { members, cloud } = place else {
-        return Ok(Sqlite::open(state.database()).map_err(|e| base::chain(&e))?);
+        let store = Sqlite::open(state.database()).map_err(|e| base::chain(&e))?;
+        return Ok(Opened { store, etcd: None });
     };
-    let scheme = if config.etcd_ca.is_some() { "https" } else { "http" };
-    let mut etcd = store_etcd::Config::new(cloud, members.iter().map(|m| format!("{scheme}://{m}")));
-    if let Some(ca) = &config.etcd_ca {
-        etcd = etcd.tls(store_etcd::Tls { ca: ca.clone(), identity: config.etcd_cert.clone().zip(config.etcd_key.clone()) });
+    let mut etcd = store_etcd::Config::new(cloud, urls(config, members));
+    etcd.tls = tls(state, config);
+    if config.controller.as_ref().is_some_and(|c| c.etcd != Seat::External) {
+        etcd = etcd.supervised();
     }
     let connected = tokio::time::timeout(CONNECT, Etcd::connect(etcd)).await;
     let connected =
         connected.map_err(|_| format!("{place} does not answer; see whether etcd runs and can be reached from here."))?;
-    Ok(connected.map_err(|e| format!("{place} cannot be used: {}.", base::chain(&e)))?)
+    let etcd = connected.map_err(|e| format!("{place} cannot be used: {}.", base::chain(&e)))?;
+    Ok(Opened { store: etcd.clone(), etcd: Some(etcd) })
 }
 
 const CONNECT: Duration = Duration::from_secs(30);
 
 /// Moves a cloud that is down into another store, and lets it start there.
 pub(crate) async fn migrate(state: &State, mut config: Config, to: Place) -> Result<String, String> {
+    if config.controller.is_some() {
+        return Err("This is a controller of a cluster, which is in its own etcd; there is nothing to move.".into());
+    }
     if to == config.store {
         return Err(format!("The cloud is in {to} already."));
     }
-    let source = open(state, &config).await?;
-    let target = open_at(state, &config, &to).await?;
+    let source = open(state, &config).await?.store;
+    let target = open_at(state, &config, &to).await?.store;
     let copied = copy::copy(&*source, &*target).await.map_err(|e| base::chain(&e))?;
     drop((source, target));
     let from = std::mem::replace(&mut config.store, to);

@@ -1,12 +1,17 @@
 //! One executable; roles are sub-commands.
 #![expect(clippy::print_stderr, reason = "progress and errors of a command go to stderr")]
+mod admission;
 mod config;
+mod controller;
 mod demo;
 mod engine;
 mod host;
+mod line;
 mod serve;
+mod server;
 mod sim;
 mod up;
+mod upkeep;
 
 use clap::{Parser, Subcommand};
 use config::{Config, Flags, State};
@@ -35,10 +40,18 @@ enum Command {
     /// Start a cloud on this machine, or go on with the one that is there; returns when the server `demo` answers ssh.
     Up {
         #[command(flatten)]
-        flags: Flags,
+        flags: Box<Flags>,
         /// Start the cloud only: no networks, images, flavors or server are made.
         #[arg(long)]
         bare: bool,
+    },
+    /// Start a controller of a cluster on this machine: the first one, one that joins, or the one that is there.
+    #[command(
+        after_help = "Example: drover server --name c1 --address 10.0.0.1 --vip 10.0.0.100/24\nThen, for each further one: drover join-token controller; and on its machine: drover server --name c2 --address 10.0.0.2 --join TOKEN@10.0.0.1:8775"
+    )]
+    Server {
+        #[command(flatten)]
+        flags: Box<server::ServerFlags>,
     },
     /// Stop the cloud and its guests; the data stays.
     Down {
@@ -93,6 +106,7 @@ async fn run(arguments: Arguments) -> Result<(), String> {
     let state = State::new(arguments.state);
     match arguments.command {
         Command::Up { flags, bare } => up::up(&state, &flags, bare).await,
+        Command::Server { flags } => server::server(&state, &flags).await,
         Command::Down { destroy } => up::down(&state, destroy).await,
         Command::DumpConfig => {
             let config = Config::load(&state, &Flags::default())?;

@@ -1,19 +1,23 @@
 //! `drover serve`: every role of one machine in one process, wired together. Decisions are made elsewhere.
 use crate::{
+    admission::Admission,
     config::{Config, Flags, State},
-    engine, host, sim, up,
+    engine, host, line, sim, up, upkeep,
 };
-use api::{Cloud, Edge, Service};
+use api::{Cloud, Edge, ServerTls, Service, TlsListener};
 use base::SystemClock;
 use compute::nodes::Nodes;
 use image::blob::LocalStore;
+use pki::{Ca, Files};
 use reconcile::{Runner, Shards, TaskList};
 use resource::{Settings, StateMap};
 use std::{sync::Arc, time::Duration};
 use store::Db;
+use store_etcd::Etcd;
 use tokio::{
     net::TcpListener,
     signal::unix::{SignalKind, signal},
+    sync::watch,
     task::JoinSet,
 };
 
@@ -33,25 +37,96 @@ pub(crate) async fn serve(state: &State) -> Result<(), String> {
     log();
     let config = Config::load(state, &Flags::default())?;
     let _partner = if up::is_going_down(state) { None } else { Some(up::watch_partner(state, "supervise")?) };
-    let listener = TcpListener::bind(config.listen)
-        .await
-        .map_err(|e| format!("Address {} cannot be used: {e}. Choose another with --listen.", config.listen))?;
-    let (cloud, services) = assemble(state, &config).await?;
+    let _etcd = watch_etcd(state, &config)?;
+    let mut listeners = Vec::new();
+    for address in config.listens() {
+        let bound = TcpListener::bind(address).await;
+        listeners.push(bound.map_err(|e| format!("Address {address} cannot be used: {e}. Choose another with --listen."))?);
+    }
+    let (cloud, services, etcd) = assemble(state, &config).await?;
     let mut work = JoinSet::new();
     let shards: Arc<Shards> = cloud.state.get().ok_or("no shards")?;
     start_work(state, &config, &cloud, &shards, &mut work)?;
-    let mut stop = signal(SignalKind::terminate()).map_err(|e| e.to_string())?;
+    upkeep::start(state, &config, etcd.clone(), &shards, &mut work);
+    start_line(state, &config, &cloud, etcd, &mut work).await?;
+    let stop = stop_on_signal()?;
     let edge = Edge::new(cloud, services);
-    tracing::info!(address = %config.listen, "The APIs are served");
-    api::serve(listener, edge.router, async move {
-        stop.recv().await;
-    })
-    .await
-    .map_err(|e| format!("The APIs cannot be served: {e}."))?;
+    let mut serving = JoinSet::new();
+    for listener in listeners {
+        let (router, stop) = (edge.router.clone(), stopped(stop.clone()));
+        match &config.controller {
+            Some(_) => {
+                let Files { certificate, key, .. } = Files::of(&state.pki());
+                let listener = TlsListener::new(listener, ServerTls { certificate, key }).map_err(|e| base::chain(&e))?;
+                serving.spawn(api::serve_tls(listener, router, stop));
+            }
+            None => {
+                serving.spawn(api::serve(listener, router, stop));
+            }
+        }
+    }
+    tracing::info!(endpoint = config.local_endpoint(), "The APIs are served");
+    while let Some(ended) = serving.join_next().await {
+        ended.map_err(|e| e.to_string())?.map_err(|e| format!("The APIs cannot be served: {e}."))?;
+    }
     shards.leave().await.map_err(|e| base::chain(&e))
 }
 
-async fn assemble(state: &State, config: &Config) -> Result<(Arc<Cloud>, Vec<Service>), String> {
+/// Keeps the own member of etcd running, where there is one.
+fn watch_etcd(state: &State, config: &Config) -> Result<Option<supervise::Watched>, String> {
+    let member = config.controller.as_ref().and_then(|c| c.member(state, &config.name()));
+    if up::is_going_down(state) {
+        return Ok(None);
+    }
+    member.map(|m| m.watch()).transpose().map_err(|e| base::chain(&e))
+}
+
+/// True when this process was told to stop.
+fn stop_on_signal() -> Result<watch::Receiver<bool>, String> {
+    let mut terminate = signal(SignalKind::terminate()).map_err(|e| e.to_string())?;
+    let (tell, stop) = watch::channel(false);
+    tokio::spawn(async move {
+        terminate.recv().await;
+        tell.send_replace(true);
+    });
+    Ok(stop)
+}
+
+async fn stopped(mut stop: watch::Receiver<bool>) {
+    // Without a sender nobody can tell any more, which is as good as a word.
+    stop.wait_for(|stop| *stop).await.ok();
+}
+
+/// Takes machines that join, and nodes, where this is a controller.
+async fn start_line(
+    state: &State,
+    config: &Config,
+    cloud: &Arc<Cloud>,
+    etcd: Option<Arc<Etcd>>,
+    work: &mut JoinSet<()>,
+) -> Result<(), String> {
+    let Some(controller) = &config.controller else { return Ok(()) };
+    let listener = link::listen(controller.link()).await.map_err(|e| base::chain(&e))?;
+    let credentials = link::Credentials::read(&state.pki()).map_err(|e| base::chain(&e))?;
+    let incoming = state.run("incoming");
+    std::fs::create_dir_all(&incoming).map_err(|e| format!("Directory {} cannot be made: {e}.", incoming.display()))?;
+    let line = Arc::new(line::Line {
+        admission: Admission { state: state.clone(), cloud: cloud.clone(), etcd },
+        nodes: cloud.state.get().ok_or("no nodes")?,
+        blobs: cloud.state.get().ok_or("no blobs")?,
+        incoming,
+    });
+    work.spawn(async move {
+        if let Err(e) = link::serve(listener, &credentials, line, std::future::pending()).await {
+            tracing::error!(error = %e, "Nodes and new machines cannot reach this controller: {e}");
+        }
+    });
+    Ok(())
+}
+
+type Assembled = (Arc<Cloud>, Vec<Service>, Option<Arc<Etcd>>);
+
+async fn assemble(state: &State, config: &Config) -> Result<Assembled, String> {
     let blobs = Arc::new(LocalStore::open(state.images()).map_err(|e| base::chain(&e))?);
     let image = image::Options { require_format: config.require_image_format_match, ..image::Options::default() };
     let services = vec![
@@ -64,7 +139,7 @@ async fn assemble(state: &State, config: &Config) -> Result<(Arc<Cloud>, Vec<Ser
         placement::service(),
         volume::service(),
     ];
-    let store = engine::open(state, config).await?;
+    let engine::Opened { store, etcd } = engine::open(state, config).await?;
     let tables: Vec<_> = api::tables(&services).into_iter().chain(reconcile::TABLES).collect();
     let db = Db::open(store, Arc::new(SystemClock), &tables).await.map_err(|e| base::chain(&e))?;
     let auth =
@@ -74,7 +149,15 @@ async fn assemble(state: &State, config: &Config) -> Result<(Arc<Cloud>, Vec<Ser
     shared.insert(blobs);
     shared.insert(Arc::new(TaskList::default()));
     shared.insert(Arc::new(operator::Documents::of(&services, &config.endpoint())));
-    let shards = Shards::join(db.clone(), &config.name(), None).await.map_err(|e| base::chain(&e))?;
+    let line = config.controller.as_ref().map(|c| c.link().to_string());
+    let shards = Shards::join(db.clone(), &config.name(), line.clone()).await.map_err(|e| base::chain(&e))?;
+    if let Some(address) = line {
+        let ca = Ca::load(&state.pki()).map_err(|e| base::chain(&e))?;
+        shared.insert(Arc::new(operator::Gate { fingerprint: ca.fingerprint(), address }));
+    }
+    if let Some(seats) = upkeep::seats(state, config, etcd.as_ref()) {
+        shared.insert(Arc::new(seats));
+    }
     shared.insert(Nodes::new(shards.clone()));
     shared.insert(shards);
     shared.insert(Arc::new(compute::Config { build_timeout: Duration::from_secs(config.build_timeout_s) }));
@@ -99,7 +182,7 @@ async fn assemble(state: &State, config: &Config) -> Result<(Arc<Cloud>, Vec<Ser
         role: "member".into(),
     };
     identity::ensure_user(&cloud, &demo).await.map_err(|e| e.to_string())?;
-    Ok((cloud, services))
+    Ok((cloud, services, etcd))
 }
 
 fn start_work(
@@ -133,6 +216,9 @@ fn start_work(
     let (db, name) = (cloud.db.clone(), config.name());
     let compile = move |fence| network::reconcile::run(db.clone(), fence, central.clone(), vec![name.clone()]);
     work.spawn(shards.clone().lead(OVN, compile));
+    if !config.has_host() {
+        return Ok(());
+    }
     let (state, config) = (state.clone(), config.clone());
     work.spawn(async move {
         let mut attempt = 0;

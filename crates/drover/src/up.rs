@@ -7,7 +7,7 @@
 //! neither brings the other back.
 use crate::{
     config::{Config, Flags, State},
-    demo,
+    demo, server,
 };
 use base::retry::Backoff;
 use cli::Client;
@@ -24,7 +24,7 @@ const AGAIN: Backoff = Backoff::new(Duration::from_millis(20), Duration::from_se
 /// `serve` lets running requests finish; guests are not its children.
 const GRACE: Duration = Duration::from_secs(15);
 
-fn progress(text: &str) {
+pub(crate) fn progress(text: &str) {
     eprintln!("{text}");
 }
 
@@ -74,24 +74,15 @@ pub(crate) fn is_going_down(state: &State) -> bool {
 pub(crate) async fn up(state: &State, flags: &Flags, bare: bool) -> Result<(), String> {
     state.create()?;
     let mut config = Config::load(state, flags)?;
+    if config.controller.is_some() {
+        return server::resume(state, config).await;
+    }
     if let Some(image) = &config.guest_image {
         let whole = image.canonicalize().map_err(|e| format!("Guest image {} cannot be read: {e}.", image.display()))?;
         config.guest_image = Some(whole);
     }
     config.save(state)?;
-    let admin_password = state.password("admin")?;
-    let demo_password = state.password("demo")?;
-    state.write(&state.clouds_yaml(), clouds(&config, &admin_password, &demo_password).as_bytes())?;
-    match std::fs::remove_file(mark(state)) {
-        Ok(()) => {}
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
-        Err(e) => return Err(format!("{} cannot be removed: {e}.", mark(state).display())),
-    }
-    let started = Instant::now();
-    let supervisor = daemon(state, "supervise")?.ensure().await.map_err(|e| base::chain(&e))?;
-    progress(if supervisor.adopted { "The cloud runs already; checking it …" } else { "Starting the cloud …" });
-    ready(state, &config, started).await?;
-    progress(&format!("APIs answer at {} after {:.1} s.", config.endpoint(), started.elapsed().as_secs_f64()));
+    let started = start(state, &config).await?;
     if bare || config.simulate > 0 {
         usage(state, &config, None);
         return Ok(());
@@ -114,8 +105,25 @@ pub(crate) async fn up(state: &State, flags: &Flags, bare: bool) -> Result<(), S
     Ok(())
 }
 
+/// Starts the pair, or finds that it runs, and returns when the APIs answer; tells when it began.
+pub(crate) async fn start(state: &State, config: &Config) -> Result<Instant, String> {
+    let (admin, demo) = (state.password("admin")?, state.password("demo")?);
+    state.write(&state.clouds_yaml(), clouds(state, config, &admin, &demo).as_bytes())?;
+    match std::fs::remove_file(mark(state)) {
+        Ok(()) => {}
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
+        Err(e) => return Err(format!("{} cannot be removed: {e}.", mark(state).display())),
+    }
+    let started = Instant::now();
+    let supervisor = daemon(state, "supervise")?.ensure().await.map_err(|e| base::chain(&e))?;
+    progress(if supervisor.adopted { "The cloud runs already; checking it …" } else { "Starting the cloud …" });
+    ready(state, config, started).await?;
+    progress(&format!("APIs answer at {} after {:.1} s.", config.local_endpoint(), started.elapsed().as_secs_f64()));
+    Ok(started)
+}
+
 async fn ready(state: &State, config: &Config, started: Instant) -> Result<(), String> {
-    let client = Client::anonymous(&format!("http://{}", config.listen));
+    let client = Client::anonymous(&config.local_endpoint(), config.ca(state).as_deref()).map_err(|e| e.to_string())?;
     loop {
         match client.get("/readyz").await {
             Ok(_) => return Ok(()),
@@ -147,10 +155,11 @@ async fn public_key(state: &State) -> Result<String, String> {
         .map_err(|e| format!("{} cannot be read: {e}.", public.display()))
 }
 
-fn clouds(config: &Config, admin: &str, demo: &str) -> String {
+fn clouds(state: &State, config: &Config, admin: &str, demo: &str) -> String {
+    let ca = config.ca(state).map_or_else(String::new, |ca| format!("    cacert: {}\n", ca.display()));
     let cloud = |name: &str, user: &str, password: &str| {
         format!(
-            "  {name}:\n    auth:\n      auth_url: {}/identity/v3\n      username: {user}\n      password: {password}\n      project_name: {user}\n      user_domain_name: Default\n      project_domain_name: Default\n    region_name: {}\n    identity_api_version: \"3\"\n",
+            "  {name}:\n    auth:\n      auth_url: {}/identity/v3\n      username: {user}\n      password: {password}\n      project_name: {user}\n      user_domain_name: Default\n      project_domain_name: Default\n    region_name: {}\n    identity_api_version: \"3\"\n{ca}",
             config.endpoint(),
             config.region
         )
@@ -158,7 +167,7 @@ fn clouds(config: &Config, admin: &str, demo: &str) -> String {
     format!("clouds:\n{}{}", cloud("drover", "demo", demo), cloud("drover-admin", "admin", admin))
 }
 
-fn usage(state: &State, config: &Config, made: Option<&demo::Demo>) {
+pub(crate) fn usage(state: &State, config: &Config, made: Option<&demo::Demo>) {
     progress("\nUse it with any OpenStack client:");
     progress(&format!("  export OS_CLIENT_CONFIG_FILE={}", state.clouds_yaml().display()));
     progress("  export OS_CLOUD=drover            # or drover-admin");
@@ -179,9 +188,11 @@ pub(crate) async fn down(state: &State, destroy: bool) -> Result<(), String> {
     for role in ["supervise", "serve"] {
         daemon(state, role)?.stop(GRACE * 2).await.map_err(|e| base::chain(&e))?;
     }
-    if config.simulate == 0 {
+    if config.has_host() {
         progress("Stopping guests and the network …");
         crate::serve::stop_host(state, &config).await?;
+    } else if config.controller.is_some() {
+        server::stop(state, &config).await?;
     }
     if destroy {
         // Everything in it was made by `up`.

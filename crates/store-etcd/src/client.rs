@@ -8,13 +8,14 @@
 //! - **Reads** that take long are sent to a second member as well; the first answer counts.
 //! - **Writes** go to one member. They are sent again only when they surely were not carried out.
 use crate::{
+    Tls,
+    pem::Pem,
     verdict::{Verdict, says, store_error, verdict},
     wire::{self, Wire},
 };
 use base::retry::Backoff;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use std::{
-    path::PathBuf,
     sync::{Arc, PoisonError, RwLock, Weak},
     time::Duration,
 };
@@ -25,7 +26,7 @@ use tokio::{
 };
 use tonic::{
     Status, Streaming,
-    transport::{Certificate, Channel, ClientTlsConfig, Identity},
+    transport::{Channel, ClientTlsConfig},
 };
 
 const CONNECT: Duration = Duration::from_secs(1);
@@ -52,15 +53,6 @@ pub(crate) const SHORT: Patience =
 /// For answers of megabytes.
 pub(crate) const LONG: Patience =
     Patience { hedge: Duration::from_secs(2), attempt: Duration::from_secs(10), deadline: Duration::from_secs(30) };
-
-/// Certificates as PEM files.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Tls {
-    /// Who may vouch for etcd's members.
-    pub ca: PathBuf,
-    /// Our certificate and its key.
-    pub identity: Option<(PathBuf, PathBuf)>,
-}
 
 #[derive(Debug)]
 pub(crate) struct Endpoint {
@@ -337,41 +329,6 @@ impl Client {
             if tried.len() >= endpoints.len() {
                 return Err(status);
             }
-        }
-    }
-}
-
-/// What the files of a [`Tls`] hold.
-#[derive(PartialEq, Eq)]
-struct Pem {
-    ca: Vec<u8>,
-    identity: Option<(Vec<u8>, Vec<u8>)>,
-}
-
-/// Without the key.
-impl std::fmt::Debug for Pem {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Pem").field("identity", &self.identity.is_some()).finish_non_exhaustive()
-    }
-}
-
-impl Pem {
-    fn read(tls: &Tls) -> Result<Self, StoreError> {
-        let read = |path: &PathBuf| {
-            std::fs::read(path)
-                .map_err(|e| StoreError::Unavailable(format!("the certificate file {} cannot be read: {e}", path.display())))
-        };
-        let identity = match &tls.identity {
-            Some((certificate, key)) => Some((read(certificate)?, read(key)?)),
-            None => None,
-        };
-        Ok(Self { ca: read(&tls.ca)?, identity })
-    }
-    fn config(&self) -> ClientTlsConfig {
-        let config = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(&self.ca));
-        match &self.identity {
-            Some((certificate, key)) => config.identity(Identity::from_pem(certificate, key)),
-            None => config,
         }
     }
 }

@@ -23,13 +23,14 @@ mod inner;
 mod keys;
 mod lease;
 pub mod member;
+mod pem;
 mod read;
 mod session;
 mod txn;
 mod verdict;
 mod wire;
 
-pub use client::Tls;
+pub use pem::Tls;
 
 use client::{Client, SHORT};
 use inner::Inner;
