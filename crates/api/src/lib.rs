@@ -9,6 +9,7 @@ mod assembly;
 mod call;
 mod crud;
 pub mod dialect;
+pub mod idempotency;
 mod incoming;
 mod openapi;
 mod pipeline;
@@ -16,6 +17,7 @@ mod reply;
 mod route;
 mod server;
 mod tls;
+mod ticket;
 
 pub use assembly::{quotas, registry, tables};
 pub use call::{Authenticator, Body, Call, Cloud};

@@ -2,7 +2,9 @@
 use crate::{
     Access, Body, BodyForm, Call, Cloud, Cx, Error, Microversions, Reply, ReplyBody, Result, Route, Service, crud,
     dialect::{Dialect, IDENTITY, error_reply},
+    idempotency::{Keyed, Place, once},
     incoming::Incoming,
+    ticket::{self, Ticket},
 };
 use auth::Caller;
 use axum::{
@@ -20,13 +22,11 @@ use std::{
     collections::BTreeMap,
     panic::AssertUnwindSafe,
     sync::{Arc, Mutex},
-    time::Duration,
 };
+use tokio::time::{Instant, timeout_at};
 
 /// Largest JSON body in bytes; larger ones are 413.
 const MAX_JSON: usize = 2 * 1024 * 1024;
-/// A request that is not done after this is dropped. Streams have no limit of their own.
-const DEADLINE: Duration = Duration::from_secs(60);
 
 /// The project in the path of Cinder's older clients; it must be the token's.
 const PATH_PROJECT: &str = "path_project";
@@ -130,13 +130,13 @@ impl Edge {
 type Params = Result<RawPathParams, RawPathParamsRejection>;
 
 async fn handle(State(site): State<Arc<Site>>, params: Params, request: Request) -> Response<HttpBody> {
-    let started = std::time::Instant::now();
+    let started = Instant::now();
     let request_id: Arc<str> = base::id::request_id().into();
     let method = request.method().clone();
     let params = params.map(|p| p.iter().map(|(k, v)| (k.to_owned(), v.to_owned())).collect::<Vec<(String, String)>>()).ok();
     let path = logged(request.uri().path(), params.as_deref().unwrap_or_default());
     let mut version = None;
-    let answer = run(&site, params, request, &request_id, &mut version);
+    let answer = run(&site, params, request, &request_id, &mut version, started);
     let (mut reply, upgrade) = match AssertUnwindSafe(answer).catch_unwind().await {
         Ok(Ok(done)) => done,
         Ok(Err(e)) => (error_reply(site.dialect, &e, &request_id, &site.identity), None),
@@ -192,7 +192,26 @@ async fn run(
     request: Request,
     request_id: &Arc<str>,
     shown: &mut Option<Version>,
+    started: Instant,
 ) -> Result<Done> {
+    let deadline = ticket::deadline(request.headers(), started);
+    // Nothing is changed before the handler runs.
+    let admitted = timeout_at(deadline, admit(site, params, request, request_id, shown, deadline)).await;
+    let (route, call, upgrade) = admitted.map_err(|_| ticket::late())??;
+    let ticket = call.ticket.clone();
+    let place = Place { dialect: site.dialect, route, identity: site.identity.clone() };
+    Ok((ticket.bound(once(place, call)).await?, upgrade))
+}
+
+/// Everything before the handler.
+async fn admit<'a>(
+    site: &'a Site,
+    params: Option<Vec<(String, String)>>,
+    request: Request,
+    request_id: &Arc<str>,
+    shown: &mut Option<Version>,
+    deadline: Instant,
+) -> Result<(&'a Route, Call, Option<WebSocketUpgrade>)> {
     let (mut parts, body) = request.into_parts();
     let body = Incoming::new(body);
     // What is not UTF-8 names nothing.
@@ -265,17 +284,18 @@ async fn run(
         }
         BodyForm::Json => Body::Json(Value::Null),
     };
+    let keyed = match &body {
+        Body::Json(json) if route.method == "POST" && route.access != Access::Public => {
+            let path = parts.uri.path_and_query().map_or("", |p| p.as_str());
+            Keyed::of(&parts.headers, &cx.caller, request_id, path, json)?
+        }
+        Body::Json(_) | Body::Stream(_) => None,
+    };
+    // Streams take as long as they take.
+    let ticket = Ticket::new((form == BodyForm::Json).then_some(deadline), keyed);
     let headers = parts.headers.iter().filter_map(|(k, v)| Some((k.as_str().to_owned(), v.to_str().ok()?.to_owned()))).collect();
     let path = parts.uri.path().strip_prefix(site.prefix).unwrap_or_default().to_owned();
-    let call = Call { cx, cloud: site.cloud.clone(), method: route.method, path, headers, body };
-    let work = (route.handler)(call);
-    let reply = match form {
-        BodyForm::Stream => work.await?,
-        BodyForm::Json => tokio::time::timeout(DEADLINE, work)
-            .await
-            .map_err(|_| Error::unavailable("The request took too long and was given up; try again."))??,
-    };
-    Ok((reply, upgrade))
+    Ok((route, Call { cx, cloud: site.cloud.clone(), method: route.method, path, headers, body, ticket }, upgrade))
 }
 
 /// What access rules call the service: its types in the catalog.
