@@ -11,6 +11,7 @@ mod crud;
 pub mod dialect;
 pub mod idempotency;
 mod incoming;
+mod meter;
 mod openapi;
 mod pipeline;
 mod reply;

@@ -3,6 +3,7 @@
 mod config;
 mod demo;
 mod engine;
+mod figures;
 mod host;
 mod serve;
 mod sim;
