@@ -56,7 +56,13 @@ pub(crate) struct Keyed {
 
 impl Keyed {
     /// The key of a POST, if it has one. `path` includes the query.
-    pub(crate) fn of(headers: &HeaderMap, caller: &Caller, request_id: &Arc<str>, path: &str, body: &Value) -> Result<Option<Self>> {
+    pub(crate) fn of(
+        headers: &HeaderMap,
+        caller: &Caller,
+        request_id: &Arc<str>,
+        path: &str,
+        body: &Value,
+    ) -> Result<Option<Self>> {
         let mut values = headers.get_all("idempotency-key").iter();
         let Some(value) = values.next() else { return Ok(None) };
         let key = value.to_str().ok().filter(|_| values.next().is_none()).and_then(unquoted);
@@ -83,7 +89,9 @@ impl Keyed {
         let now = tx.now;
         match tx.get(&KEYS, &self.id).filter(|row| !self.is_mine(row) && !is_over(row, now)) {
             None => Ok(()),
-            Some(_) => Err(Error::conflict("A request with the same Idempotency-Key was quicker; repeat this one for its answer.")),
+            Some(_) => {
+                Err(Error::conflict("A request with the same Idempotency-Key was quicker; repeat this one for its answer."))
+            }
         }
     }
 

@@ -57,7 +57,17 @@ impl Site {
     ) -> Arc<Self> {
         let (meters, lost) = (meters.clone(), meters.lost(dialect.name));
         let (public, identity) = (format!("{public}{prefix}").into(), format!("{public}/identity").into());
-        Arc::new(Self { dialect, prefix, microversions, routes: Vec::new(), cloud: cloud.clone(), public, identity, meters, lost })
+        Arc::new(Self {
+            dialect,
+            prefix,
+            microversions,
+            routes: Vec::new(),
+            cloud: cloud.clone(),
+            public,
+            identity,
+            meters,
+            lost,
+        })
     }
 }
 
@@ -133,8 +143,7 @@ impl Edge {
                 router = router.route(&full, any(handle).with_state(site));
             }
             if !service.prefix.is_empty() {
-                let lost =
-                    Site::lost(service.dialect, service.prefix, service.microversions, &cloud, &public, &meters);
+                let lost = Site::lost(service.dialect, service.prefix, service.microversions, &cloud, &public, &meters);
                 let lost = any(handle).with_state(lost);
                 router = router.route(&format!("{}/{{*rest}}", service.prefix), lost);
             }

@@ -24,7 +24,8 @@ pub(crate) fn register(exporter: &Exporter, cloud: &Arc<Cloud>) {
     }
     if let Some(nodes) = cloud.state.get::<Nodes>() {
         exporter.add(move |out| {
-            out.family("drover_agents_connected", Gauge, "Hosts whose agents talk to this process.").sample(&[], nodes.connected());
+            out.family("drover_agents_connected", Gauge, "Hosts whose agents talk to this process.")
+                .sample(&[], nodes.connected());
         });
     }
 }

@@ -40,7 +40,16 @@ impl Faulty {
     pub fn new(inner: Arc<dyn Store>, seed: u64, rate: f64) -> Self {
         let dice = Mutex::new(StdRng::seed_from_u64(seed));
         let (gate, before_gate) = (watch::channel(false).0, AtomicUsize::new(0));
-        Self { inner, dice, rate, delay: Duration::ZERO, watch_delay: Duration::ZERO, questions: AtomicU64::new(0), gate, before_gate }
+        Self {
+            inner,
+            dice,
+            rate,
+            delay: Duration::ZERO,
+            watch_delay: Duration::ZERO,
+            questions: AtomicU64::new(0),
+            gate,
+            before_gate,
+        }
     }
 
     /// Each answer of [`Store::revision`] takes this long.

@@ -52,9 +52,9 @@ fn carry_out(place: &Place<'_>, call: Call) -> impl Future<Output = Result<Reply
         let done = handler(call).await;
         let Some(keyed) = ticket.keyed.as_ref().filter(|_| ticket.has_written()) else { return done };
         let reply = done.unwrap_or_else(|e| error_reply(dialect, &e, &cx.request_id, &identity));
-        if let Some(answer) = sealed(&cloud, keyed, &reply)
-            && let Err(e) = keep(&cloud, keyed, answer).await
-        {
+        // One that cannot be kept is an empty text: nobody need wait for it.
+        let answer = sealed(&cloud, keyed, &reply).unwrap_or_default();
+        if let Err(e) = keep(&cloud, keyed, answer).await {
             tracing::warn!(request_id = &*cx.request_id, error = %e, "An answer was not kept for repeats of its request; they get a new one");
         }
         Ok(reply)

@@ -16,6 +16,7 @@ use tokio::task::JoinSet;
 
 const PROJECTS: &str = "/identity/v3/projects";
 const PORTS: &str = "/network/v2.0/ports";
+const PUBLIC: &str = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIE5Q8qA0iBc2Y0uYv4zJcQ9s0b4l5H3xk2h8o1m0dJ9K a@b";
 const REPLAYED: &str = "idempotency-replayed";
 
 fn keyed(client: &Client, key: &str) -> Client {
@@ -168,7 +169,10 @@ async fn every_post_can_be_repeated() {
                 if again.header(REPLAYED).is_empty() && again.status == first.status && rows == self::rows(&world) {
                     continue;
                 }
-                wrong.push(format!("{} as {who}: {} {}, then {} {}", sample.name, first.status, first.body, again.status, again.body));
+                wrong.push(format!(
+                    "{} as {who}: {} {}, then {} {}",
+                    sample.name, first.status, first.body, again.status, again.body
+                ));
             }
             break;
         }
@@ -198,7 +202,7 @@ async fn two_processes_on_a_faulty_store_do_it_once() {
             let (path, body) = match i % 3 {
                 0 => (SERVERS, bed.body(json!({"name": format!("s{i}"), "networks": [{"uuid": bed.network}]}))),
                 1 => (PORTS, json!({"port": {"network_id": bed.network, "name": format!("p{i}")}})),
-                _ => ("/compute/v2.1/os-keypairs", json!({"keypair": {"name": format!("k{i}")}})),
+                _ => ("/compute/v2.1/os-keypairs", json!({"keypair": {"name": format!("k{i}"), "public_key": PUBLIC}})),
             };
             sent.spawn(async move { (i, client.post(path, body).await) });
         }
