@@ -278,7 +278,13 @@ async fn whoever_leaves_before_it_begins_prevents_it() {
     let (store, db, first) = stuck().await;
     let second = tokio::spawn({
         let db = db.clone();
-        async move { db.transact(|tx| Ok::<_, ()>(tx.put(&NAMES, "left", json!({})))).await }
+        async move {
+            db.transact(|tx| {
+                tx.put(&NAMES, "left", json!({}));
+                Ok::<_, ()>(())
+            })
+            .await
+        }
     });
     while db.waiting() == 0 {
         tokio::task::yield_now().await;
