@@ -104,7 +104,7 @@ impl Keyed {
         let before = old.iter().flat_map(|row| row.field("made").as_array().into_iter().flatten().cloned());
         let made: Vec<Value> = before.chain(tx.made().map(|key| Value::from(&**key))).take(NAMED).collect();
         let row = json!({
-            "owner": self.owner, "fingerprint": self.fingerprint, "request_id": &*self.request_id, "at": tx.now.0, "made": made,
+            "v": 1, "owner": self.owner, "fingerprint": self.fingerprint, "request_id": &*self.request_id, "at": tx.now.0, "made": made,
         });
         tx.put(&KEYS, &self.id, row);
         true
