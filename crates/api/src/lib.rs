@@ -17,8 +17,8 @@ mod pipeline;
 mod reply;
 mod route;
 mod server;
-mod tls;
 mod ticket;
+mod tls;
 
 pub use assembly::{quotas, registry, tables};
 pub use call::{Authenticator, Body, Call, Cloud};
