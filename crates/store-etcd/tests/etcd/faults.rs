@@ -321,7 +321,7 @@ async fn a_connection_that_died_in_silence_is_replaced() {
     };
     let took = began.elapsed();
     println!("known after {took:?}");
-    assert!(took < Duration::from_secs(6), "{took:?}: sooner than the connection's own probes notice");
+    assert!(took < Duration::from_secs(8), "{took:?}: sooner than the connection's own probes notice");
     assert_eq!(s.get("t/a/y").await.unwrap().is_some(), outcome != Outcome::Aborted);
     let slowest = all_calls(&*s, 1).await;
     assert!(slowest < Duration::from_secs(1), "{slowest:?}");
