@@ -1,6 +1,6 @@
 //! A request on its way through the pipeline, and what all requests share.
-use crate::reply::ByteStream;
-use auth::Caller;
+use crate::{reply::ByteStream, ticket::Ticket};
+use auth::{Caller, SecretBox};
 use resource::{Cx, Error, Map, Registry, Result, Settings, StateMap, Tx};
 use serde_json::Value;
 use std::{
@@ -17,6 +17,11 @@ pub trait Authenticator: Send + Sync {
         token: &'a str,
         service: Option<&'a str>,
     ) -> Pin<Box<dyn Future<Output = Result<Arc<Caller>>> + Send + 'a>>;
+
+    /// Seals what the pipeline keeps of answers; none are kept without.
+    fn secrets(&self) -> Option<SecretBox> {
+        None
+    }
 }
 
 /// What every request needs.
@@ -62,6 +67,7 @@ pub struct Call {
     pub path: String,
     pub headers: Vec<(String, String)>,
     pub body: Body,
+    pub(crate) ticket: Arc<Ticket>,
 }
 
 impl Call {
@@ -99,14 +105,25 @@ impl Call {
     pub fn reader(&self) -> Reader<'_> {
         self.cloud.db.read()
     }
-    /// Runs one transaction. The closure may run several times and must not have effects outside of it.
+    /// Runs one transaction, if it can begin before the request's deadline. The closure may run several times and must not have effects
+    /// outside of it.
     pub async fn transact<T, F>(&self, mut closure: F) -> Result<T>
     where
         T: Send + 'static,
         F: FnMut(&Cx, &mut Tx<'_>) -> Result<T> + Send + 'static,
     {
-        let cx = self.cx.clone();
-        Ok(self.cloud.db.transact(move |tx| closure(&cx, tx)).await?.value)
+        let (cx, ticket) = (self.cx.clone(), self.ticket.clone());
+        let work = move |tx: &mut Tx<'_>| {
+            let Some(keyed) = &ticket.keyed else { return Ok((closure(&cx, tx)?, tx.writes())) };
+            keyed.check(tx)?;
+            let value = closure(&cx, tx)?;
+            Ok((value, keyed.note(tx)))
+        };
+        let (value, wrote) = self.cloud.db.transact_in(self.ticket.turn(), work).await?.value;
+        if wrote {
+            self.ticket.note_written();
+        }
+        Ok(value)
     }
     /// Fails with 403 unless the caller satisfies the named rule for the row.
     pub fn require(&self, rule: &str, row: Option<&Map>) -> Result<()> {

@@ -9,12 +9,15 @@ mod assembly;
 mod call;
 mod crud;
 pub mod dialect;
+pub mod idempotency;
 mod incoming;
+mod meter;
 mod openapi;
 mod pipeline;
 mod reply;
 mod route;
 mod server;
+mod ticket;
 mod tls;
 
 pub use assembly::{quotas, registry, tables};

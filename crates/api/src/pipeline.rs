@@ -2,7 +2,10 @@
 use crate::{
     Access, Body, BodyForm, Call, Cloud, Cx, Error, Microversions, Reply, ReplyBody, Result, Route, Service, crud,
     dialect::{Dialect, IDENTITY, error_reply},
+    idempotency::{Keyed, Place, once},
     incoming::Incoming,
+    meter::{Meter, Meters, metrics},
+    ticket::{self, Ticket},
 };
 use auth::Caller;
 use axum::{
@@ -10,9 +13,9 @@ use axum::{
     body::Body as HttpBody,
     extract::{FromRequestParts, RawPathParams, Request, State, WebSocketUpgrade, rejection::RawPathParamsRejection},
     http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode},
-    routing::any,
+    routing::{any, get},
 };
-use base::Version;
+use base::{Version, metrics::Exporter};
 use futures_util::{FutureExt, StreamExt};
 use resource::Query;
 use serde_json::{Value, json};
@@ -20,13 +23,11 @@ use std::{
     collections::BTreeMap,
     panic::AssertUnwindSafe,
     sync::{Arc, Mutex},
-    time::Duration,
 };
+use tokio::time::{Instant, timeout_at};
 
 /// Largest JSON body in bytes; larger ones are 413.
 const MAX_JSON: usize = 2 * 1024 * 1024;
-/// A request that is not done after this is dropped. Streams have no limit of their own.
-const DEADLINE: Duration = Duration::from_secs(60);
 
 /// The project in the path of Cinder's older clients; it must be the token's.
 const PATH_PROJECT: &str = "path_project";
@@ -39,6 +40,9 @@ struct Site {
     cloud: Arc<Cloud>,
     public: Arc<str>,
     identity: Arc<str>,
+    meters: Arc<Meters>,
+    /// For what is none of the routes.
+    lost: Arc<Meter>,
 }
 
 impl Site {
@@ -49,9 +53,21 @@ impl Site {
         microversions: Option<Microversions>,
         cloud: &Arc<Cloud>,
         public: &str,
+        meters: &Arc<Meters>,
     ) -> Arc<Self> {
+        let (meters, lost) = (meters.clone(), meters.lost(dialect.name));
         let (public, identity) = (format!("{public}{prefix}").into(), format!("{public}/identity").into());
-        Arc::new(Self { dialect, prefix, microversions, routes: Vec::new(), cloud: cloud.clone(), public, identity })
+        Arc::new(Self {
+            dialect,
+            prefix,
+            microversions,
+            routes: Vec::new(),
+            cloud: cloud.clone(),
+            public,
+            identity,
+            meters,
+            lost,
+        })
     }
 }
 
@@ -80,6 +96,12 @@ pub fn rules(services: &[Service]) -> Vec<(&'static str, &'static str)> {
 impl Edge {
     pub fn new(cloud: Arc<Cloud>, services: Vec<Service>) -> Self {
         let mut router = Router::new();
+        let meters = Arc::<Meters>::default();
+        if let Some(exporter) = cloud.state.get::<Exporter>() {
+            let meters = meters.clone();
+            exporter.add(move |out| meters.collect(out));
+            router = router.route("/metrics", get(metrics).with_state(exporter));
+        }
         let public = cloud.settings.public_endpoint.trim_end_matches('/').to_owned();
         for service in services {
             let mut by_path: BTreeMap<&'static str, Vec<Route>> = BTreeMap::new();
@@ -94,7 +116,8 @@ impl Edge {
                     }
                 }
             }
-            for (path, routes) in by_path {
+            let lost = meters.lost(service.name);
+            for (path, mut routes) in by_path {
                 let full = format!("{}{}", service.prefix, path);
                 let full = if full.len() > 1 { full.trim_end_matches('/').to_owned() } else { full };
                 // Cinder's older clients put their project into the path, before everything else.
@@ -102,6 +125,7 @@ impl Edge {
                     .strip_prefix("/v3/")
                     .filter(|rest| !rest.is_empty() && service.dialect.name == "volume")
                     .map(|rest| format!("{}/v3/{{{PATH_PROJECT}}}/{rest}", service.prefix));
+                routes.iter_mut().for_each(|r| r.meter = meters.of(service.name, r, &full));
                 let site = Arc::new(Site {
                     dialect: service.dialect,
                     prefix: service.prefix,
@@ -110,6 +134,8 @@ impl Edge {
                     cloud: cloud.clone(),
                     public: format!("{public}{}", service.prefix).into(),
                     identity: format!("{public}/identity").into(),
+                    meters: meters.clone(),
+                    lost: lost.clone(),
                 });
                 if let Some(path) = below_project {
                     router = router.route(&path, any(handle).with_state(site.clone()));
@@ -117,12 +143,12 @@ impl Edge {
                 router = router.route(&full, any(handle).with_state(site));
             }
             if !service.prefix.is_empty() {
-                let lost =
-                    any(handle).with_state(Site::lost(service.dialect, service.prefix, service.microversions, &cloud, &public));
+                let lost = Site::lost(service.dialect, service.prefix, service.microversions, &cloud, &public, &meters);
+                let lost = any(handle).with_state(lost);
                 router = router.route(&format!("{}/{{*rest}}", service.prefix), lost);
             }
         }
-        let router = router.fallback_service(any(handle).with_state(Site::lost(&IDENTITY, "", None, &cloud, &public)));
+        let router = router.fallback_service(any(handle).with_state(Site::lost(&IDENTITY, "", None, &cloud, &public, &meters)));
         Self { router }
     }
 }
@@ -130,13 +156,14 @@ impl Edge {
 type Params = Result<RawPathParams, RawPathParamsRejection>;
 
 async fn handle(State(site): State<Arc<Site>>, params: Params, request: Request) -> Response<HttpBody> {
-    let started = std::time::Instant::now();
+    let started = Instant::now();
     let request_id: Arc<str> = base::id::request_id().into();
     let method = request.method().clone();
     let params = params.map(|p| p.iter().map(|(k, v)| (k.to_owned(), v.to_owned())).collect::<Vec<(String, String)>>()).ok();
     let path = logged(request.uri().path(), params.as_deref().unwrap_or_default());
-    let mut version = None;
-    let answer = run(&site, params, request, &request_id, &mut version);
+    let under_way = site.meters.begin();
+    let mut seen = Seen::default();
+    let answer = run(&site, params, request, &request_id, &mut seen, started);
     let (mut reply, upgrade) = match AssertUnwindSafe(answer).catch_unwind().await {
         Ok(Ok(done)) => done,
         Ok(Err(e)) => (error_reply(site.dialect, &e, &request_id, &site.identity), None),
@@ -149,7 +176,7 @@ async fn handle(State(site): State<Arc<Site>>, params: Params, request: Request)
     if site.dialect.name == "compute" {
         reply.headers.push(("x-compute-request-id", request_id.to_string()));
     }
-    if let (Some(m), Some(v)) = (&site.microversions, version) {
+    if let (Some(m), Some(v)) = (&site.microversions, seen.version) {
         reply.headers.push(("openstack-api-version", format!("{} {v}", m.name)));
         let mut vary = "OpenStack-API-Version".to_owned();
         if let Some(legacy) = m.legacy_header {
@@ -160,7 +187,9 @@ async fn handle(State(site): State<Arc<Site>>, params: Params, request: Request)
     }
     let status = reply.status;
     let response = to_http(reply, upgrade);
-    let ms = started.elapsed().as_micros() as f64 / 1000.0;
+    let took = started.elapsed();
+    under_way.answered(seen.meter.as_ref().unwrap_or(&site.lost), status, took);
+    let ms = took.as_micros() as f64 / 1000.0;
     tracing::debug!(%request_id, %method, path, status, ms, "Request");
     response
 }
@@ -184,6 +213,13 @@ fn allowed(routes: &[Route]) -> String {
     methods.join(", ")
 }
 
+/// What is known of a request, however it ends.
+#[derive(Default)]
+struct Seen {
+    version: Option<Version>,
+    meter: Option<Arc<Meter>>,
+}
+
 type Done = (Reply, Option<WebSocketUpgrade>);
 
 async fn run(
@@ -191,13 +227,32 @@ async fn run(
     params: Option<Vec<(String, String)>>,
     request: Request,
     request_id: &Arc<str>,
-    shown: &mut Option<Version>,
+    seen: &mut Seen,
+    started: Instant,
 ) -> Result<Done> {
+    let deadline = ticket::deadline(request.headers(), started);
+    // Nothing is changed before the handler runs.
+    let admitted = timeout_at(deadline, admit(site, params, request, request_id, seen, deadline)).await;
+    let (route, call, upgrade) = admitted.map_err(|_| ticket::late())??;
+    let ticket = call.ticket.clone();
+    let place = Place { dialect: site.dialect, route, identity: site.identity.clone() };
+    Ok((ticket.bound(once(place, call)).await?, upgrade))
+}
+
+/// Everything before the handler.
+async fn admit<'a>(
+    site: &'a Site,
+    params: Option<Vec<(String, String)>>,
+    request: Request,
+    request_id: &Arc<str>,
+    seen: &mut Seen,
+    deadline: Instant,
+) -> Result<(&'a Route, Call, Option<WebSocketUpgrade>)> {
     let (mut parts, body) = request.into_parts();
     let body = Incoming::new(body);
     // What is not UTF-8 names nothing.
     let lost = site.routes.is_empty() || params.is_none();
-    let version = negotiate(site.microversions.as_ref(), &parts.headers, shown)?;
+    let version = negotiate(site.microversions.as_ref(), &parts.headers, &mut seen.version)?;
     let wanted = if parts.method.as_str() == "HEAD" { "GET" } else { parts.method.as_str() };
     let fits = |m: &str| site.routes.iter().filter(|r| (r.since..=r.until).contains(&version)).find(|r| r.method == m);
     let route = fits(parts.method.as_str()).or_else(|| fits(wanted));
@@ -211,6 +266,7 @@ async fn run(
             Error::method_not_allowed(format!("The method {} is not allowed for this resource.", parts.method))
         });
     };
+    seen.meter = Some(route.meter.clone());
     let caller = match route.access {
         Access::Public => match parts.headers.get("x-auth-token") {
             // A public route may still want to know who asks, when it is told.
@@ -265,17 +321,18 @@ async fn run(
         }
         BodyForm::Json => Body::Json(Value::Null),
     };
+    let keyed = match &body {
+        Body::Json(json) if route.method == "POST" && route.access != Access::Public => {
+            let path = parts.uri.path_and_query().map_or("", |p| p.as_str());
+            Keyed::of(&parts.headers, &cx.caller, request_id, path, json)?
+        }
+        Body::Json(_) | Body::Stream(_) => None,
+    };
+    // Streams take as long as they take.
+    let ticket = Ticket::new((form == BodyForm::Json).then_some(deadline), keyed);
     let headers = parts.headers.iter().filter_map(|(k, v)| Some((k.as_str().to_owned(), v.to_str().ok()?.to_owned()))).collect();
     let path = parts.uri.path().strip_prefix(site.prefix).unwrap_or_default().to_owned();
-    let call = Call { cx, cloud: site.cloud.clone(), method: route.method, path, headers, body };
-    let work = (route.handler)(call);
-    let reply = match form {
-        BodyForm::Stream => work.await?,
-        BodyForm::Json => tokio::time::timeout(DEADLINE, work)
-            .await
-            .map_err(|_| Error::unavailable("The request took too long and was given up; try again."))??,
-    };
-    Ok((reply, upgrade))
+    Ok((route, Call { cx, cloud: site.cloud.clone(), method: route.method, path, headers, body, ticket }, upgrade))
 }
 
 /// What access rules call the service: its types in the catalog.

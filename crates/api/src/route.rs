@@ -1,5 +1,5 @@
 //! Routes: the surface of a service, as data.
-use crate::{Call, Dialect, Reply};
+use crate::{Call, Dialect, Reply, meter::Meter};
 use base::Version;
 use resource::{ResourceDef, Result};
 use std::{future::Future, pin::Pin, sync::Arc};
@@ -38,6 +38,7 @@ pub struct Route {
     pub since: Version,
     pub until: Version,
     pub handler: Handler,
+    pub(crate) meter: Arc<Meter>,
 }
 
 impl Route {
@@ -54,7 +55,13 @@ impl Route {
             since: Version::MIN,
             until: Version::MAX,
             handler: Arc::new(move |call| Box::pin(handler(call))),
+            meter: Arc::default(),
         }
+    }
+    /// The same at another path.
+    #[must_use]
+    pub fn at(self, path: &'static str) -> Self {
+        Self { path, ..self }
     }
     #[must_use]
     pub fn stream(mut self) -> Self {

@@ -2,6 +2,7 @@
 pub mod clock;
 pub mod error;
 pub mod id;
+pub mod metrics;
 pub mod retry;
 pub mod version;
 

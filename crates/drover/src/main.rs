@@ -5,6 +5,7 @@ mod config;
 mod controller;
 mod demo;
 mod engine;
+mod figures;
 mod host;
 mod line;
 mod serve;

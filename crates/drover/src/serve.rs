@@ -2,10 +2,10 @@
 use crate::{
     admission::Admission,
     config::{Config, Flags, State},
-    engine, host, line, sim, up, upkeep,
+    engine, figures, host, line, sim, up, upkeep,
 };
 use api::{Cloud, Edge, ServerTls, Service, TlsListener};
-use base::SystemClock;
+use base::{SystemClock, metrics::Exporter};
 use compute::nodes::Nodes;
 use image::blob::LocalStore;
 use pki::{Ca, Files};
@@ -23,14 +23,21 @@ use tokio::{
 
 /// Work that one process of the cloud does: making OVN as the rows say.
 const OVN: &str = "network/ovn";
+/// Another: forgetting old idempotency keys.
+const KEYS: &str = "api/idempotency_keys";
 const BACKOFF: base::retry::Backoff = base::retry::Backoff::new(Duration::from_millis(500), Duration::from_secs(30));
 
-/// Events go to stderr, which is the log file of the role.
+/// Events go to stderr, which is the log file of the role: as text, or as JSON by `DROVER_LOG_FORMAT=json`.
 pub(crate) fn log() {
     let filter = tracing_subscriber::EnvFilter::try_from_env("DROVER_LOG").unwrap_or_else(|_| "info".into());
     // A full disk must not turn an event into a panic.
     let quiet = tracing_subscriber::fmt().log_internal_errors(false);
-    quiet.with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false).init();
+    let quiet = quiet.with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false);
+    match std::env::var("DROVER_LOG_FORMAT").as_deref() {
+        // One object a line, its fields beside the message: `request_id` is one of them.
+        Ok("json") => quiet.json().flatten_event(true).init(),
+        _ => quiet.init(),
+    }
 }
 
 pub(crate) async fn serve(state: &State) -> Result<(), String> {
@@ -148,6 +155,8 @@ async fn assemble(state: &State, config: &Config) -> Result<Assembled, String> {
     shared.insert(auth.clone());
     shared.insert(blobs);
     shared.insert(Arc::new(TaskList::default()));
+    let exporter = Arc::new(Exporter::default());
+    shared.insert(exporter.clone());
     shared.insert(Arc::new(operator::Documents::of(&services, &config.endpoint())));
     let line = config.controller.as_ref().map(|c| c.link().to_string());
     let shards = Shards::join(db.clone(), &config.name(), line.clone()).await.map_err(|e| base::chain(&e))?;
@@ -171,6 +180,7 @@ async fn assemble(state: &State, config: &Config) -> Result<Assembled, String> {
         state: Arc::new(shared),
         authenticator: auth,
     });
+    figures::register(&exporter, &cloud);
     let catalog = identity::CATALOG.to_vec();
     let bootstrap = identity::BootstrapConfig { admin_password: state.password("admin")?, services: catalog };
     identity::bootstrap(&cloud, &bootstrap).await.map_err(|e| e.to_string())?;
@@ -206,6 +216,9 @@ fn start_work(
         std::future::pending::<()>().await;
     });
     work.spawn(nodes.clone().run(cloud.clone()));
+    let db = cloud.db.clone();
+    let forget = move |fence: reconcile::Fence| api::idempotency::sweep(db.clone(), move |tx| fence.check(tx));
+    work.spawn(shards.clone().lead(KEYS, forget));
     if config.simulate > 0 {
         let db = cloud.db.clone();
         work.spawn(shards.clone().lead(OVN, move |fence| network::reconcile::run_sim(db.clone(), fence)));

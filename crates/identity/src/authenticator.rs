@@ -220,6 +220,9 @@ impl Authenticator for Auth {
     ) -> Pin<Box<dyn Future<Output = Result<Arc<Caller>>> + Send + 'a>> {
         Box::pin(std::future::ready(self.admit(token, service)))
     }
+    fn secrets(&self) -> Option<SecretBox> {
+        Some(self.secret_box())
+    }
 }
 
 fn caller(token: &Token, standing: &Standing, token_hash: [u8; 32]) -> Caller {

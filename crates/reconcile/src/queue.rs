@@ -6,7 +6,10 @@ use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     future::Future,
     pin::Pin,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 use store::{Db, Table, Tx};
@@ -98,6 +101,7 @@ impl Runner {
     }
     pub fn spawn(&mut self, reconciler: Arc<dyn Reconciler>) {
         let queue = Queue {
+            length: self.tasks.queue(reconciler.name()),
             place: reconciler.place(),
             reconciler,
             db: self.shards.db().clone(),
@@ -122,6 +126,7 @@ struct Queue {
     /// The shards whose keys were looked at, with their marks.
     held: BTreeMap<u32, u64>,
     tasks: Arc<TaskList>,
+    length: Arc<AtomicUsize>,
     due: BTreeSet<(Instant, Arc<str>)>,
     when: HashMap<Arc<str>, Instant>,
     busy: HashSet<Arc<str>>,
@@ -145,6 +150,7 @@ impl Queue {
                 let id = runs.spawn(self.start(key.clone(), work)).id();
                 keys.insert(id, key);
             }
+            self.length.store(self.due.len() + self.busy.len(), Ordering::Relaxed);
             let wake = self.due.first().map_or_else(|| Instant::now() + Duration::from_secs(3600), |(t, _)| *t);
             let full = runs.len() >= self.reconciler.concurrency();
             tokio::select! {

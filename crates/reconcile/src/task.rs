@@ -3,7 +3,10 @@ use base::Timestamp;
 use serde::Serialize;
 use std::{
     collections::BTreeMap,
-    sync::{Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -30,12 +33,15 @@ pub struct Task {
 
 /// See the module. A cache: it starts empty with each process.
 #[derive(Default)]
-pub struct TaskList(Mutex<BTreeMap<String, Task>>);
+pub struct TaskList {
+    tasks: Mutex<BTreeMap<String, Task>>,
+    queues: Mutex<BTreeMap<&'static str, Arc<AtomicUsize>>>,
+}
 
 impl TaskList {
     /// Changes the entry of a task, making it when it is new.
     pub fn note(&self, name: &str, change: impl FnOnce(&mut Task)) {
-        let mut tasks = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
         let task = tasks.entry(name.to_owned()).or_insert_with(|| Task {
             name: name.to_owned(),
             state: TaskState::Idle,
@@ -49,10 +55,19 @@ impl TaskList {
     }
     /// Forgets a key that is well again, or gone.
     pub fn forget(&self, name: &str) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(name);
+        self.tasks.lock().unwrap_or_else(PoisonError::into_inner).remove(name);
+    }
+    /// Where a reconciler says how many keys it has before it.
+    pub(crate) fn queue(&self, name: &'static str) -> Arc<AtomicUsize> {
+        self.queues.lock().unwrap_or_else(PoisonError::into_inner).entry(name).or_default().clone()
+    }
+    /// Keys that each reconciler will look at, now or later.
+    pub fn queues(&self) -> Vec<(&'static str, usize)> {
+        let queues = self.queues.lock().unwrap_or_else(PoisonError::into_inner);
+        queues.iter().map(|(name, length)| (*name, length.load(Ordering::Relaxed))).collect()
     }
     /// All tasks by name.
     pub fn list(&self) -> Vec<Task> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
+        self.tasks.lock().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
     }
 }

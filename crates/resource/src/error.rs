@@ -13,6 +13,8 @@ pub enum ErrorKind {
     Conflict,
     Gone,
     TooLarge,
+    /// Understood, and not to be done as it is (an idempotency key that stands for another request).
+    Unprocessable,
     UnsupportedMedia,
     RangeNotSatisfiable,
     OverQuota,
@@ -54,6 +56,7 @@ impl Error {
         conflict => Conflict,
         gone => Gone,
         too_large => TooLarge,
+        unprocessable => Unprocessable,
         over_quota => OverQuota,
         not_implemented => NotImplemented,
         unavailable => Unavailable,
@@ -95,6 +98,9 @@ impl From<store::StoreError> for Error {
         match &e {
             store::StoreError::Unavailable(_) | store::StoreError::LeaseOver(_) => {
                 Self::unavailable("The service cannot be reached right now; try again.").context(e.to_string())
+            }
+            store::StoreError::Late => {
+                Self::unavailable("The request's time was over before anything was changed; try again, with more time.")
             }
             store::StoreError::Full(_) => {
                 Self::unavailable("The store is full; an operator must free space.").context(e.to_string())

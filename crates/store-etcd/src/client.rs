@@ -1,7 +1,8 @@
 //! Calls to any member of an etcd cluster: each with a deadline, and none that waits for a member that is half dead.
 //!
 //! A call goes to the first endpoint in the list that is up; a controller names its own member first. An endpoint goes down for
-//! new calls when one of them fails or is overtaken, and comes up again when a probe of it is answered. Watches leave it at once.
+//! new calls when one of them fails or is overtaken, and comes up again when a probe of it is answered. Watches leave it at once. A probe
+//! goes over a connection of its own, which then takes the place of the old one: what broke may be the connection and not the member.
 //!
 //! The list may change while calls are under way: each round of attempts takes it as it is then.
 //!
@@ -26,7 +27,7 @@ use tokio::{
 };
 use tonic::{
     Status, Streaming,
-    transport::{Channel, ClientTlsConfig},
+    transport::{self, Channel, ClientTlsConfig},
 };
 
 const CONNECT: Duration = Duration::from_secs(1);
@@ -57,13 +58,17 @@ pub(crate) const LONG: Patience =
 #[derive(Debug)]
 pub(crate) struct Endpoint {
     pub(crate) url: String,
-    pub(crate) channel: Channel,
+    connect: transport::Endpoint,
+    channel: RwLock<Channel>,
     up: watch::Sender<bool>,
 }
 
 impl Endpoint {
     fn is_up(&self) -> bool {
         *self.up.borrow()
+    }
+    pub(crate) fn channel(&self) -> Channel {
+        self.channel.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
     /// Returns when the endpoint is not up any more.
     pub(crate) async fn down(&self) {
@@ -80,7 +85,17 @@ impl Endpoint {
     }
 
     async fn attempt<Req: Wire, Res: Wire>(&self, path: &'static str, request: Req, within: Duration) -> Result<Res, Status> {
-        match timeout(within, wire::unary(self.channel.clone(), path, request)).await {
+        self.attempt_over(self.channel(), path, request, within).await
+    }
+
+    async fn attempt_over<Req: Wire, Res: Wire>(
+        &self,
+        channel: Channel,
+        path: &'static str,
+        request: Req,
+        within: Duration,
+    ) -> Result<Res, Status> {
+        match timeout(within, wire::unary(channel, path, request)).await {
             Ok(answer) => answer,
             Err(_) => Err(late(&self.url, within)),
         }
@@ -95,8 +110,10 @@ async fn probe(endpoint: Weak<Endpoint>) {
     for attempt in 0.. {
         sleep(BETWEEN_PROBES.jittered(attempt)).await;
         let Some(endpoint) = endpoint.upgrade() else { return };
-        let answer: Result<wire::StatusResponse, _> = endpoint.attempt(wire::STATUS, wire::Empty {}, PROBE).await;
-        if answer.is_ok_and(|s| s.leader != 0 && !s.learner) {
+        let channel = endpoint.connect.connect_lazy();
+        let answer = endpoint.attempt_over(channel.clone(), wire::STATUS, wire::Empty {}, PROBE).await;
+        if answer.is_ok_and(|s: wire::StatusResponse| s.leader != 0 && !s.learner) {
+            *endpoint.channel.write().unwrap_or_else(PoisonError::into_inner) = channel;
             endpoint.up.send_replace(true);
             tracing::info!(endpoint = %endpoint.url, "etcd's endpoint {} is in use again", endpoint.url);
             return;
@@ -311,7 +328,7 @@ impl Client {
             tried.push(i);
             let endpoint = endpoints[i].clone();
             let begin = async {
-                let mut answers = wire::duplex::<Req, Res>(endpoint.channel.clone(), path, request.clone()).await?;
+                let mut answers = wire::duplex::<Req, Res>(endpoint.channel(), path, request.clone()).await?;
                 let first = answers.message().await?.ok_or_else(|| Status::unavailable("the stream ended at once"))?;
                 Ok((first, answers))
             };
@@ -368,7 +385,8 @@ fn endpoint(url: &str, tls: Option<&ClientTlsConfig>, keep_alive: Duration) -> R
         let tls = tls.cloned().ok_or_else(|| bad(&"https needs the certificate of the CA; name it"))?;
         built = built.tls_config(tls).map_err(|e| bad(&base::chain(&e)))?;
     }
-    Ok(Arc::new(Endpoint { url: url.into(), channel: built.connect_lazy(), up: watch::channel(true).0 }))
+    let channel = RwLock::new(built.connect_lazy());
+    Ok(Arc::new(Endpoint { url: url.into(), connect: built, channel, up: watch::channel(true).0 }))
 }
 
 /// Of a call that was not carried out, or that only read.

@@ -1,9 +1,20 @@
 //! One question to the store for all readers that wait at once.
 use crate::{Revision, Store, StoreError};
-use std::sync::{Arc, Mutex, PoisonError};
-use tokio::sync::oneshot;
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+use tokio::{sync::oneshot, time::timeout};
+
+/// How long the store may take to say what its newest revision is.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 type Waiter = oneshot::Sender<Result<Revision, StoreError>>;
+
+async fn ask(store: &Arc<dyn Store>) -> Result<Revision, StoreError> {
+    let silent = |_| StoreError::Unavailable(format!("it did not tell its revision in {PATIENCE:?}"));
+    timeout(PATIENCE, store.revision()).await.map_err(silent)?
+}
 
 /// Coalesces [`Store::revision`]: a caller joins a question that has not been sent yet, never one already under way.
 #[derive(Clone, Default)]
@@ -32,11 +43,11 @@ impl Barrier {
             Some(rx) => match rx.await {
                 Ok(answer) => answer,
                 // The asker died on the way: ask alone.
-                Err(_) => store.revision().await,
+                Err(_) => ask(store).await,
             },
             None => {
                 let _turn = Turn(self, store);
-                store.revision().await
+                ask(store).await
             }
         }
     }
@@ -52,7 +63,7 @@ impl Barrier {
     async fn serve(self, store: Arc<dyn Store>, mut waiters: Vec<Waiter>) {
         let rounds = async {
             while !waiters.is_empty() {
-                let answer = store.revision().await;
+                let answer = ask(&store).await;
                 for w in waiters {
                     // A waiter that has left needs no answer.
                     w.send(answer.clone()).ok();
@@ -96,7 +107,6 @@ impl Drop for Turn<'_> {
 mod tests {
     use super::*;
     use crate::{Memory, faulty::Faulty};
-    use std::time::Duration;
 
     #[tokio::test]
     async fn readers_that_wait_at_once_share_questions() {

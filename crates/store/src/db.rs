@@ -4,7 +4,10 @@
 //! before it, and commits all in one store transaction. So transactions of one process never conflict with each other, and one
 //! durable write carries many. When another process was quicker, the whole group runs again on newer rows. When the answer of a
 //! commit is lost, the sequencer asks the store what became of it; it never commits blindly twice.
-use crate::{Outcome, Reader, Revision, Store, StoreError, Table, Tx, Txn, TxnError, TxnId, View, Write, tx::Overlay};
+//!
+//! A transaction may have a deadline. What has not begun by then never will, and is not tried again; what has begun is waited for, since
+//! nobody can say of it that it did not happen.
+use crate::{Counts, Outcome, Reader, Revision, Store, StoreError, Table, Tx, Txn, TxnError, TxnId, View, Write, tx::Overlay};
 use base::{Clock, retry::Backoff};
 use std::{
     any::Any,
@@ -13,6 +16,9 @@ use std::{
     time::Duration,
 };
 use tokio::sync::{mpsc, oneshot};
+
+mod turn;
+pub use turn::Turn;
 
 /// Closures that may wait; beyond it callers wait to enqueue.
 const QUEUE: usize = 1024;
@@ -41,9 +47,12 @@ pub enum TransactError<E> {
 }
 
 trait Job: Send {
+    /// Takes the job up; false if its caller has left or its deadline has passed.
+    fn begin(&self) -> bool;
+    /// Lets the caller leave again: nothing of it is under way.
+    fn pause(&self);
     /// Runs the closure; true if its writes shall be committed.
     fn run(&mut self, tx: &mut Tx<'_>) -> bool;
-    fn abandoned(&self) -> bool;
     fn finish(self: Box<Self>, outcome: Result<Revision, StoreError>);
 }
 
@@ -54,6 +63,7 @@ struct Closure<T, E, F> {
     run: F,
     result: Option<Result<Result<T, E>, Panic>>,
     reply: oneshot::Sender<Answer<T, E>>,
+    turn: Arc<Turn>,
 }
 
 impl<T, E, F> Job for Closure<T, E, F>
@@ -62,15 +72,18 @@ where
     E: Send,
     F: FnMut(&mut Tx<'_>) -> Result<T, E> + Send,
 {
+    fn begin(&self) -> bool {
+        !self.reply.is_closed() && self.turn.begin()
+    }
+    fn pause(&self) {
+        self.turn.pause();
+    }
     fn run(&mut self, tx: &mut Tx<'_>) -> bool {
         // A closure that panicked is in no state to run again.
         if !matches!(self.result, Some(Err(_))) {
             self.result = Some(catch_unwind(AssertUnwindSafe(|| (self.run)(tx))));
         }
         matches!(self.result, Some(Ok(Ok(_))))
-    }
-    fn abandoned(&self) -> bool {
-        self.reply.is_closed()
     }
     fn finish(self: Box<Self>, outcome: Result<Revision, StoreError>) {
         let answer = match (outcome, self.result) {
@@ -91,6 +104,7 @@ pub struct Db {
     pub store: Arc<dyn Store>,
     pub view: Arc<View>,
     pub clock: Arc<dyn Clock>,
+    counts: Arc<Counts>,
     jobs: mpsc::Sender<Box<dyn Job>>,
 }
 
@@ -99,9 +113,10 @@ impl Db {
     pub async fn open(store: Arc<dyn Store>, clock: Arc<dyn Clock>, tables: &[&'static Table]) -> Result<Self, StoreError> {
         let view = View::open(store.clone(), tables).await?;
         let (jobs, queue) = mpsc::channel(QUEUE);
-        let sequencer = Sequencer { store: store.clone(), view: view.clone(), clock: clock.clone() };
+        let counts = Arc::new(Counts::default());
+        let sequencer = Sequencer { store: store.clone(), view: view.clone(), clock: clock.clone(), counts: counts.clone() };
         tokio::spawn(sequencer.run(queue));
-        Ok(Self { store, view, clock, jobs })
+        Ok(Self { store, view, clock, counts, jobs })
     }
 
     /// Runs `closure` against the newest rows and commits its writes. It may run several times; a caller that stops waiting before
@@ -113,13 +128,50 @@ impl Db {
         E: Send + 'static,
         F: FnMut(&mut Tx<'_>) -> Result<T, E> + Send + 'static,
     {
+        self.transact_in(Arc::new(Turn::by(None)), closure).await
+    }
+
+    /// As [`transact`](Self::transact), and fails with [`StoreError::Late`] when it has not begun at the turn's deadline, or could not
+    /// be committed until then: nothing was written. One that is under way is waited for.
+    pub async fn transact_in<T, E, F>(&self, turn: Arc<Turn>, closure: F) -> Result<Committed<T>, TransactError<E>>
+    where
+        T: Send + 'static,
+        E: Send + 'static,
+        F: FnMut(&mut Tx<'_>) -> Result<T, E> + Send + 'static,
+    {
         let (reply, answer) = oneshot::channel();
-        let gone = || TransactError::Store(StoreError::Unavailable("this process is shutting down".into()));
-        self.jobs.send(Box::new(Closure { run: closure, result: None, reply })).await.map_err(|_| gone())?;
-        match answer.await.map_err(|_| gone())? {
+        let gone = || {
+            let end = || StoreError::Unavailable("this process is shutting down".into());
+            TransactError::Store(if turn.is_over() { StoreError::Late } else { end() })
+        };
+        let job = Box::new(Closure { run: closure, result: None, reply, turn: turn.clone() });
+        let asked = async {
+            self.jobs.send(job).await.map_err(|_| gone())?;
+            answer.await.map_err(|_| gone())
+        };
+        tokio::pin!(asked);
+        let answered = tokio::select! {
+            biased;
+            answered = &mut asked => answered,
+            () = turn.left() => Err(TransactError::Store(StoreError::Late)),
+        };
+        if let Err(TransactError::Store(StoreError::Late)) = &answered {
+            self.counts.late.add();
+        }
+        match answered? {
             Ok(answer) => answer,
             Err(panic) => resume_unwind(panic),
         }
+    }
+
+    /// What this process's transactions met.
+    pub fn counts(&self) -> &Counts {
+        &self.counts
+    }
+
+    /// Transactions that wait for their turn.
+    pub fn waiting(&self) -> usize {
+        self.jobs.max_capacity() - self.jobs.capacity()
     }
 
     /// Returns when reads see everything committed before the call.
@@ -141,6 +193,7 @@ struct Sequencer {
     store: Arc<dyn Store>,
     view: Arc<View>,
     clock: Arc<dyn Clock>,
+    counts: Arc<Counts>,
 }
 
 /// One run of a group: the transaction, and how many of the jobs it holds.
@@ -164,23 +217,26 @@ impl Sequencer {
             {
                 waiting.push(job);
             }
-            waiting.retain(|j| !j.abandoned());
-            if waiting.is_empty() {
-                continue;
-            }
             let (held, outcome) = self.commit(&mut waiting).await;
             for job in waiting.drain(..held) {
                 job.finish(outcome.clone());
             }
+            waiting.iter().for_each(|j| j.pause());
         }
     }
 
     /// Commits as many of the first jobs as fit and tells how many those were.
-    async fn commit(&self, jobs: &mut [Box<dyn Job>]) -> (usize, Result<Revision, StoreError>) {
+    async fn commit(&self, jobs: &mut Vec<Box<dyn Job>>) -> (usize, Result<Revision, StoreError>) {
         let mut group = jobs.len();
         // Whether the view is known to hold all that was committed before these jobs came.
         let mut proven = false;
         for attempt in 0..ATTEMPTS {
+            // Callers that have left need no answer.
+            jobs.retain(|j| j.begin());
+            group = group.min(jobs.len());
+            if group == 0 {
+                return (0, Ok(0));
+            }
             let Attempt { txn, held, at, unproven } = self.attempt(&mut jobs[..group]);
             if unproven && !proven {
                 match self.view.fresh().await {
@@ -195,6 +251,8 @@ impl Sequencer {
             let Some(txn) = txn else { return (held, Ok(at)) };
             match self.send(txn).await {
                 Ok(Some(revision)) => {
+                    self.counts.commits.add();
+                    self.counts.transactions.add_many(held as u64);
                     if let Err(e) = self.view.reach(revision).await {
                         tracing::warn!(error = %e, "The view lags behind a commit of its own process; reads wait for it");
                     }
@@ -203,6 +261,7 @@ impl Sequencer {
                 }
                 Ok(None) => {}
                 Err(TxnError::Conflict { at_least }) => {
+                    self.counts.conflicts.add();
                     if let Err(e) = self.view.reach(at_least).await {
                         return (held, Err(e));
                     }
@@ -211,6 +270,7 @@ impl Sequencer {
                 Err(TxnError::Unknown) => return (held, Err(StoreError::Unavailable("the outcome could not be learnt".into()))),
                 Err(TxnError::Store(e)) => return (held, Err(e)),
             }
+            jobs.iter().for_each(|j| j.pause());
             tokio::time::sleep(BACKOFF.jittered(attempt.min(8))).await;
         }
         (group, Err(StoreError::Unavailable("other writers were quicker every time; try again".into())))
@@ -260,6 +320,7 @@ impl Sequencer {
         match tokio::time::timeout(COMMIT_TIMEOUT, self.store.txn(txn)).await {
             Ok(Ok(revision)) => Ok(Some(revision)),
             Ok(Err(TxnError::Unknown)) | Err(_) => {
+                self.counts.unknown.add();
                 for attempt in 0..20 {
                     match tokio::time::timeout(COMMIT_TIMEOUT, self.store.resolve(id)).await {
                         Ok(Ok(Outcome::Committed(revision))) => return Ok(Some(revision)),

@@ -95,6 +95,9 @@ pub enum StoreError {
     Full(String),
     #[error("lease {0:?} is over")]
     LeaseOver(LeaseId),
+    /// Nothing was written.
+    #[error("the deadline passed before the transaction could be carried out")]
+    Late,
     #[error("the store's data is damaged: {0}")]
     Damaged(String),
 }

@@ -4,11 +4,11 @@ use rand::{Rng, SeedableRng, rngs::StdRng};
 use std::{
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     time::Duration,
 };
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 #[derive(Clone, Copy, Debug)]
 enum Fault {
@@ -30,13 +30,26 @@ pub struct Faulty {
     delay: Duration,
     watch_delay: Duration,
     questions: AtomicU64,
+    /// Closed while it is true.
+    gate: watch::Sender<bool>,
+    before_gate: AtomicUsize,
 }
 
 impl Faulty {
     /// `rate` of all transactions meet one of the faults, in `0.0..=1.0`.
     pub fn new(inner: Arc<dyn Store>, seed: u64, rate: f64) -> Self {
         let dice = Mutex::new(StdRng::seed_from_u64(seed));
-        Self { inner, dice, rate, delay: Duration::ZERO, watch_delay: Duration::ZERO, questions: AtomicU64::new(0) }
+        let (gate, before_gate) = (watch::channel(false).0, AtomicUsize::new(0));
+        Self {
+            inner,
+            dice,
+            rate,
+            delay: Duration::ZERO,
+            watch_delay: Duration::ZERO,
+            questions: AtomicU64::new(0),
+            gate,
+            before_gate,
+        }
     }
 
     /// Each answer of [`Store::revision`] takes this long.
@@ -54,6 +67,23 @@ impl Faulty {
         self.questions.load(Ordering::SeqCst)
     }
 
+    /// Commits wait from now on, or do not any more.
+    pub fn hold(&self, hold: bool) {
+        self.gate.send_replace(hold);
+    }
+
+    /// Commits that wait.
+    pub fn held(&self) -> usize {
+        self.before_gate.load(Ordering::SeqCst)
+    }
+
+    async fn pass_gate(&self) {
+        self.before_gate.fetch_add(1, Ordering::SeqCst);
+        // The sender lives as long as we do.
+        self.gate.subscribe().wait_for(|closed| !closed).await.ok();
+        self.before_gate.fetch_sub(1, Ordering::SeqCst);
+    }
+
     fn draw(&self) -> Option<Fault> {
         let mut dice = self.dice.lock().unwrap_or_else(PoisonError::into_inner);
         dice.random_bool(self.rate).then(|| match dice.random_range(0..4) {
@@ -68,6 +98,7 @@ impl Faulty {
 impl Store for Faulty {
     fn txn(&self, txn: Txn) -> Pending<'_, Result<Revision, TxnError>> {
         Box::pin(async move {
+            self.pass_gate().await;
             match self.draw() {
                 None => self.inner.txn(txn).await,
                 Some(Fault::Conflict) => Err(TxnError::Conflict { at_least: self.inner.revision().await? }),

@@ -8,6 +8,7 @@
 //! What it does not do: queries. What is not an id or a declared index is a filter over rows in memory.
 mod barrier;
 pub mod conformance;
+mod counts;
 mod db;
 mod engine;
 pub mod faulty;
@@ -16,7 +17,8 @@ mod memory;
 mod tx;
 mod view;
 
-pub use db::{Committed, Db, TransactError};
+pub use counts::{Count, Counts};
+pub use db::{Committed, Db, TransactError, Turn};
 pub use engine::{
     Batch, Compare, Entry, Event, LeaseId, Outcome, Page, Pending, Range, Revision, Store, StoreError, Txn, TxnError, TxnId,
     Watch, WatchEnd, Write,

@@ -135,6 +135,16 @@ impl<'a> Tx<'a> {
         }
     }
 
+    /// Has it written or deleted anything?
+    pub fn writes(&self) -> bool {
+        !self.own.rows.is_empty()
+    }
+
+    /// Keys of the rows that it makes.
+    pub fn made(&self) -> impl Iterator<Item = &Arc<str>> {
+        self.own.rows.iter().filter(|(_, row)| row.as_ref().is_some_and(|r| r.created == 0)).map(|(key, _)| key)
+    }
+
     /// Deletes the row if there is one.
     pub fn delete(&mut self, table: &Table, id: &str) {
         if self.get(table, id).is_some() {

@@ -3,7 +3,10 @@ use crate::{Batch, Entry, Event, Range, Revision, Store, StoreError, Watch, Watc
 use std::{
     collections::BTreeMap,
     convert::Infallible,
-    sync::{Arc, PoisonError, RwLock, RwLockReadGuard, Weak},
+    sync::{
+        Arc, PoisonError, RwLock, RwLockReadGuard, Weak,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 use tokio::{
@@ -37,6 +40,8 @@ pub struct View {
     barrier: Barrier,
     store: Arc<dyn Store>,
     tables: Vec<&'static Table>,
+    /// The newest revision that the store told of.
+    newest: AtomicU64,
     /// Dropped with the view; ends the task that follows the store.
     _open: oneshot::Sender<Infallible>,
 }
@@ -52,6 +57,7 @@ impl View {
             barrier: Barrier::default(),
             store,
             tables: tables.to_vec(),
+            newest: AtomicU64::new(0),
             _open: open,
         });
         let watch = view.load().await?;
@@ -146,8 +152,14 @@ impl View {
     /// Returns when the view holds everything that was committed before the call.
     pub async fn fresh(&self) -> Result<Revision, StoreError> {
         let revision = self.barrier.revision(&self.store).await?;
+        self.newest.fetch_max(revision, Ordering::Relaxed);
         self.reach(revision).await?;
         Ok(revision)
+    }
+
+    /// How many revisions the view is behind what the store was last known to have.
+    pub fn lag(&self) -> u64 {
+        self.newest.load(Ordering::Relaxed).saturating_sub(*self.applied.borrow())
     }
 
     /// Returns when the view holds `revision`.

@@ -95,6 +95,7 @@ impl TestCloud {
         let auth = identity::Auth::open(db.clone(), config).expect("keys can be made");
         let mut state = StateMap::default();
         state.insert(auth.clone());
+        state.insert(Arc::new(base::metrics::Exporter::default()));
         (setup.prepare)(&shards, &mut state);
         let catalog = services.iter().filter_map(|s| catalog_entry(s.name)).collect();
         let book = resource::policy_book(api::rules(&services), setup.policy).expect("the policy book is sound");

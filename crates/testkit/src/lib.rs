@@ -9,4 +9,4 @@ mod wait;
 
 pub use client::{Answer, Client};
 pub use cloud::{ADMIN_PASSWORD, Prepare, Setup, TestCloud};
-pub use wait::until;
+pub use wait::{holds, until};

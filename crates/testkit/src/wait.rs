@@ -26,3 +26,14 @@ where
     let reached = tokio::time::timeout(PATIENCE, reached).await.ok();
     reached.unwrap_or_else(|| panic!("not in time: {what}; last: {:?}", last.map(|a| a.body)))
 }
+
+/// Looks until it is so; panics when it takes too long.
+pub async fn holds(what: &str, is: impl Fn() -> bool) {
+    let mut ticks = tokio::time::interval(Duration::from_millis(5));
+    let reached = async {
+        while !is() {
+            ticks.tick().await;
+        }
+    };
+    assert!(tokio::time::timeout(PATIENCE, reached).await.is_ok(), "not in time: {what}");
+}

@@ -145,6 +145,11 @@ impl Nodes {
         })
     }
 
+    /// Agents that answer questions here.
+    pub fn connected(&self) -> usize {
+        lock(&self.agents).len()
+    }
+
     /// The host's agent is gone: its node is down until it reports again, here or to another process.
     pub async fn lost(&self, host: &str) -> Result<()> {
         lock(&self.agents).remove(host);

@@ -97,7 +97,7 @@ pub(crate) fn legacy(routes: &[Route], resources: &[&'static ResourceDef]) -> Ve
         let Some(rest) = route.path.strip_prefix("/v2.1/") else { continue };
         let path = format!("/v2/{rest}");
         if !out.iter().any(|r| r.method == route.method && r.path == path && r.since == route.since) {
-            out.push(Route { path: Box::leak(path.into_boxed_str()), ..route });
+            out.push(route.at(Box::leak(path.into_boxed_str())));
         }
     }
     out

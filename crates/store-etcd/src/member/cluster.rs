@@ -127,7 +127,7 @@ impl Cluster {
     pub async fn health(&self) -> Vec<Result<Health, Error>> {
         let mut all = Vec::new();
         for endpoint in self.client.endpoints().iter() {
-            all.push(health(endpoint.url.clone(), endpoint.channel.clone()).await);
+            all.push(health(endpoint.url.clone(), endpoint.channel()).await);
         }
         all
     }
@@ -147,12 +147,11 @@ impl Cluster {
     pub async fn ensure_defragmented(&self, waste: f64, least: u64) -> Result<Vec<String>, Error> {
         let mut done = Vec::new();
         for endpoint in self.client.endpoints().iter() {
-            let now = health(endpoint.url.clone(), endpoint.channel.clone()).await?;
+            let now = health(endpoint.url.clone(), endpoint.channel()).await?;
             if now.db_size < least || (now.db_in_use as f64) > (now.db_size as f64) * (1.0 - waste) {
                 continue;
             }
-            let _: wire::Empty =
-                alone(&endpoint.url, endpoint.channel.clone(), wire::DEFRAGMENT, wire::Empty {}, DEFRAGMENT).await?;
+            let _: wire::Empty = alone(&endpoint.url, endpoint.channel(), wire::DEFRAGMENT, wire::Empty {}, DEFRAGMENT).await?;
             done.push(endpoint.url.clone());
         }
         self.ensure_no_space_alarm_is_off().await?;

@@ -89,7 +89,7 @@ impl Member {
     fn daemon(&self, begin: &Begin) -> Result<Daemon, Error> {
         let endpoint = self.admin()?.client.endpoints()[0].clone();
         let ready = Ready::Check(Arc::new(move || {
-            let channel = endpoint.channel.clone();
+            let channel = endpoint.channel();
             let ask = async move { wire::unary::<_, wire::StatusResponse>(channel, wire::STATUS, wire::Empty {}).await };
             Box::pin(async move { matches!(tokio::time::timeout(PROBE, ask).await, Ok(Ok(s)) if s.leader != 0) })
         }));

@@ -39,7 +39,7 @@ pub async fn save(cluster: &Cluster, path: &Path) -> Result<Snapshot, Error> {
     let endpoints = cluster.client.endpoints();
     let endpoint = &endpoints[endpoints.pick(&[])];
     let late = || Status::deadline_exceeded(format!("{} sent nothing of the snapshot for {PART:?}", endpoint.url));
-    let opening = wire::download::<_, wire::SnapshotPart>(endpoint.channel.clone(), wire::SNAPSHOT, wire::Empty {});
+    let opening = wire::download::<_, wire::SnapshotPart>(endpoint.channel(), wire::SNAPSHOT, wire::Empty {});
     let mut parts = timeout(PART, opening).await.map_err(|_| Error::call(late()))?.map_err(Error::call)?;
     let mut file = File::create(&part).map_err(Error::file("create", &part))?;
     loop {

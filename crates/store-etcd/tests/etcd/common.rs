@@ -196,6 +196,8 @@ pub(crate) enum Mode {
     Cut,
     /// Connections stay and carry nothing.
     Hang,
+    /// Those that are there carry nothing for ever; new ones pass.
+    Stale,
 }
 
 impl Proxy {
@@ -226,8 +228,16 @@ async fn carry(mut client: tokio::net::TcpStream, target: String, mut mode: toki
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     let mut server = tokio::net::TcpStream::connect(target).await.unwrap();
     let (mut a, mut b) = (vec![0; 65536], vec![0; 65536]);
+    let is_new = *mode.borrow() == Mode::Stale;
+    let mut is_stale = false;
     loop {
-        let now = *mode.borrow_and_update();
+        let mut now = *mode.borrow_and_update();
+        is_stale |= now == Mode::Stale && !is_new;
+        if is_stale {
+            now = Mode::Hang;
+        } else if now == Mode::Stale {
+            now = Mode::Pass;
+        }
         let done = tokio::select! {
             _ = mode.changed() => false,
             n = client.read(&mut a), if now == Mode::Pass => match n {

@@ -301,6 +301,33 @@ async fn a_process_that_was_away_for_too_long_goes_on_with_a_new_session() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_connection_that_died_in_silence_is_replaced() {
+    let cluster = Cluster::start(1).await;
+    let proxy = Proxy::to(&cluster.nodes[0].client_url).await;
+    let s = connect("cloud", vec![proxy.url.clone()]).await;
+    all_calls(&*s, 0).await;
+    proxy.set(Mode::Stale);
+    let began = Instant::now();
+    let attempt = txn(vec![], vec![put("t/a/y", "1")]);
+    let id = attempt.id;
+    // The first one learns it the hard way, and loses nothing.
+    let outcome = match s.txn(attempt).await {
+        Err(TxnError::Unknown) => loop {
+            if let Ok(outcome) = s.resolve(id).await {
+                break outcome;
+            }
+        },
+        other => panic!("it went over a connection that carries nothing: {other:?}"),
+    };
+    let took = began.elapsed();
+    println!("known after {took:?}");
+    assert!(took < Duration::from_secs(8), "{took:?}: sooner than the connection's own probes notice");
+    assert_eq!(s.get("t/a/y").await.unwrap().is_some(), outcome != Outcome::Aborted);
+    let slowest = all_calls(&*s, 1).await;
+    assert!(slowest < Duration::from_secs(1), "{slowest:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn nothing_hangs_when_nobody_answers() {
     let cluster = Cluster::start(1).await;
     let proxy = Proxy::to(&cluster.nodes[0].client_url).await;

@@ -185,3 +185,114 @@ async fn finding_sees_earlier_writes_of_the_same_commit_in_key_order() {
         .await;
     assert_eq!(found.unwrap().value, ["b", "d"]);
 }
+
+/// A store whose commits wait, and a transaction before them that is under way.
+async fn stuck() -> (Arc<Faulty>, Db, tokio::task::JoinHandle<u64>) {
+    let store = Arc::new(Faulty::new(Memory::new(), 1, 0.0));
+    let db = db(store.clone()).await;
+    store.hold(true);
+    let first = tokio::spawn({
+        let db = db.clone();
+        async move { add_one(&db).await }
+    });
+    while store.held() == 0 {
+        tokio::task::yield_now().await;
+    }
+    (store, db, first)
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_has_not_begun_at_its_deadline_never_does() {
+    let (store, db, first) = stuck().await;
+    let late = Arc::new(Turn::by(Some(tokio::time::Instant::now() + Duration::from_secs(1))));
+    let answer = db
+        .transact_in(late, |tx| {
+            tx.put(&NAMES, "late", json!({}));
+            Ok::<_, ()>(())
+        })
+        .await;
+    assert!(matches!(answer, Err(TransactError::Store(StoreError::Late))), "{answer:?}");
+    store.hold(false);
+    assert_eq!(first.await.unwrap(), 1);
+    assert_eq!(add_one(&db).await, 2);
+    assert!(db.read().get(&NAMES, "late").is_none());
+    assert_eq!(db.counts().late.get(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_under_way_at_its_deadline_is_waited_for() {
+    let store = Arc::new(Faulty::new(Memory::new(), 1, 0.0));
+    let db = db(store.clone()).await;
+    store.hold(true);
+    let turn = Arc::new(Turn::by(Some(tokio::time::Instant::now() + Duration::from_secs(1))));
+    let asked = tokio::spawn({
+        let (db, turn) = (db.clone(), turn.clone());
+        async move {
+            db.transact_in(turn, |tx| {
+                tx.put(&NAMES, "x", json!({}));
+                Ok::<_, ()>(())
+            })
+            .await
+        }
+    });
+    while store.held() == 0 {
+        tokio::task::yield_now().await;
+    }
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    assert!(!asked.is_finished() && !turn.leave());
+    store.hold(false);
+    assert!(asked.await.unwrap().is_ok());
+}
+
+#[tokio::test(start_paused = true)]
+async fn tries_end_at_the_deadline() {
+    // Every commit is refused, or lost.
+    let db = db(Arc::new(Faulty::new(Memory::new(), 7, 1.0))).await;
+    let mut late = 0;
+    for i in 0..20 {
+        let turn = Arc::new(Turn::by(Some(tokio::time::Instant::now() + Duration::from_millis(2))));
+        let id = format!("n{i}");
+        let name = id.clone();
+        let done = db
+            .transact_in(turn, move |tx| {
+                tx.put(&NAMES, &name, json!({}));
+                Ok::<_, ()>(())
+            })
+            .await;
+        db.fresh().await.unwrap();
+        let there = db.read().get(&NAMES, &id).is_some();
+        match done {
+            Ok(_) => assert!(there),
+            Err(TransactError::Store(StoreError::Late)) => {
+                late += 1;
+                assert!(!there, "what was late was not done");
+            }
+            Err(e) => panic!("{e:?}"),
+        }
+    }
+    assert!(late > 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_leaves_before_it_begins_prevents_it() {
+    let (store, db, first) = stuck().await;
+    let second = tokio::spawn({
+        let db = db.clone();
+        async move {
+            db.transact(|tx| {
+                tx.put(&NAMES, "left", json!({}));
+                Ok::<_, ()>(())
+            })
+            .await
+        }
+    });
+    while db.waiting() == 0 {
+        tokio::task::yield_now().await;
+    }
+    second.abort();
+    assert!(second.await.is_err());
+    store.hold(false);
+    first.await.unwrap();
+    assert_eq!(add_one(&db).await, 2);
+    assert!(db.read().get(&NAMES, "left").is_none());
+}

@@ -9,6 +9,8 @@ mod frozen;
 mod fuzz;
 mod nested;
 mod raw;
-mod samples;
+pub(crate) mod samples;
 mod shape;
 mod world;
+
+pub(crate) use world::World;
