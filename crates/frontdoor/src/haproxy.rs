@@ -62,6 +62,7 @@ defaults
     timeout check 500ms
 {errors}
 frontend door
+    # No HTTP/2: haproxy 2.6 takes a server's death after an HTTP/2 request for a failed connection, and repeats writes that were carried out.
 "#,
         errors = [(502, "Bad Gateway"), (503, "Service Unavailable"), (504, "Gateway Timeout")].map(error).concat(),
     );
@@ -135,7 +136,7 @@ fn binds(door: &FrontDoor, certificate: &Path) -> Vec<String> {
     let vip = door.vip.as_ref().map(|v| v.address.addr());
     let line = |address: IpAddr, transparent: &str| {
         let at = SocketAddr::new(address, door.port);
-        format!("bind {at} {transparent}ssl crt {} alpn h2,http/1.1", certificate.display())
+        format!("bind {at} {transparent}ssl crt {} alpn http/1.1", certificate.display())
     };
     let own = door.listen.iter().filter(|a| Some(**a) != vip);
     own.map(|a| line(*a, "")).chain(vip.map(|a| line(a, "transparent "))).collect()
@@ -201,7 +202,7 @@ mod tests {
         let v6 = FrontDoor { vip: None, listen: vec!["fd00::1".parse().unwrap()], ..door() };
         let text = config(&v6, &bundles());
         let binds: Vec<_> = text.lines().filter(|l| l.contains("bind ") && l.contains("ssl")).collect();
-        assert_eq!(binds, ["    bind [fd00::1]:8774 ssl crt /var/lib/drover/door/p.pem alpn h2,http/1.1"]);
+        assert_eq!(binds, ["    bind [fd00::1]:8774 ssl crt /var/lib/drover/door/p.pem alpn http/1.1"]);
         let twice = FrontDoor { listen: vec!["10.0.0.100".parse().unwrap()], ..door() };
         assert_eq!(config(&twice, &bundles()).matches("bind 10.0.0.100:8774").count(), 1);
     }

@@ -1,7 +1,8 @@
 """An API as the door sees one: backend.py ADDRESS PORT CERTIFICATE KEY CA NAME DIRECTORY
 
 /readyz is the status in DIRECTORY/NAME.ready, 200 without that file. /who is NAME. /die ends the first process of all that is asked, with
-the request carried out and not answered. /wait answers when DIRECTORY/go is there. /seen is what came in. Bodies are counted."""
+the request carried out and not answered. /wait writes NAME into DIRECTORY/waiting and
+answers when DIRECTORY/go is there. /seen is what came in. Bodies are counted."""
 import http.server, json, os, ssl, sys, time
 
 address, port, certificate, key, ca, name, directory = sys.argv[1:]
@@ -34,7 +35,8 @@ class Api(http.server.BaseHTTPRequestHandler):
             except FileExistsError:
                 self.answer(200, f"{name} {size}")
         elif self.path == "/wait":
-            open(f"{directory}/waiting", "w").write(name)
+            with open(f"{directory}/waiting", "a") as f:
+                f.write(name + "\n")
             while not os.path.exists(f"{directory}/go"):
                 time.sleep(0.01)
             self.answer(200, name)

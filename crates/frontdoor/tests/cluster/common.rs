@@ -9,20 +9,20 @@ use tokio::{
     time::Instant,
 };
 
-pub const VIP: &str = "10.78.0.100";
+pub(crate) const VIP: &str = "10.78.0.100";
 /// Longest wait for a level; machines are busy.
-pub const SOON: Duration = Duration::from_secs(40);
+pub(crate) const SOON: Duration = Duration::from_secs(40);
 
-pub struct Cluster {
-    pub prefix: String,
-    pub dir: TempDir,
-    pub doors: Vec<FrontDoor>,
-    pub watched: Vec<Option<Watched>>,
-    pub backends: Vec<Option<Child>>,
+pub(crate) struct Cluster {
+    pub(crate) prefix: String,
+    pub(crate) dir: TempDir,
+    pub(crate) doors: Vec<FrontDoor>,
+    pub(crate) watched: Vec<Option<Watched>>,
+    pub(crate) backends: Vec<Option<Child>>,
 }
 
 /// Waits for a level.
-pub async fn until<T, F: Future<Output = Option<T>>>(what: &str, mut ask: impl FnMut() -> F) -> T {
+pub(crate) async fn until<T, F: Future<Output = Option<T>>>(what: &str, mut ask: impl FnMut() -> F) -> T {
     let until = Instant::now() + SOON;
     loop {
         if let Some(answer) = ask().await {
@@ -35,7 +35,7 @@ pub async fn until<T, F: Future<Output = Option<T>>>(what: &str, mut ask: impl F
 
 impl Cluster {
     /// `name` is unique among tests that run at the same time in this process.
-    pub async fn start(name: &str) -> Self {
+    pub(crate) async fn start(name: &str) -> Self {
         let prefix = format!("fd{:x}{name}", std::process::id());
         let dir = tempfile::tempdir().unwrap();
         let mut cluster = Self { prefix, dir, doors: vec![], watched: vec![], backends: vec![] };
@@ -62,14 +62,14 @@ impl Cluster {
         cluster
     }
 
-    pub fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
-    pub fn ns(&self, host: &str) -> String {
+    pub(crate) fn ns(&self, host: &str) -> String {
         format!("{}-{host}", self.prefix)
     }
     /// This end of a host's link.
-    pub fn port(&self, host: &str) -> String {
+    pub(crate) fn port(&self, host: &str) -> String {
         format!("p-{host}")
     }
 
@@ -123,7 +123,7 @@ impl Cluster {
     }
 
     /// Starts the API of a controller.
-    pub fn serve(&mut self, n: usize) {
+    pub(crate) fn serve(&mut self, n: usize) {
         let name = format!("c{n}");
         let of = &self.doors[n - 1];
         let mut command = self.enter(&name, "python3");
@@ -134,14 +134,14 @@ impl Cluster {
     }
 
     /// What the door of a controller says of itself.
-    pub async fn local(&self, n: usize, path: &str) -> String {
+    pub(crate) async fn local(&self, n: usize, path: &str) -> String {
         let url = format!("http://127.0.0.1:{LOCAL_PORT}{path}");
         let out = self.enter(&format!("c{n}"), "curl").args(["-s", "-m", "2", "-w", "%{http_code}", &url]).output().await;
         String::from_utf8(out.unwrap().stdout).unwrap()
     }
 
     /// One request of the client through the public address: its status and body.
-    pub async fn ask(&self, path: &str, more: &[&str]) -> (u16, String) {
+    pub(crate) async fn ask(&self, path: &str, more: &[&str]) -> (u16, String) {
         let mut command = self.enter("client", "curl");
         command.args(["-s", "-m", "30", "-w", "\n%{http_code}", "--cacert"]).arg(self.path("ca/ca.pem")).args(more);
         let out = command.arg(format!("https://{VIP}:{PORT}{path}")).output().await.unwrap();
@@ -150,7 +150,7 @@ impl Cluster {
         (status.parse().unwrap(), body.to_owned())
     }
 
-    pub fn client(&self) -> Child {
+    pub(crate) fn client(&self) -> Child {
         let mut command = self.enter("client", "python3");
         command.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/cluster/client.py"));
         command.args([VIP, &PORT.to_string()]).arg(self.path("ca/ca.pem"));
@@ -158,7 +158,7 @@ impl Cluster {
     }
 
     /// The controllers (1 to 3) that have the public address.
-    pub async fn holders(&self) -> Vec<usize> {
+    pub(crate) async fn holders(&self) -> Vec<usize> {
         let mut holders = vec![];
         for (n, door) in self.doors.iter().enumerate() {
             if door.status().await.unwrap().has_vip {
@@ -168,7 +168,7 @@ impl Cluster {
         holders
     }
     /// The one controller that has it, as soon as it is one.
-    pub async fn holder(&self) -> usize {
+    pub(crate) async fn holder(&self) -> usize {
         until("one controller has the address", || async {
             let holders = self.holders().await;
             (holders.len() == 1).then(|| holders[0])
@@ -189,7 +189,7 @@ impl Drop for Cluster {
 }
 
 /// Signals the processes of a namespace that have this name.
-pub async fn signal(ns: &str, name: &str, signal: &str) {
+pub(crate) async fn signal(ns: &str, name: &str, signal: &str) {
     let script = format!("for p in $(ip netns pids {ns}); do [ \"$(cat /proc/$p/comm)\" != {name} ] || echo $p; done | xargs kill -{signal}");
     run(&["sh", "-c", &script]).await.unwrap();
 }

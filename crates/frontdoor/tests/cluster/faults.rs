@@ -24,7 +24,8 @@ async fn answers(cluster: &Cluster, more: usize) {
 fn outage(cluster: &Cluster, fault: &str, from: usize) {
     let log = log(cluster);
     let seen = &log[from..];
-    let good: Vec<f64> = seen.iter().filter(|(_, w)| w == "ok").map(|(t, _)| *t).collect();
+    let before = log[..from].iter().rev().find(|(_, w)| w == "ok");
+    let good: Vec<f64> = before.into_iter().chain(seen).filter(|(_, w)| w == "ok").map(|(t, _)| *t).collect();
     let longest = good.windows(2).map(|w| w[1] - w[0]).fold(0.0, f64::max);
     let mut failed: Vec<_> = seen.iter().filter(|(_, w)| w != "ok").map(|(_, w)| w.as_str()).collect();
     let count = failed.len();
@@ -78,8 +79,11 @@ async fn the_address_survives() {
     answers(&cluster, 100).await;
     let next = cluster.holder().await;
 
-    // What it sends arrives, what is sent to it does not: the others hear its adverts and would wait for ever.
+    // What it sends arrives, what is sent to it does not: the others hear its adverts and would wait for ever. Its API cannot
+    // serve then either, as it hears nothing from the store.
     let from = log(&cluster).len();
+    let unready = cluster.path(&format!("c{next}.ready"));
+    std::fs::write(&unready, "503").unwrap();
     let port = cluster.port(&format!("c{next}"));
     supervise::run_in(Some(&switch), &["nft", &format!("add table netdev cut; add chain netdev cut out {{ type filter hook egress device {port} priority 0; policy drop; }}")])
         .await
@@ -88,6 +92,7 @@ async fn the_address_survives() {
     answers(&cluster, 100).await;
     outage(&cluster, "link cut towards it", from);
     supervise::run_in(Some(&switch), &["nft", "delete table netdev cut"]).await.unwrap();
+    std::fs::remove_file(unready).unwrap();
     answers(&cluster, 100).await;
     let holder = cluster.holder().await;
 

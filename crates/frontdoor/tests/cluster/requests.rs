@@ -33,13 +33,48 @@ async fn all_up(cluster: &Cluster) -> bool {
     true
 }
 
+/// Who got a request that waits, in order.
+fn waiting(cluster: &Cluster) -> Vec<String> {
+    let text = std::fs::read_to_string(cluster.path("waiting")).unwrap_or_default();
+    text.lines().map(str::to_owned).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_cannot_serve_any_more_loses_its_requests() {
+    let cluster = Cluster::start("w").await;
+    for (more, repeated) in [(&[][..], true), (&["-d", "x"], false), (&["-d", "x", KEY[0], KEY[1]], true)] {
+        let asked = cluster.ask("/wait", more);
+        let left = async {
+            let name = until("a request waits", || async { waiting(&cluster).pop() }).await;
+            std::fs::write(cluster.path(&format!("{name}.ready")), "503").unwrap();
+            if repeated {
+                until("another has it", || async { (waiting(&cluster).len() == 2).then_some(()) }).await;
+                std::fs::write(cluster.path("go"), "").unwrap();
+            }
+            name
+        };
+        let ((status, _), name) = tokio::join!(asked, left);
+        assert_eq!(status == 200, repeated, "{more:?}: {status}");
+        assert_eq!(waiting(&cluster).len(), if repeated { 2 } else { 1 }, "{more:?}");
+        std::fs::write(cluster.path("go"), "").unwrap();
+        std::fs::remove_file(cluster.path(&format!("{name}.ready"))).unwrap();
+        until("all are back", || async { all_up(&cluster).await.then_some(()) }).await;
+        for file in ["go", "waiting"] {
+            std::fs::remove_file(cluster.path(file)).unwrap();
+        }
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn only_what_may_be_repeated_is_repeated() {
     let mut cluster = Cluster::start("r").await;
-    assert!(matches!(die(&mut cluster, &[]).await, (200, _, 2)), "a read");
-    assert!(matches!(die(&mut cluster, &["-d", "x"]).await, (502, _, 1)), "a write");
+    let (status, answer, times) = die(&mut cluster, &[]).await;
+    assert!(status == 200 && times == 2, "a read: {status} {answer} {times}");
+    let (status, answer, times) = die(&mut cluster, &["-d", "x"]).await;
+    assert!(status == 502 && times == 1, "a write: {status} {answer} {times}");
     let small = [&["-d", "x"][..], &KEY].concat();
-    assert!(matches!(die(&mut cluster, &small).await, (200, _, 2)), "a write with a key");
+    let (status, answer, times) = die(&mut cluster, &small).await;
+    assert!(status == 200 && times == 2, "a write with a key: {status} {answer} {times}");
     // As large as a body of JSON may be, and in many packets.
     let body = cluster.path("body");
     std::fs::write(&body, vec![b'x'; 1 << 20]).unwrap();
@@ -49,7 +84,8 @@ async fn only_what_may_be_repeated_is_repeated() {
     assert!(status == 200 && times == 2 && answer.ends_with(" 1048576"), "a large write: {status} {answer} {times}");
     // Too large for the door to keep: carried out at most once.
     std::fs::write(&body, vec![b'x'; 4 << 20]).unwrap();
-    assert!(matches!(die(&mut cluster, &large).await, (502, _, 1)), "a very large write");
+    let (status, answer, times) = die(&mut cluster, &large).await;
+    assert!(status == 502 && times == 1, "a very large write: {status} {answer} {times}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -75,7 +111,7 @@ async fn a_controller_that_drains_finishes_and_one_that_cannot_serve_is_left() {
     let asked = async { cluster.ask("/wait", &["-d", "x"]).await };
     let drained = async {
         let name = until("a request waits", || async {
-            std::fs::read_to_string(cluster.path("waiting")).ok().filter(|n| !n.is_empty())
+            waiting(&cluster).pop()
         })
         .await;
         std::fs::write(cluster.path(&format!("{name}.ready")), "404").unwrap();
