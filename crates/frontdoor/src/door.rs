@@ -5,12 +5,7 @@
 use crate::{Error, FrontDoor, certificate, haproxy, keepalived};
 use base::retry::Backoff;
 use rustix::process::{Pid, Signal};
-use std::{
-    net::IpAddr,
-    os::unix::fs::DirBuilderExt as _,
-    path::PathBuf,
-    time::Duration,
-};
+use std::{net::IpAddr, os::unix::fs::DirBuilderExt as _, path::PathBuf, time::Duration};
 use supervise::{Daemon, Identity, Ready};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},

@@ -166,11 +166,7 @@ mod tests {
     use crate::{Certificate, Vip};
 
     fn door() -> FrontDoor {
-        let controller = |n: u8, drain| Controller {
-            name: format!("c{n}"),
-            api: SocketAddr::from(([10, 0, 0, n], 8776)),
-            drain,
-        };
+        let controller = |n: u8, drain| Controller { name: format!("c{n}"), api: SocketAddr::from(([10, 0, 0, n], 8776)), drain };
         FrontDoor {
             name: "c1".into(),
             dir: "/var/lib/drover/door".into(),

@@ -5,7 +5,7 @@ use std::{fmt::Write as _, net::IpAddr};
 /// What keepalived asks before it takes the address, and while it has it: `PORT PATH`. A shell has no start-up time worth speaking of and
 /// needs nothing installed; a haproxy that is being started again is given the time for it.
 pub(crate) const CHECK: &str = r#"# Made by drover; changes are lost.
-for pause in 0.1 0.2 0.2 0; do
+for pause in 0.1 0.3 0.3 0; do
   if exec 3<>"/dev/tcp/127.0.0.1/$1" && printf 'GET %s HTTP/1.0\r\n\r\n' "$2" >&3 &&
     read -r -t 0.4 answer <&3 && [[ $answer == *' 200 '* ]]; then
     exit 0
@@ -53,12 +53,12 @@ vrrp_script door {{
 }}
 
 # haproxy reaches a controller that can serve. Where it reaches none while another door does, such as behind a link that is dead in one
-# direction, adverts alone would keep the address. Slow, so that a moment without any controller moves nothing.
+# direction, adverts alone would keep the address. The script asks for most of a second, so that an election in the store moves nothing.
 vrrp_script backends {{
     script "/bin/bash {check} {port} /backends"
     interval 1
     timeout 3
-    fall 2
+    fall 1
     rise 1
     init_fail
 }}
@@ -107,8 +107,7 @@ mod tests {
     use std::net::SocketAddr;
 
     fn door(name: &str) -> FrontDoor {
-        let controller =
-            |n: u8| Controller { name: format!("c{n}"), api: SocketAddr::from(([10, 0, 0, n], 8776)), drain: false };
+        let controller = |n: u8| Controller { name: format!("c{n}"), api: SocketAddr::from(([10, 0, 0, n], 8776)), drain: false };
         FrontDoor {
             name: name.into(),
             dir: "/var/lib/drover/door".into(),

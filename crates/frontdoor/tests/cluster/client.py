@@ -6,7 +6,7 @@ context = ssl.create_default_context(cafile=ca)
 while True:
     began = time.monotonic()
     try:
-        connection = http.client.HTTPSConnection(host, int(port), timeout=0.5, context=context)
+        connection = http.client.HTTPSConnection(host, int(port), timeout=0.25, context=context)
         connection.request("GET", "/who")
         answer = connection.getresponse()
         body = answer.read().decode()

@@ -55,7 +55,8 @@ impl Cluster {
         cluster.holder().await;
         until("all three are served", || async {
             let page = cluster.local(1, "/metrics").await;
-            let up = page.lines().filter(|l| l.starts_with("haproxy_server_status{") && l.contains("\"UP\"") && l.ends_with(" 1"));
+            let up =
+                page.lines().filter(|l| l.starts_with("haproxy_server_status{") && l.contains("\"UP\"") && l.ends_with(" 1"));
             (up.count() == 3).then_some(())
         })
         .await;
@@ -95,8 +96,7 @@ impl Cluster {
         let request = Request::new().unwrap();
         let identity = Identity { role: Role::Controller, name: name.clone() };
         let issued = ca.sign(&request.csr_pem, &identity, &[address, VIP.parse().unwrap()]).unwrap();
-        let machine =
-            Certificate { certificate: self.path(&format!("{name}.pem")), key: self.path(&format!("{name}.key")) };
+        let machine = Certificate { certificate: self.path(&format!("{name}.pem")), key: self.path(&format!("{name}.key")) };
         std::fs::write(&machine.certificate, issued.certificate_pem).unwrap();
         std::fs::write(&machine.key, request.key_pem).unwrap();
         let controller = |n: u8| Controller { name: format!("c{n}"), api: ([10, 78, 0, n], 8776).into(), drain: false };
@@ -190,6 +190,8 @@ impl Drop for Cluster {
 
 /// Signals the processes of a namespace that have this name.
 pub(crate) async fn signal(ns: &str, name: &str, signal: &str) {
-    let script = format!("for p in $(ip netns pids {ns}); do [ \"$(cat /proc/$p/comm)\" != {name} ] || echo $p; done | xargs kill -{signal}");
+    let script = format!(
+        "for p in $(ip netns pids {ns}); do [ \"$(cat /proc/$p/comm)\" != {name} ] || echo $p; done | xargs kill -{signal}"
+    );
     run(&["sh", "-c", &script]).await.unwrap();
 }

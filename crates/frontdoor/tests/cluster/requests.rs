@@ -110,10 +110,7 @@ async fn a_controller_that_drains_finishes_and_one_that_cannot_serve_is_left() {
     // It asks for no more while a request runs, and the request is answered.
     let asked = async { cluster.ask("/wait", &["-d", "x"]).await };
     let drained = async {
-        let name = until("a request waits", || async {
-            waiting(&cluster).pop()
-        })
-        .await;
+        let name = until("a request waits", || async { waiting(&cluster).pop() }).await;
         std::fs::write(cluster.path(&format!("{name}.ready")), "404").unwrap();
         let stopping = format!("server=\"{name}\",state=\"NOLB\"");
         until("no door sends it more", || async {
