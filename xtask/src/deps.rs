@@ -35,7 +35,7 @@ fn layer(name: &str) -> Option<Layer> {
         "auth" => Layer::Only(&["base"]),
         "resource" => Layer::Only(&["base", "resource-derive", "store", "auth"]),
         "reconcile" => Layer::Only(&["base", "store", "resource"]),
-        "frontdoor" => Layer::Only(&["base", "supervise"]),
+        "frontdoor" | "lab" => Layer::Only(&["base", "supervise"]),
         "operator" => Layer::Only(&["base", "store", "resource", "api", "reconcile"]),
         "api" => Layer::Only(&["base", "store", "resource", "auth"]),
         "chassis" => Layer::Only(&["base", "ovsdb", "supervise"]),

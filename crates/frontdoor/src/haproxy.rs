@@ -71,7 +71,9 @@ frontend door
     }
     let _ = write!(
         text,
-        r#"    # Who the client is, the door says, and nobody else.
+        r#"    # For operators, at the machines themselves.
+    http-request return status 404 if {{ path /metrics }}
+    # Who the client is, the door says, and nobody else.
     http-request del-header X-Forwarded- -m beg
     http-request del-header Forwarded
     http-request del-header X-Real-IP
