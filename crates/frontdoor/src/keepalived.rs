@@ -70,8 +70,8 @@ vrrp_instance api {{
     interface {interface}
     virtual_router_id 74
     priority {priority}
-    # Three missed adverts and a bit: taken over after 0.6 to 0.7 s.
-    advert_int 0.2
+    # Three missed adverts and a bit: taken over after half a second.
+    advert_int 0.15
     unicast_src_ip {own}
 "#,
         name = door.name,
