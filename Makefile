@@ -11,7 +11,7 @@ GUEST := $(TARGET)/guest
 # Further arguments of `up`, `down`, `status` and `tempest`: make tempest ARGS=--update
 ARGS ?=
 
-.PHONY: help up down status test fuzz storm lint bench bench-real tempest guest build deps dev-deps clean
+.PHONY: help up down status lab test fuzz storm lint bench bench-real tempest guest build deps dev-deps clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -26,6 +26,9 @@ down: ## stop everything, keep the data (drover down --destroy removes it)
 
 status: ## what runs and how it is
 	@if [ -x $(DROVER) ]; then $(DROVER) status $(ARGS); else echo "$(DROVER) is not built; run make up." >&2; exit 1; fi
+
+lab: deps build ## three controllers and three nodes in namespaces of this machine, to try faults on (drover lab --help)
+	@$(DROVER) lab up $(ARGS)
 
 test: dev-deps lint ## everything a change must pass
 	cargo nextest run --workspace

@@ -35,6 +35,7 @@ fn layer(name: &str) -> Option<Layer> {
         "auth" => Layer::Only(&["base"]),
         "resource" => Layer::Only(&["base", "resource-derive", "store", "auth"]),
         "reconcile" => Layer::Only(&["base", "store", "resource"]),
+        "frontdoor" | "lab" => Layer::Only(&["base", "supervise"]),
         "operator" => Layer::Only(&["base", "pki", "store", "resource", "api", "reconcile"]),
         "api" => Layer::Only(&["base", "store", "resource", "auth"]),
         "chassis" => Layer::Only(&["base", "ovsdb", "supervise"]),

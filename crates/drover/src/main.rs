@@ -16,7 +16,10 @@ mod upkeep;
 
 use clap::{Parser, Subcommand};
 use config::{Config, Flags, State};
-use std::{path::PathBuf, process::ExitCode};
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
 /// An OpenStack-compatible cloud in one binary.
 #[derive(Parser, Debug)]
@@ -65,6 +68,9 @@ enum Command {
     /// Where the cloud's rows are.
     #[command(subcommand)]
     Store(StoreCommand),
+    /// A cluster in namespaces of this machine, to try faults on.
+    #[command(subcommand)]
+    Lab(lab::Command),
     #[command(flatten)]
     Ask(cli::Command),
     /// The process that serves; `up` starts it.
@@ -122,6 +128,7 @@ async fn run(arguments: Arguments) -> Result<(), String> {
             eprintln!("{}", engine::migrate(&state, config, to).await?);
             Ok(())
         }
+        Command::Lab(command) => try_out(&command, state.dir(), arguments.json).await,
         Command::Ask(command) => {
             let config = Config::load(&state, &Flags::default())?;
             let client = cli::Client::login(&demo::login(&config, &state, true)?).await.map_err(|e| e.to_string())?;
@@ -129,5 +136,22 @@ async fn run(arguments: Arguments) -> Result<(), String> {
         }
         Command::Serve => serve::serve(&state).await,
         Command::Supervise => up::supervise(&state).await,
+    }
+}
+
+async fn try_out(command: &lab::Command, state: &Path, json: bool) -> Result<(), String> {
+    let drover = std::env::current_exe().map_err(|e| format!("The path of this program is not known: {e}."))?;
+    match lab::run(command, state, &drover, &|text| eprintln!("{text}")).await.map_err(|e| base::chain(&e))? {
+        lab::Answer::Nothing => Ok(()),
+        lab::Answer::Status(hosts) if json => {
+            cli::print_json(&serde_json::to_value(hosts).map_err(|e| e.to_string())?);
+            Ok(())
+        }
+        lab::Answer::Status(hosts) => {
+            let rows: Vec<_> = hosts.iter().map(lab::Status::row).collect();
+            cli::print_table(&lab::Status::COLUMNS, &rows);
+            Ok(())
+        }
+        lab::Answer::Ended(status) => std::process::exit(status.code().unwrap_or(1)),
     }
 }

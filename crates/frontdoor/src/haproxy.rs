@@ -1,0 +1,207 @@
+//! haproxy's configuration as a plain function; written for 2.6, Debian 12's.
+use crate::{Controller, FrontDoor};
+use std::{
+    fmt::Write as _,
+    net::{IpAddr, SocketAddr},
+    path::{Path, PathBuf},
+};
+
+/// Certificates with their keys as haproxy reads them.
+#[derive(Clone, Debug)]
+pub(crate) struct Bundles {
+    /// What clients are shown.
+    pub(crate) public: PathBuf,
+    /// What controllers are shown.
+    pub(crate) machine: PathBuf,
+}
+
+/// May be sent twice: it changes nothing, or the API gives a repetition the first answer.
+const REPEATABLE: &str = "{ method GET HEAD OPTIONS } or { req.hdr(Idempotency-Key) -m found }";
+
+pub(crate) fn config(door: &FrontDoor, bundles: &Bundles) -> String {
+    let dir = door.dir.display();
+    let mut text = format!(
+        r#"# Made by drover from the cluster's options; changes are lost.
+global
+    log stdout format raw local0 notice
+    user haproxy
+    group haproxy
+    chroot {dir}/empty
+    stats socket {dir}/haproxy.sock mode 600 level admin expose-fd listeners
+    # After a reload the old process keeps its consoles and uploads, but not for ever.
+    hard-stop-after 30m
+    maxconn 8000
+    # A request is repeated elsewhere only if it fits a buffer: 1 MiB of body and its headers. Buffers exist while they hold something.
+    tune.bufsize 1114112
+    tune.maxrewrite 16384
+    ssl-default-bind-options ssl-min-ver TLSv1.2
+    ssl-default-server-options ssl-min-ver TLSv1.2
+
+defaults
+    mode http
+    log global
+    option httplog
+    # What went well is in the log of the API that served it.
+    option dontlog-normal
+    # Neighbours on one network: an answer later than this will not come.
+    timeout connect 1s
+    # Who sends its headers slower holds a connection for nothing.
+    timeout http-request 10s
+    # Clients come back for more within one command or page.
+    timeout http-keep-alive 60s
+    # Silence within a body; uploads come from slow disks.
+    timeout client 60s
+    # The longest time until the API's first byte, and between two; the API's own deadline is shorter.
+    timeout server 120s
+    # Consoles are silent while their user reads.
+    timeout tunnel 1h
+    timeout client-fin 5s
+    timeout server-fin 5s
+    timeout queue 5s
+    # /readyz answers from memory.
+    timeout check 500ms
+{errors}
+frontend door
+    # No HTTP/2: haproxy 2.6 takes a server's death after an HTTP/2 request for a failed connection, and repeats writes that were carried out.
+"#,
+        errors = [(502, "Bad Gateway"), (503, "Service Unavailable"), (504, "Gateway Timeout")].map(error).concat(),
+    );
+    for line in binds(door, &bundles.public) {
+        let _ = writeln!(text, "    {line}");
+    }
+    let _ = write!(
+        text,
+        r#"    # For operators, at the machines themselves.
+    http-request return status 404 if {{ path /metrics }}
+    # Who the client is, the door says, and nobody else.
+    http-request del-header X-Forwarded- -m beg
+    http-request del-header Forwarded
+    http-request del-header X-Real-IP
+    http-request set-header X-Forwarded-For %[src]
+    http-request set-header X-Forwarded-Proto https
+    # A request can be repeated only when the door has all of it.
+    http-request wait-for-body time 10s if {{ req.hdr(Idempotency-Key) -m found }}
+    default_backend api
+
+backend api
+    # A controller that answers late gets less.
+    balance leastconn
+    retries 3
+    option redispatch 1
+    # A connection that failed was not a request yet: that is always tried elsewhere. The rest only for what may be sent twice.
+    retry-on conn-failure empty-response junk-response 503
+    http-request disable-l7-retry unless {REPEATABLE}
+    option httpchk
+    http-check send meth GET uri /readyz ver HTTP/1.1 hdr Host controller.drover.internal
+    http-check expect status 200
+    # It drains: what it has it finishes.
+    http-check disable-on-404
+    # A host that lost its power closes nothing.
+    option srvtcpka
+    srvtcpka-idle 1s
+    srvtcpka-intvl 1s
+    srvtcpka-cnt 2
+    default-server ssl verify required ca-file {ca} crt {machine} alpn http/1.1
+    default-server check inter 500ms fastinter 200ms fall 2 rise 1 on-marked-down shutdown-sessions tcp-ut 2s
+"#,
+        ca = door.ca.display(),
+        machine = bundles.machine.display(),
+    );
+    for controller in sorted(&door.controllers) {
+        let _ = writeln!(text, "    {}", server(controller));
+    }
+    let _ = write!(
+        text,
+        r#"
+# How this door is; keepalived asks, and Prometheus.
+frontend local
+    bind {local}
+    http-request use-service prometheus-exporter if {{ path /metrics }}
+    http-request return status 503 if {{ path /backends }} {{ nbsrv(api) lt 1 }}
+    http-request return status 200 if {{ path /door /backends }}
+    http-request return status 404
+"#,
+        local = SocketAddr::from(([127, 0, 0, 1], door.local_port)),
+    );
+    text
+}
+
+/// Controllers in the order of their names, whatever order they were given in.
+pub(crate) fn sorted(controllers: &[Controller]) -> Vec<&Controller> {
+    let mut sorted: Vec<_> = controllers.iter().collect();
+    sorted.sort_by(|a, b| a.name.cmp(&b.name));
+    sorted
+}
+
+/// The VIP is bound wherever it is now, so that its arrival finds an open door.
+fn binds(door: &FrontDoor, certificate: &Path) -> Vec<String> {
+    let vip = door.vip.as_ref().map(|v| v.address.addr());
+    let line = |address: IpAddr, transparent: &str| {
+        let at = SocketAddr::new(address, door.port);
+        format!("bind {at} {transparent}ssl crt {} alpn http/1.1", certificate.display())
+    };
+    let own = door.listen.iter().filter(|a| Some(**a) != vip);
+    own.map(|a| line(*a, "")).chain(vip.map(|a| line(a, "transparent "))).collect()
+}
+
+fn server(c: &Controller) -> String {
+    // The name in a controller's certificate, so that no node can stand in for one.
+    let name = format!("{}.controller.drover.internal", c.name);
+    let drain = if c.drain { " weight 0" } else { "" };
+    format!("server {} {} sni str({name}) check-sni {name} verifyhost {name}{drain}", c.name, c.api)
+}
+
+/// What haproxy says itself, in the shape of most of the APIs' errors.
+fn error((status, title): (u16, &str)) -> String {
+    let message = match status {
+        503 => "No controller can serve now. Repeat the request in a moment.",
+        504 => "The controller has not answered in time. Look whether the request was carried out before you repeat it.",
+        _ => "The controller went away before it answered. Look whether the request was carried out before you repeat it.",
+    };
+    let body = format!(r#"{{\"error\":{{\"code\":{status},\"title\":\"{title}\",\"message\":\"{message}\"}}}}"#);
+    format!("    http-error status {status} content-type application/json string \"{body}\" hdr Retry-After 1\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Certificate, Vip};
+
+    fn door() -> FrontDoor {
+        let controller = |n: u8, drain| Controller { name: format!("c{n}"), api: SocketAddr::from(([10, 0, 0, n], 8776)), drain };
+        FrontDoor {
+            name: "c1".into(),
+            dir: "/var/lib/drover/door".into(),
+            netns: None,
+            listen: vec![IpAddr::from([10, 0, 0, 1])],
+            port: crate::PORT,
+            local_port: crate::LOCAL_PORT,
+            vip: Some(Vip { address: "10.0.0.100/24".parse().unwrap(), interface: None }),
+            ca: "/var/lib/drover/pki/ca.pem".into(),
+            machine: Certificate { certificate: "cert.pem".into(), key: "key.pem".into() },
+            public: None,
+            controllers: vec![controller(2, true), controller(1, false), controller(3, false)],
+        }
+    }
+
+    fn bundles() -> Bundles {
+        Bundles { public: "/var/lib/drover/door/p.pem".into(), machine: "/var/lib/drover/door/m.pem".into() }
+    }
+
+    #[test]
+    fn the_whole_configuration() {
+        let golden = include_str!("../golden/haproxy.cfg");
+        let text = config(&door(), &bundles());
+        assert!(text == golden, "golden/haproxy.cfg differs from:\n{text}");
+    }
+
+    #[test]
+    fn without_a_vip_only_own_addresses_are_bound() {
+        let v6 = FrontDoor { vip: None, listen: vec!["fd00::1".parse().unwrap()], ..door() };
+        let text = config(&v6, &bundles());
+        let binds: Vec<_> = text.lines().filter(|l| l.contains("bind ") && l.contains("ssl")).collect();
+        assert_eq!(binds, ["    bind [fd00::1]:8774 ssl crt /var/lib/drover/door/p.pem alpn http/1.1"]);
+        let twice = FrontDoor { listen: vec!["10.0.0.100".parse().unwrap()], ..door() };
+        assert_eq!(config(&twice, &bundles()).matches("bind 10.0.0.100:8774").count(), 1);
+    }
+}
