@@ -1,17 +1,29 @@
-//! A controller's end of the line: who joins, the nodes that are attached here, and the blobs that are.
+//! A controller's end of the line: who joins, the nodes that are attached here, and the blobs that are here or at other controllers.
 use crate::admission::Admission;
 use assign::{Agent, Blobs, Pending, Uplink};
+use base::retry::Backoff;
 use compute::nodes::Nodes;
-use image::blob::LocalStore;
-use link::{Grant, JoinRequest, Refused};
+use image::blob::{LocalStore, Others};
+use link::{Grant, JoinRequest, Peers, Refused};
 use pki::Identity;
-use std::{io, path::Path, path::PathBuf, sync::Arc};
+use reconcile::Shards;
+use std::{
+    io,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+use tokio::{
+    io::AsyncRead,
+    time::{sleep, timeout},
+};
 
 /// See the module.
 pub(crate) struct Line {
     pub(crate) admission: Admission,
     pub(crate) nodes: Arc<Nodes>,
     pub(crate) blobs: Arc<LocalStore>,
+    /// A directory on the file system of `blobs`, for what nodes send.
     pub(crate) incoming: PathBuf,
 }
 
@@ -24,33 +36,102 @@ impl link::Controller for Line {
     }
     fn attach<'a>(&'a self, host: &'a str, agent: Arc<dyn Agent>) -> Pending<'a, Result<Arc<dyn Uplink>, Refused>> {
         Box::pin(async move {
-            let fresh = self.admission.cloud.db.fresh().await;
-            fresh.map_err(|e| Refused(format!("This controller cannot reach the store: {e}.")))?;
-            let uplink = self.nodes.join(host).await;
+            let line = self.nodes.join_now(host).await.map_err(|e| Refused(e.to_string()))?;
             self.nodes.attach(host, agent);
-            Ok(uplink)
+            Ok(line)
         })
     }
     fn detach<'a>(&'a self, host: &'a str) -> Pending<'a, ()> {
         Box::pin(async move {
             if let Err(e) = self.nodes.lost(host).await {
-                tracing::warn!(error = %e, host, "Node {host} is away, which could not be noted: {e}");
+                tracing::warn!(node = host, error = %e, "That the node is away could not be written; housekeeping will");
             }
         })
     }
     fn agent(&self, host: &str) -> Option<Arc<dyn Agent>> {
-        self.nodes.agent(host)
+        self.nodes.attached(host)
     }
     fn controllers(&self) -> Vec<String> {
         self.admission.lines()
     }
-    fn open<'a>(&'a self, blob: &'a str) -> Pending<'a, io::Result<tokio::fs::File>> {
-        Box::pin(async move { tokio::fs::File::open(self.blobs.path(blob).map_err(io::Error::other)?).await })
+    fn open<'a>(&'a self, blob: &'a str, bring: bool) -> Pending<'a, io::Result<tokio::fs::File>> {
+        Box::pin(async move {
+            if bring {
+                self.blobs.keep(blob).await?;
+            }
+            tokio::fs::File::open(self.blobs.path(blob)?).await
+        })
+    }
+    fn keep<'a>(&'a self, blob: &'a str) -> Pending<'a, io::Result<()>> {
+        Box::pin(async move { Ok(self.blobs.keep(blob).await?) })
     }
     fn blobs(&self) -> &dyn Blobs {
         &*self.blobs
     }
     fn incoming(&self) -> &Path {
         &self.incoming
+    }
+}
+
+/// The other controllers' stores of images.
+pub(crate) struct OtherStores {
+    pub(crate) shards: Arc<Shards>,
+    pub(crate) peers: Arc<Peers>,
+    /// Our own line.
+    pub(crate) own: String,
+}
+
+/// A controller that lives takes a copy within this time, or nobody does.
+const SHARED: Duration = Duration::from_secs(600);
+const AGAIN: Backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(2));
+
+impl OtherStores {
+    fn lines(&self) -> Vec<String> {
+        let mut lines = reconcile::lines(&self.shards.db().read());
+        lines.retain(|line| *line != self.own);
+        lines
+    }
+
+    async fn try_share(&self, blob: &str) -> io::Result<()> {
+        let mut failed = Ok(());
+        for line in self.lines() {
+            match self.peers.way(&line).map_err(io::Error::other)?.keep(blob).await {
+                Ok(()) => return Ok(()),
+                Err(e) => failed = Err(e),
+            }
+        }
+        failed
+    }
+}
+
+impl Others for OtherStores {
+    fn open<'a>(&'a self, blob: &'a str) -> Pending<'a, io::Result<Box<dyn AsyncRead + Send + Unpin>>> {
+        Box::pin(async move {
+            let mut failed = io::Error::new(io::ErrorKind::NotFound, "no controller that runs has the blob");
+            for line in self.lines() {
+                match self.peers.way(&line).map_err(io::Error::other)?.open(blob).await {
+                    Ok(bytes) => return Ok(Box::new(bytes) as _),
+                    Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+                    Err(e) => failed = e,
+                }
+            }
+            Err(failed)
+        })
+    }
+
+    /// One that has just died is a member still; a moment later it is none, and nobody else may be left.
+    fn share<'a>(&'a self, blob: &'a str) -> Pending<'a, io::Result<()>> {
+        Box::pin(async move {
+            let shared = async {
+                for attempt in 0.. {
+                    match self.try_share(blob).await {
+                        Ok(()) => return,
+                        Err(e) => tracing::warn!(blob, error = %e, "No controller took a copy of a blob yet; trying again"),
+                    }
+                    sleep(AGAIN.jittered(attempt)).await;
+                }
+            };
+            timeout(SHARED, shared).await.map_err(|_| io::ErrorKind::TimedOut.into())
+        })
     }
 }

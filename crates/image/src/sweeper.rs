@@ -36,10 +36,15 @@ impl Sweeper {
         Self { blobs, grace, last: Mutex::new(None) }
     }
 
-    /// Removes what no row names and is older than the grace.
+    /// Removes what no row names and is older than the grace; brings what a row names and only another controller has.
     pub async fn sweep(&self, db: &Db) -> Result<()> {
         db.fresh().await?;
         let named = named(db);
+        for blob in &named {
+            if let Err(e) = self.blobs.keep(blob).await {
+                tracing::warn!(error = base::chain(&e), "A copy of an image's data could not be made here; it is tried again");
+            }
+        }
         let swept = self.blobs.sweep(SystemTime::now(), self.grace, &|blob| named.contains(blob)).await;
         let swept = swept.map_err(|e| Error::internal(base::chain(&e)))?;
         if !swept.blobs.is_empty() || swept.incoming > 0 {

@@ -154,6 +154,9 @@ pub(crate) fn explain(error: BlobError) -> Error {
         BlobError::TooLarge { .. } => Error::too_large(format!("The incoming image is too large: {text}.")),
         BlobError::Full => Error::too_large(format!("Image storage media is full: {text}.")),
         BlobError::Unsafe(_) => Error::unsupported_media(format!("The image's content is refused: {text}.")),
+        BlobError::Elsewhere { .. } => {
+            Error::unavailable("The image's data could not be copied between controllers; try again.").context(text)
+        }
         BlobError::Missing { .. } => {
             Error::unavailable("The image's data cannot be found; an operator must look at the store.").context(text)
         }

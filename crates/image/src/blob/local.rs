@@ -1,6 +1,7 @@
 //! The store's directory and what is done to whole blobs.
 use super::{
     Blob, BlobError, Sealed, Writer, blocking, is_name,
+    others::Neighbours,
     pump::{CHUNK, Digest, Hasher},
     read,
 };
@@ -15,9 +16,10 @@ use std::{
 use tokio::io::{AsyncRead, AsyncReadExt as _};
 
 /// Image blobs in one directory. Cheap to clone.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct LocalStore {
     root: Arc<Path>,
+    pub(super) neighbours: Arc<Neighbours>,
 }
 
 /// A blob in the store's list.
@@ -36,7 +38,7 @@ impl LocalStore {
         for dir in [root.clone(), root.join("blobs"), root.join("incoming")] {
             DirBuilder::new().recursive(true).mode(0o700).create(&dir).map_err(BlobError::io("create", &dir))?;
         }
-        Ok(Self { root: root.into() })
+        Ok(Self { root: root.into(), neighbours: Arc::default() })
     }
 
     /// Where the blob's file is, there or not.
@@ -65,8 +67,14 @@ impl LocalStore {
         }
     }
 
-    /// Opens a blob for reading.
+    /// Opens a blob for reading; one that only another controller has is brought first.
     pub async fn read(&self, blob: &str) -> Result<Blob, BlobError> {
+        self.keep(blob).await?;
+        self.read_here(blob).await
+    }
+
+    /// Opens a blob that is here.
+    pub async fn read_here(&self, blob: &str) -> Result<Blob, BlobError> {
         let path = self.path(blob)?;
         let blob = blob.to_owned();
         blocking(move || read::open(&path, blob)).await?

@@ -12,9 +12,12 @@
 //! between publishing a blob and committing the row that names it; storing content again, and [`LocalStore::touch`], begin the
 //! grace period anew.
 //!
-//! Not done here: copies on other nodes, and any decision whether an image is welcome; see [`crate::inspect::check`].
+//! With other controllers' stores ([`Others`]) a blob is published when one of them has it too, and brought from there when it is missing here.
+//!
+//! Not done here: any decision whether an image is welcome; see [`crate::inspect::check`].
 mod local;
 mod node;
+mod others;
 mod pump;
 mod read;
 mod sweep;
@@ -23,6 +26,7 @@ mod tests;
 mod writer;
 
 pub use local::{LocalStore, Stored};
+pub use others::Others;
 pub use read::{Blob, Chunks};
 pub use sweep::Swept;
 pub use writer::{Sealed, Writer};
@@ -51,6 +55,8 @@ pub enum BlobError {
     NotAFile { path: PathBuf },
     #[error("blob {blob} does not match its name; delete it and fetch another copy")]
     Damaged { blob: String },
+    #[error("blob {blob} could not be copied between controllers; see that they reach each other and try again")]
+    Elsewhere { blob: String, source: io::Error },
     #[error(transparent)]
     Unsafe(#[from] Danger),
     #[error("could not {doing} {path}; check the image store's disk")]
@@ -73,7 +79,7 @@ impl BlobError {
             Self::TooLarge { .. } => io::ErrorKind::FileTooLarge,
             Self::Torn => io::ErrorKind::Interrupted,
             Self::Damaged { .. } | Self::Unsafe(_) => io::ErrorKind::InvalidData,
-            Self::Io { source, .. } => source.kind(),
+            Self::Io { source, .. } | Self::Elsewhere { source, .. } => source.kind(),
         }
     }
 }

@@ -62,7 +62,9 @@ impl LocalStore {
         let file = Arc::new(file);
         let digest = Hasher::file(Arc::clone(&file)).await.map_err(BlobError::io("hash", from))?;
         let (store, path) = (self.clone(), from.to_owned());
-        blocking(move || store.adopt_in_place(&path, &file, &digest)).await?
+        let info = blocking(move || store.adopt_in_place(&path, &file, &digest)).await??;
+        self.share(&info.blob).await?;
+        Ok(info)
     }
 
     fn adopt_in_place(&self, path: &Path, file: &File, digest: &Digest) -> Result<BlobInfo, BlobError> {

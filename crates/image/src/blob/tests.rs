@@ -372,3 +372,86 @@ fn a_full_disk_has_an_error_of_its_own() {
         assert_eq!(io::Error::from(error).kind(), io::ErrorKind::StorageFull);
     }
 }
+
+/// Another controller, with a store of its own, that may be away.
+struct Other {
+    store: LocalStore,
+    away: std::sync::atomic::AtomicBool,
+    spoils: bool,
+    first: LocalStore,
+}
+impl Others for Other {
+    fn open<'a>(&'a self, blob: &'a str) -> assign::Pending<'a, io::Result<Box<dyn tokio::io::AsyncRead + Send + Unpin>>> {
+        Box::pin(async move {
+            if self.spoils {
+                return Ok(Box::new(io::Cursor::new(b"something else".to_vec())) as _);
+            }
+            let mut chunks = self.store.read_here(blob).await?.chunks(0..u64::MAX);
+            let mut all = Vec::new();
+            while let Some(bytes) = chunks.next().await? {
+                all.extend_from_slice(&bytes);
+            }
+            Ok(Box::new(io::Cursor::new(all)) as _)
+        })
+    }
+    fn share<'a>(&'a self, blob: &'a str) -> assign::Pending<'a, io::Result<()>> {
+        Box::pin(async move {
+            if self.away.load(std::sync::atomic::Ordering::SeqCst) {
+                return Err(io::ErrorKind::TimedOut.into());
+            }
+            let mut file = tokio::fs::File::from_std(fs::File::open(self.first.path(blob)?)?);
+            self.store.put(&mut file, u64::MAX).await?.publish().await?;
+            Ok(())
+        })
+    }
+}
+
+fn beside(first: &Place, spoils: bool) -> (Place, std::sync::Arc<Other>) {
+    let other = place();
+    let away = std::sync::atomic::AtomicBool::new(false);
+    let others = Other { store: other.store.clone(), away, spoils, first: first.store.clone() };
+    (other, std::sync::Arc::new(others))
+}
+
+#[tokio::test]
+async fn what_is_published_is_in_two_stores_or_not_published() {
+    let first = place();
+    let (other, others) = beside(&first, false);
+    first.store.join(others.clone());
+    let info = first.upload(&content(300_000, 1)).await;
+    other.store.verify(&info.blob).await.unwrap();
+    let adopted = first.dir.path().join("disk");
+    fs::write(&adopted, content(1000, 2)).unwrap();
+    let info = first.store.store(&adopted).await.unwrap();
+    other.store.verify(&info.blob).await.unwrap();
+    others.away.store(true, std::sync::atomic::Ordering::SeqCst);
+    let mut writer = first.store.writer(u64::MAX).await.unwrap();
+    writer.write(b"alone").await.unwrap();
+    let refused = writer.seal().await.unwrap().publish().await.unwrap_err();
+    assert!(matches!(refused, BlobError::Elsewhere { .. }), "{refused}");
+}
+
+#[tokio::test]
+async fn what_is_missing_here_is_brought_whole_and_once() {
+    let first = place();
+    let (other, others) = beside(&first, false);
+    let info = other.upload(&content(300_000, 3)).await;
+    assert!(matches!(first.store.read(&info.blob).await, Err(BlobError::Missing { .. })), "nobody is known yet");
+    first.store.join(others);
+    let both = tokio::join!(first.store.read(&info.blob), first.store.read(&info.blob));
+    assert_eq!((both.0.unwrap().size(), both.1.unwrap().size()), (300_000, 300_000));
+    first.store.verify(&info.blob).await.unwrap();
+    assert_eq!(first.files(), [info.blob]);
+    let nowhere = "a".repeat(128);
+    assert!(matches!(first.store.read(&nowhere).await, Err(BlobError::Missing { .. })));
+}
+
+#[tokio::test]
+async fn what_comes_under_a_wrong_name_is_not_kept() {
+    let first = place();
+    let (other, others) = beside(&first, true);
+    let info = other.upload(&content(1000, 4)).await;
+    first.store.join(others);
+    assert!(matches!(first.store.read(&info.blob).await, Err(BlobError::Damaged { .. })));
+    assert!(first.files().is_empty());
+}

@@ -154,13 +154,18 @@ impl Sealed {
         &self.inspection
     }
 
-    /// Makes it a blob. Does not ask whether it is safe: see [`crate::inspect::check`].
+    /// Makes it a blob, here and in another store if there is one. Does not ask whether it is safe: see [`crate::inspect::check`].
     pub async fn publish(self) -> Result<BlobInfo, BlobError> {
-        blocking(move || {
-            self.store.place(self.incoming.path(), &self.digest)?;
-            Ok(info(&self.digest, &self.inspection))
-        })
-        .await?
+        let store = self.store.clone();
+        let info = blocking(move || self.place()).await??;
+        store.share(&info.blob).await?;
+        Ok(info)
+    }
+
+    /// Makes it a blob here. Blocking.
+    pub(super) fn place(self) -> Result<BlobInfo, BlobError> {
+        self.store.place(self.incoming.path(), &self.digest)?;
+        Ok(info(&self.digest, &self.inspection))
     }
 }
 
