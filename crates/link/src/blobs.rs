@@ -6,15 +6,20 @@ use crate::{
     wire::{self, Chunk, Json, Refused},
 };
 use assign::{BlobInfo, Blobs, Pending};
-use bytes::Bytes;
-use futures_util::{StreamExt, future};
+use bytes::{Bytes, BytesMut};
+use futures_util::{StreamExt, future, stream};
 use sha2::{Digest, Sha512};
 use std::{io, path::Path, sync::Arc, time::Duration};
-use tokio::{io::AsyncWriteExt, time::timeout};
+use tokio::{
+    io::{AsyncRead, AsyncReadExt, AsyncWriteExt},
+    time::timeout,
+};
+use tokio_util::io::StreamReader;
 use tonic::{Code, Request, Status};
 
 /// Between two parts of a blob.
 const SILENCE: Duration = Duration::from_secs(20);
+const BUFFER: usize = 256 << 10;
 
 /// The blobs of the controllers, for a node.
 pub struct RemoteBlobs(pub Arc<Upstream>);
@@ -25,18 +30,38 @@ fn io_error(status: &Status) -> io::Error {
 }
 
 impl Way {
-    /// Brings a blob (SHA-512, hex) to `to`, which does not exist yet; whole and verified, or not at all.
-    pub async fn fetch(&self, blob: &str, to: &Path) -> io::Result<()> {
+    /// The bytes of a blob (SHA-512, hex); whether they are the right ones is for the reader to see.
+    pub async fn open(&self, blob: &str) -> io::Result<impl AsyncRead + Send + Unpin + use<>> {
         let name = Chunk(Bytes::copy_from_slice(blob.as_bytes()));
         let request = Request::new(futures_util::stream::iter([name]));
-        let mut parts = self.call::<Chunk, Chunk>(wire::FETCH, request).await.map_err(|e| io_error(&e))?;
+        let parts = self.call::<Chunk, Chunk>(wire::FETCH, request).await.map_err(|e| io_error(&e))?;
+        let parts = stream::try_unfold(parts, |mut parts| async move {
+            let late = |_| io::Error::from(io::ErrorKind::TimedOut);
+            let part = timeout(SILENCE, parts.message()).await.map_err(late)?.map_err(|e| io_error(&e))?;
+            Ok::<_, io::Error>(part.map(|Chunk(bytes)| (bytes, parts)))
+        });
+        Ok(StreamReader::new(Box::pin(parts)))
+    }
+
+    /// Has the controller make a copy of a blob; returns when it has one.
+    pub async fn keep(&self, blob: &str) -> io::Result<()> {
+        let name = Chunk(Bytes::copy_from_slice(blob.as_bytes()));
+        let request = Request::new(futures_util::stream::iter([name]));
+        let mut answer = self.call::<Chunk, Json<()>>(wire::KEEP, request).await.map_err(|e| io_error(&e))?;
+        answer.message().await.map_err(|e| io_error(&e))?.map(drop).ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
+    }
+
+    /// Brings a blob to `to`, which does not exist yet; whole and verified, or not at all.
+    async fn fetch(&self, blob: &str, to: &Path) -> io::Result<()> {
+        let mut parts = self.open(blob).await?;
         let partial = to.with_extension("partial");
         let mut file = tokio::fs::File::create(&partial).await?;
-        let (mut hash, late) = (Sha512::new(), |_| io::Error::from(io::ErrorKind::TimedOut));
         let received = async {
-            while let Some(Chunk(bytes)) = timeout(SILENCE, parts.message()).await.map_err(late)?.map_err(|e| io_error(&e))? {
-                hash.update(&bytes);
-                file.write_all(&bytes).await?;
+            let (mut hash, mut buffer) = (Sha512::new(), BytesMut::with_capacity(BUFFER));
+            while parts.read_buf(&mut buffer).await? > 0 {
+                hash.update(&buffer);
+                file.write_all(&buffer).await?;
+                buffer.clear();
             }
             file.sync_all().await?;
             let found: String = hash.finalize().iter().map(|b| format!("{b:02x}")).collect();

@@ -63,6 +63,7 @@ struct Shared {
     /// A receiver that has seen nothing.
     unseen: watch::Receiver<Arc<Assignments>>,
     line: watch::Sender<Option<Arc<Line>>>,
+    attached: watch::Sender<Option<String>>,
     host: Mutex<Option<HostReport>>,
     agent: OnceLock<Weak<dyn Agent>>,
     controllers: Mutex<Vec<String>>,
@@ -93,6 +94,7 @@ impl Upstream {
             assignments,
             unseen,
             line: watch::Sender::new(None),
+            attached: watch::Sender::new(None),
             host: Mutex::default(),
             agent: OnceLock::new(),
             controllers: Mutex::new(controllers),
@@ -104,6 +106,11 @@ impl Upstream {
     /// Names who answers the controllers' questions. Until then they are told that the node does not answer.
     pub fn serve(&self, agent: &Arc<dyn Agent>) {
         self.shared.agent.set(Arc::downgrade(agent)).ok();
+    }
+
+    /// The line of the controller that we are attached to, as it changes.
+    pub fn attached(&self) -> watch::Receiver<Option<String>> {
+        self.shared.attached.subscribe()
     }
 
     /// Ways to the controllers, the one that we are attached to first.
@@ -156,6 +163,7 @@ impl Shared {
                 let started = Instant::now();
                 let why = self.attached(&address).await;
                 self.line.send_replace(None);
+                self.attached.send_replace(None);
                 if started.elapsed() > GOOD {
                     attempt = 0;
                 }
@@ -193,6 +201,7 @@ impl Shared {
         tracing::info!(controller = address, "Attached to {address}");
         self.take(&line, first);
         self.line.send_replace(Some(line.clone()));
+        self.attached.send_replace(Some(address.to_owned()));
         self.listen(&line, messages).await
     }
 

@@ -42,8 +42,10 @@ pub trait Controller: Send + Sync + 'static {
     fn agent(&self, host: &str) -> Option<Arc<dyn Agent>>;
     /// Lines of all controllers, `host:port`.
     fn controllers(&self) -> Vec<String>;
-    /// An image blob that this controller has.
-    fn open<'a>(&'a self, blob: &'a str) -> Pending<'a, io::Result<tokio::fs::File>>;
+    /// An image blob that this controller has, or can bring from another when `bring` says so.
+    fn open<'a>(&'a self, blob: &'a str, bring: bool) -> Pending<'a, io::Result<tokio::fs::File>>;
+    /// Makes a copy of a blob that another controller has.
+    fn keep<'a>(&'a self, blob: &'a str) -> Pending<'a, io::Result<()>>;
     /// Where blobs from nodes are stored.
     fn blobs(&self) -> &dyn Blobs;
     /// A directory for files on their way to [`Controller::blobs`].
@@ -110,6 +112,7 @@ async fn dispatch(shared: Arc<Shared>, request: http::Request<Body>) -> http::Re
         wire::DISPLAY => answer(shared, request, session::display).await,
         wire::FETCH => answer(shared, request, fetch).await,
         wire::STORE => answer(shared, request, store).await,
+        wire::KEEP => answer(shared, request, keep).await,
         wire::ASK => answer(shared, request, ask).await,
         wire::SHOW => answer(shared, request, show).await,
         _ => Status::unimplemented("no such call").into_http(),
@@ -220,15 +223,27 @@ async fn show(call: Call<Chunk>) -> Result<Messages<Chunk>, Status> {
 async fn fetch(mut call: Call<Chunk>) -> Result<Messages<Chunk>, Status> {
     let who = call.require(&[Role::Node, Role::Controller])?.clone();
     let Chunk(blob) = call.one().await?;
-    let blob = std::str::from_utf8(&blob).map_err(|_| Status::invalid_argument("a blob's name is hexadecimal"))?;
+    let blob = name_of(&blob)?;
     if who.role == Role::Node {
         let assigned = call.shared.sessions.assignments(&who.name);
         if !assigned.is_some_and(|a| names(&a, blob)) {
             return Err(Status::permission_denied("this blob is in no assignment of this node"));
         }
     }
-    let file = call.shared.controller.open(blob).await.map_err(of_file)?;
+    // A controller asks each of the others.
+    let file = call.shared.controller.open(blob, who.role == Role::Node).await.map_err(of_file)?;
     Ok(Box::pin(tunnel::chunks(file)))
+}
+
+fn name_of(blob: &[u8]) -> Result<&str, Status> {
+    std::str::from_utf8(blob).map_err(|_| Status::invalid_argument("a blob's name is hexadecimal"))
+}
+
+async fn keep(mut call: Call<Chunk>) -> Result<Messages<Json<()>>, Status> {
+    call.require(&[Role::Controller])?;
+    let Chunk(blob) = call.one().await?;
+    call.shared.controller.keep(name_of(&blob)?).await.map_err(of_file)?;
+    Ok(one(Json(())))
 }
 
 fn of_file(e: io::Error) -> Status {

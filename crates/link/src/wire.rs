@@ -16,6 +16,8 @@ pub(crate) const FETCH: &str = "/drover.Link/Fetch";
 pub(crate) const STORE: &str = "/drover.Link/Store";
 /// A node's answer to [`Down::Display`].
 pub(crate) const DISPLAY: &str = "/drover.Link/Display";
+/// Another controller is asked to make a copy of a blob.
+pub(crate) const KEEP: &str = "/drover.Link/Keep";
 /// Another controller asks a node that is attached here.
 pub(crate) const ASK: &str = "/drover.Link/Ask";
 /// Another controller wants the display of a server on a node that is attached here.

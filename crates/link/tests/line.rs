@@ -95,8 +95,11 @@ impl Controller for Door {
     fn controllers(&self) -> Vec<String> {
         self.0.world.addresses.lock().unwrap().clone()
     }
-    fn open<'a>(&'a self, blob: &'a str) -> Pending<'a, io::Result<tokio::fs::File>> {
+    fn open<'a>(&'a self, blob: &'a str, _: bool) -> Pending<'a, io::Result<tokio::fs::File>> {
         Box::pin(tokio::fs::File::open(self.0.dir.path().join(blob)))
+    }
+    fn keep<'a>(&'a self, blob: &'a str) -> Pending<'a, io::Result<()>> {
+        Box::pin(tokio::fs::write(self.0.dir.path().join(blob), b"kept"))
     }
     fn blobs(&self) -> &dyn Blobs {
         self
@@ -408,7 +411,13 @@ async fn a_node_gets_the_blobs_that_it_needs_and_no_other() {
     assert_eq!((info.blob, info.size), (name(b"disk"), 4));
     assert!(!to("image").exists());
     let peer = Peers::new(credentials(&world.ca, &identity(Role::Controller, "c2")));
-    peer.way(&controller.address).unwrap().fetch(&foreign, &to("d")).await.unwrap();
+    let way = peer.way(&controller.address).unwrap();
+    let mut bytes = Vec::new();
+    way.open(&foreign).await.unwrap().read_to_end(&mut bytes).await.unwrap();
+    assert_eq!(bytes, b"foreign");
+    assert_eq!(way.open("nowhere").await.err().unwrap().kind(), io::ErrorKind::NotFound);
+    way.keep("new").await.unwrap();
+    assert!(there.join("new").exists());
 }
 
 #[tokio::test]
@@ -419,6 +428,8 @@ async fn a_certificate_opens_what_it_is_for() {
     // A node that plays controller.
     let peers = Peers::new(credentials(&world.ca, &identity(Role::Node, "n9")));
     let refused = peers.agent(&controller.address, "n1").unwrap().query(console("s")).await.unwrap_err();
+    assert!(refused.to_string().contains("not for the holder"), "{refused}");
+    let refused = peers.way(&controller.address).unwrap().keep("x").await.unwrap_err();
     assert!(refused.to_string().contains("not for the holder"), "{refused}");
     // A node plays nobody else: the message has no name in it, and what it is comes from its certificate.
     let node = world.node_with(credentials(&world.ca, &identity(Role::Node, "n9")), dir.path(), &[&controller]);

@@ -1,0 +1,161 @@
+//! `drover node`: a host of a cluster. It joins with a token, then runs what its controllers assign and runs on without them.
+use crate::{
+    admission,
+    config::{Config, Flags, State},
+    serve,
+    server::Invitation,
+    sim,
+    up::{self, progress},
+};
+use clap::Args;
+use link::{Credentials, RemoteBlobs, Settings, Upstream};
+use node::sim::Delays;
+use pki::{Files, Identity, Issued, Role};
+use serde::{Deserialize, Serialize};
+use std::{
+    net::{IpAddr, UdpSocket},
+    path::PathBuf,
+    sync::Arc,
+    time::Duration,
+};
+use tokio::time::{Instant, sleep};
+
+const ATTACHED_WITHIN: Duration = Duration::from_secs(60);
+const LOOK: Duration = Duration::from_millis(50);
+
+/// Flags of `drover node`. What is given is kept.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct NodeFlags {
+    /// Name of this host in the cloud [default: its host name]. Since 0.1.
+    #[arg(long, value_name = "NAME")]
+    name: Option<String>,
+    /// Where this host is reached by the others [default: the address from which it reaches the controller]. Since 0.1.
+    #[arg(long, value_name = "ADDR")]
+    address: Option<IpAddr>,
+    /// Join the cluster of a controller with a token of its `drover join-token node`. Since 0.1.
+    #[arg(long, value_name = "TOKEN@HOST:PORT")]
+    join: Option<Invitation>,
+    /// Simulate the host's guests instead of running QEMU. Since 0.1.
+    #[arg(long)]
+    simulate: bool,
+}
+
+/// See the module.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Host {
+    pub(crate) address: IpAddr,
+    pub(crate) simulate: bool,
+    /// Lines of controllers, as they were when it joined.
+    pub(crate) controllers: Vec<String>,
+}
+
+/// Says to which controller the host is attached, as long as it is.
+fn attached(state: &State) -> PathBuf {
+    state.run("attached")
+}
+
+pub(crate) async fn node(state: &State, flags: &NodeFlags) -> Result<(), String> {
+    state.create()?;
+    let first = !state.config().exists();
+    let mut config = Config::load(state, &Flags::default())?;
+    if !first && config.node.is_none() {
+        return Err(format!(
+            "{} holds something else than a host; choose another directory with --state.",
+            state.dir().display()
+        ));
+    }
+    if let Some(invitation) = &flags.join {
+        join(state, &mut config, flags, invitation).await?;
+    } else if first {
+        return Err("Say which cluster this host joins: --join TOKEN@HOST:PORT, as `drover join-token node` prints it.".into());
+    }
+    resume(state).await
+}
+
+async fn join(state: &State, config: &mut Config, flags: &NodeFlags, invitation: &Invitation) -> Result<(), String> {
+    if !flags.simulate {
+        return Err("Hosts of a cluster are simulated for now; add --simulate. For real guests on one machine: drover up.".into());
+    }
+    config.name = Some(admission::valid_name(&flags.name.clone().unwrap_or_else(|| config.name()))?);
+    let address = match flags.address {
+        Some(address) => address,
+        None => towards(&invitation.line)
+            .map_err(|e| format!("{} cannot be reached: {e}. Check the address, or give --address.", invitation.line))?,
+    };
+    let files = Files::of(&state.pki());
+    let request = files.request().map_err(|e| base::chain(&e))?;
+    let identity = Identity { role: Role::Node, name: config.name() };
+    progress(&format!("Asking {} to be let in …", invitation.line));
+    let admitted = link::join(&invitation.line, &invitation.token, &identity, address, &request).await;
+    let grant = admitted.map_err(|e| base::chain(&e))?.grant;
+    files.keep(&Issued { certificate_pem: grant.certificate, ca_pem: grant.ca }).map_err(|e| base::chain(&e))?;
+    config.node = Some(Host { address, simulate: flags.simulate, controllers: grant.controllers });
+    config.save(state)
+}
+
+/// Our address on the way to `host:port`; nothing is sent.
+fn towards(line: &str) -> std::io::Result<IpAddr> {
+    let socket = UdpSocket::bind("0.0.0.0:0").or_else(|_| UdpSocket::bind("[::]:0"))?;
+    socket.connect(line)?;
+    Ok(socket.local_addr()?.ip())
+}
+
+/// Goes on with the host that is here; returns when it is attached to a controller.
+pub(crate) async fn resume(state: &State) -> Result<(), String> {
+    let ran = up::start_pair(state).await?;
+    progress(if ran { "The host runs already; checking it …" } else { "Starting the host …" });
+    let started = Instant::now();
+    loop {
+        if let Ok(line) = std::fs::read_to_string(attached(state)) {
+            progress(&format!("Attached to {line} after {:.1} s.", started.elapsed().as_secs_f64()));
+            return Ok(());
+        }
+        if started.elapsed() > ATTACHED_WITHIN {
+            let log = state.run("drover").join("serve.log");
+            return Err(format!(
+                "No controller took this host within {} s; it goes on trying. The log is {}.",
+                ATTACHED_WITHIN.as_secs(),
+                log.display()
+            ));
+        }
+        sleep(LOOK).await;
+    }
+}
+
+/// The host's process.
+pub(crate) async fn serve(state: &State, config: &Config, host: &Host) -> Result<(), String> {
+    let mark = attached(state);
+    // From the process before.
+    std::fs::remove_file(&mark).ok();
+    let upstream = Upstream::start(Settings {
+        name: config.name(),
+        credentials: Credentials::read(&state.pki()).map_err(|e| base::chain(&e))?,
+        controllers: host.controllers.clone(),
+        remembered: state.dir().join("controllers.json"),
+        version: env!("CARGO_PKG_VERSION").into(),
+    });
+    let mut settings = node::Config::new(state.node(), config.name());
+    settings.host_ip = host.address.to_string();
+    std::fs::create_dir_all(state.node()).map_err(|e| format!("Directory {} cannot be made: {e}.", state.node().display()))?;
+    let blobs = Arc::new(RemoteBlobs(upstream.clone()));
+    let (agent, _simulated) = node::sim::start(settings, sim::SIZE, Delays::default(), upstream.clone(), blobs);
+    let agent: Arc<dyn assign::Agent> = agent;
+    upstream.serve(&agent);
+    let mut line = upstream.attached();
+    let stop = serve::stopped(serve::stop_on_signal()?);
+    tokio::pin!(stop);
+    loop {
+        let now = line.borrow_and_update().clone();
+        let told = match now {
+            Some(line) => state.write(&mark, line.as_bytes()),
+            None => std::fs::remove_file(&mark).map_err(|e| e.to_string()),
+        };
+        if let Err(e) = told {
+            tracing::debug!(error = e, "Whether the host is attached could not be noted");
+        }
+        tokio::select! {
+            () = &mut stop => return Ok(()),
+            changed = line.changed() => changed.map_err(|e| e.to_string())?,
+        }
+    }
+}
