@@ -16,8 +16,8 @@ pub enum Command {
         /// Its name or id.
         id: String,
     },
-    /// Hosts that run servers.
-    #[command(subcommand)]
+    /// Hosts that run servers; the program's own command `node` leads here.
+    #[command(skip)]
     Node(NodeCommand),
     /// Processes that run the control plane.
     #[command(subcommand)]

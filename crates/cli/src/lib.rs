@@ -6,5 +6,5 @@ mod commands;
 mod table;
 
 pub use client::{Client, Error, Login};
-pub use commands::{Command, run};
+pub use commands::{Command, NodeCommand, run};
 pub use table::{print_json, print_table};

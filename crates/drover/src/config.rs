@@ -1,5 +1,5 @@
 //! Options of a cloud on this machine, or of one controller of a cluster. Every one has a default that works; `drover dump-config` prints what is in force.
-use crate::{controller::Controller, engine::Place};
+use crate::{controller::Controller, engine::Place, node_role::Host};
 use clap::Args;
 use serde::{Deserialize, Serialize};
 use std::{
@@ -72,6 +72,8 @@ pub(crate) struct Config {
     pub(crate) name: Option<String>,
     pub(crate) region: String,
     pub(crate) external: ipnet::Ipv4Net,
+    /// A host of a cluster, and nothing else.
+    pub(crate) node: Option<Host>,
     /// A controller of a cluster; `None`: the whole cloud is on this machine.
     pub(crate) controller: Option<Controller>,
     /// How often a controller saves its etcd into `snapshots/`; seconds, 0 is never.
@@ -99,6 +101,7 @@ impl Default for Config {
             etcd_cert: None,
             etcd_key: None,
             name: None,
+            node: None,
             controller: None,
             snapshot_interval_s: 6 * 3600,
             snapshots: 4,
@@ -182,7 +185,7 @@ impl Config {
     }
     /// Does this machine run guests in the same process?
     pub(crate) fn has_host(&self) -> bool {
-        self.controller.is_none() && self.simulate == 0
+        self.controller.is_none() && self.node.is_none() && self.simulate == 0
     }
 }
 

@@ -55,12 +55,21 @@ impl Controller {
         format!("https://{}", self.at(port))
     }
 
-    /// The one place that knows who answers at the public port: this process, as long as nothing stands before it.
-    fn has_front_door(&self) -> bool {
-        false
+    /// The one place that knows who answers at the public port: haproxy, or this process where it is not installed.
+    pub(crate) fn has_front_door(&self) -> bool {
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        std::env::split_paths(&path).any(|dir| dir.join("haproxy").is_file())
     }
     pub(crate) fn listens(&self) -> Vec<SocketAddr> {
-        if self.has_front_door() { vec![self.at(API)] } else { vec![self.at(API), self.at(PUBLIC)] }
+        if self.has_front_door() { vec![self.api()] } else { vec![self.api(), self.at(PUBLIC)] }
+    }
+    /// Where the process serves the APIs.
+    pub(crate) fn api(&self) -> SocketAddr {
+        self.api_of(self.address)
+    }
+    /// Where the process of the controller at that address does.
+    pub(crate) fn api_of(&self, address: IpAddr) -> SocketAddr {
+        SocketAddr::new(address, API)
     }
     pub(crate) fn public_endpoint(&self) -> String {
         format!("https://{}", SocketAddr::new(self.vip.map_or(self.address, |vip| vip.addr()), PUBLIC))

@@ -6,8 +6,10 @@ mod controller;
 mod demo;
 mod engine;
 mod figures;
+mod front;
 mod host;
 mod line;
+mod node_role;
 mod serve;
 mod server;
 mod sim;
@@ -56,6 +58,17 @@ enum Command {
     Server {
         #[command(flatten)]
         flags: Box<server::ServerFlags>,
+    },
+    /// Make this machine a host of a cluster, or go on with the one that is here; `drover node list` lists them.
+    #[command(
+        args_conflicts_with_subcommands = true,
+        after_help = "Example: on a controller, drover join-token node; then here: drover node --name n1 --join TOKEN@10.0.0.1:8775 --simulate"
+    )]
+    Node {
+        #[command(flatten)]
+        flags: node_role::NodeFlags,
+        #[command(subcommand)]
+        ask: Option<cli::NodeCommand>,
     },
     /// Stop the cloud and its guests; the data stays.
     Down {
@@ -114,6 +127,8 @@ async fn run(arguments: Arguments) -> Result<(), String> {
     match arguments.command {
         Command::Up { flags, bare } => up::up(&state, &flags, bare).await,
         Command::Server { flags } => server::server(&state, &flags).await,
+        Command::Node { flags, ask: None } => node_role::node(&state, &flags).await,
+        Command::Node { ask: Some(command), .. } => ask(&state, &cli::Command::Node(command), arguments.json).await,
         Command::Down { destroy } => up::down(&state, destroy).await,
         Command::DumpConfig => {
             let config = Config::load(&state, &Flags::default())?;
@@ -129,11 +144,7 @@ async fn run(arguments: Arguments) -> Result<(), String> {
             Ok(())
         }
         Command::Lab(command) => try_out(&command, state.dir(), arguments.json).await,
-        Command::Ask(command) => {
-            let config = Config::load(&state, &Flags::default())?;
-            let client = cli::Client::login(&demo::login(&config, &state, true)?).await.map_err(|e| e.to_string())?;
-            cli::run(&command, &client, arguments.json).await.map_err(|e| e.to_string())
-        }
+        Command::Ask(command) => ask(&state, &command, arguments.json).await,
         Command::Serve => serve::serve(&state).await,
         Command::Supervise => up::supervise(&state).await,
     }
@@ -154,4 +165,10 @@ async fn try_out(command: &lab::Command, state: &Path, json: bool) -> Result<(),
         }
         lab::Answer::Ended(status) => std::process::exit(status.code().unwrap_or(1)),
     }
+}
+
+async fn ask(state: &State, command: &cli::Command, json: bool) -> Result<(), String> {
+    let config = Config::load(state, &Flags::default())?;
+    let client = cli::Client::login(&demo::login(&config, state, true)?).await.map_err(|e| e.to_string())?;
+    cli::run(command, &client, json).await.map_err(|e| e.to_string())
 }

@@ -2,12 +2,13 @@
 use crate::{
     admission::Admission,
     config::{Config, Flags, State},
-    engine, figures, host, line, sim, up, upkeep,
+    engine, figures, front, host, line, node_role, sim, up, upkeep,
 };
 use api::{Cloud, Edge, ServerTls, Service, TlsListener};
 use base::{SystemClock, metrics::Exporter};
 use compute::nodes::Nodes;
 use image::blob::LocalStore;
+use link::Peers;
 use pki::{Ca, Files};
 use reconcile::{Runner, Shards, TaskList};
 use resource::{Settings, StateMap};
@@ -44,6 +45,9 @@ pub(crate) async fn serve(state: &State) -> Result<(), String> {
     log();
     let config = Config::load(state, &Flags::default())?;
     let _partner = if up::is_going_down(state) { None } else { Some(up::watch_partner(state, "supervise")?) };
+    if let Some(host) = &config.node {
+        return node_role::serve(state, &config, host).await;
+    }
     let _etcd = watch_etcd(state, &config)?;
     let mut listeners = Vec::new();
     for address in config.listens() {
@@ -89,7 +93,7 @@ fn watch_etcd(state: &State, config: &Config) -> Result<Option<supervise::Watche
 }
 
 /// True when this process was told to stop.
-fn stop_on_signal() -> Result<watch::Receiver<bool>, String> {
+pub(crate) fn stop_on_signal() -> Result<watch::Receiver<bool>, String> {
     let mut terminate = signal(SignalKind::terminate()).map_err(|e| e.to_string())?;
     let (tell, stop) = watch::channel(false);
     tokio::spawn(async move {
@@ -99,7 +103,7 @@ fn stop_on_signal() -> Result<watch::Receiver<bool>, String> {
     Ok(stop)
 }
 
-async fn stopped(mut stop: watch::Receiver<bool>) {
+pub(crate) async fn stopped(mut stop: watch::Receiver<bool>) {
     // Without a sender nobody can tell any more, which is as good as a word.
     stop.wait_for(|stop| *stop).await.ok();
 }
@@ -115,12 +119,24 @@ async fn start_line(
     let Some(controller) = &config.controller else { return Ok(()) };
     let listener = link::listen(controller.link()).await.map_err(|e| base::chain(&e))?;
     let credentials = link::Credentials::read(&state.pki()).map_err(|e| base::chain(&e))?;
-    let incoming = state.run("incoming");
+    // On the file system of the images, so that what came need not be copied.
+    let incoming = state.images().join("from-nodes");
     std::fs::create_dir_all(&incoming).map_err(|e| format!("Directory {} cannot be made: {e}.", incoming.display()))?;
+    let peers = Peers::new(credentials.clone());
+    let nodes: Arc<Nodes> = cloud.state.get().ok_or("no nodes")?;
+    let blobs: Arc<LocalStore> = cloud.state.get().ok_or("no blobs")?;
+    let shards = cloud.state.get().ok_or("no shards")?;
+    blobs.join(Arc::new(line::OtherStores { shards, peers: peers.clone(), own: controller.link().to_string() }));
+    nodes.reach(Box::new(move |line, host| peers.agent(line, host).ok()));
+    if controller.has_front_door() {
+        work.spawn(front::keep(state.clone(), config.clone(), controller.clone(), etcd.clone()));
+    } else {
+        tracing::warn!("haproxy is not installed: this controller has no front door, and no VIP; install haproxy and keepalived");
+    }
     let line = Arc::new(line::Line {
         admission: Admission { state: state.clone(), cloud: cloud.clone(), etcd },
-        nodes: cloud.state.get().ok_or("no nodes")?,
-        blobs: cloud.state.get().ok_or("no blobs")?,
+        nodes,
+        blobs,
         incoming,
     });
     work.spawn(async move {
@@ -219,7 +235,7 @@ fn start_work(
     let db = cloud.db.clone();
     let forget = move |fence: reconcile::Fence| api::idempotency::sweep(db.clone(), move |tx| fence.check(tx));
     work.spawn(shards.clone().lead(KEYS, forget));
-    if config.simulate > 0 {
+    if config.simulate > 0 || config.controller.is_some() {
         let db = cloud.db.clone();
         work.spawn(shards.clone().lead(OVN, move |fence| network::reconcile::run_sim(db.clone(), fence)));
         work.spawn(sim::run(state.clone(), config.clone(), nodes, blobs));

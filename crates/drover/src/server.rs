@@ -11,7 +11,7 @@ use crate::{
     config::{Config, Flags, State},
     controller::{self, Controller, Seat},
     engine::{self, Place},
-    host,
+    front, host,
     up::{self, progress},
 };
 use clap::Args;
@@ -190,6 +190,9 @@ async fn join(state: &State, config: &mut Config, invitation: &Invitation) -> Re
 pub(crate) async fn stop(state: &State, config: &Config) -> Result<(), String> {
     if config.simulate == 0 {
         host::stop_central(state).await?;
+    }
+    if let Some(controller) = &config.controller {
+        front::close(state, config, controller, GRACE).await?;
     }
     let member = config.controller.as_ref().and_then(|c| c.member(state, &config.name()));
     if let Some(member) = member {

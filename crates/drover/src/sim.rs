@@ -6,7 +6,7 @@ use node::sim::{Delays, Size};
 use std::sync::Arc;
 
 /// What each host claims to have: enough for hundreds of small servers.
-const SIZE: Size = Size { vcpus: 64, memory_mib: 512 * 1024, disk_gib: 8 * 1024 };
+pub(crate) const SIZE: Size = Size { vcpus: 64, memory_mib: 512 * 1024, disk_gib: 8 * 1024 };
 
 /// Runs that many hosts until it is dropped.
 pub(crate) async fn run(state: State, config: Config, nodes: Arc<Nodes>, blobs: Arc<LocalStore>) {

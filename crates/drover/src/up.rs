@@ -7,7 +7,7 @@
 //! neither brings the other back.
 use crate::{
     config::{Config, Flags, State},
-    demo, server,
+    demo, node_role, server,
 };
 use base::retry::Backoff;
 use cli::Client;
@@ -77,6 +77,9 @@ pub(crate) async fn up(state: &State, flags: &Flags, bare: bool) -> Result<(), S
     if config.controller.is_some() {
         return server::resume(state, config).await;
     }
+    if config.node.is_some() {
+        return node_role::resume(state).await;
+    }
     if let Some(image) = &config.guest_image {
         let whole = image.canonicalize().map_err(|e| format!("Guest image {} cannot be read: {e}.", image.display()))?;
         config.guest_image = Some(whole);
@@ -109,17 +112,22 @@ pub(crate) async fn up(state: &State, flags: &Flags, bare: bool) -> Result<(), S
 pub(crate) async fn start(state: &State, config: &Config) -> Result<Instant, String> {
     let (admin, demo) = (state.password("admin")?, state.password("demo")?);
     state.write(&state.clouds_yaml(), clouds(state, config, &admin, &demo).as_bytes())?;
+    let started = Instant::now();
+    let ran = start_pair(state).await?;
+    progress(if ran { "The cloud runs already; checking it …" } else { "Starting the cloud …" });
+    ready(state, config, started).await?;
+    progress(&format!("APIs answer at {} after {:.1} s.", config.local_endpoint(), started.elapsed().as_secs_f64()));
+    Ok(started)
+}
+
+/// Starts the pair; true when it ran already.
+pub(crate) async fn start_pair(state: &State) -> Result<bool, String> {
     match std::fs::remove_file(mark(state)) {
         Ok(()) => {}
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
         Err(e) => return Err(format!("{} cannot be removed: {e}.", mark(state).display())),
     }
-    let started = Instant::now();
-    let supervisor = daemon(state, "supervise")?.ensure().await.map_err(|e| base::chain(&e))?;
-    progress(if supervisor.adopted { "The cloud runs already; checking it …" } else { "Starting the cloud …" });
-    ready(state, config, started).await?;
-    progress(&format!("APIs answer at {} after {:.1} s.", config.local_endpoint(), started.elapsed().as_secs_f64()));
-    Ok(started)
+    Ok(daemon(state, "supervise")?.ensure().await.map_err(|e| base::chain(&e))?.adopted)
 }
 
 async fn ready(state: &State, config: &Config, started: Instant) -> Result<(), String> {

@@ -96,7 +96,7 @@ async fn join_controller(lab: &Lab, host: &Host, first: &Host) -> Result<(), Err
 async fn join_node(lab: &Lab, host: &Host, first: &Host) -> Result<(), Error> {
     let mut line = format!("node --name {} --join {}", host.name, token(lab, first, "node").await?);
     if lab.shape.simulate > 0 {
-        line = format!("{line} --simulate {}", lab.shape.simulate);
+        line.push_str(" --simulate");
     }
     power::drover(lab, host, &words(&line)).await?;
     Ok(())
