@@ -15,9 +15,9 @@ use std::{
 };
 use store_etcd::member::{Certificates, Member, MemberInfo, Spec};
 
-const PUBLIC: u16 = 8774;
+pub(crate) const PUBLIC: u16 = 8774;
 pub(crate) const LINK: u16 = link::PORT;
-const API: u16 = 8776;
+pub(crate) const API: u16 = 8776;
 const ETCD: u16 = 2379;
 const ETCD_PEERS: u16 = 2380;
 
@@ -61,15 +61,7 @@ impl Controller {
         std::env::split_paths(&path).any(|dir| dir.join("haproxy").is_file())
     }
     pub(crate) fn listens(&self) -> Vec<SocketAddr> {
-        if self.has_front_door() { vec![self.api()] } else { vec![self.api(), self.at(PUBLIC)] }
-    }
-    /// Where the process serves the APIs.
-    pub(crate) fn api(&self) -> SocketAddr {
-        self.api_of(self.address)
-    }
-    /// Where the process of the controller at that address does.
-    pub(crate) fn api_of(&self, address: IpAddr) -> SocketAddr {
-        SocketAddr::new(address, API)
+        if self.has_front_door() { vec![self.at(API)] } else { vec![self.at(API), self.at(PUBLIC)] }
     }
     pub(crate) fn public_endpoint(&self) -> String {
         format!("https://{}", SocketAddr::new(self.vip.map_or(self.address, |vip| vip.addr()), PUBLIC))

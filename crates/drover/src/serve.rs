@@ -2,7 +2,7 @@
 use crate::{
     admission::Admission,
     config::{Config, Flags, State},
-    engine, figures, front, host, line, node_role, sim, up, upkeep,
+    door, engine, figures, host, line, node_role, sim, up, upkeep,
 };
 use api::{Cloud, Edge, ServerTls, Service, TlsListener};
 use base::{SystemClock, metrics::Exporter};
@@ -27,6 +27,9 @@ const OVN: &str = "network/ovn";
 /// Another: forgetting old idempotency keys.
 const KEYS: &str = "api/idempotency_keys";
 const BACKOFF: base::retry::Backoff = base::retry::Backoff::new(Duration::from_millis(500), Duration::from_secs(30));
+
+/// Doors ask twice a second whether this controller serves, and wait half a second for the answer.
+const DOORS_ASK: Duration = Duration::from_millis(1200);
 
 /// Events go to stderr, which is the log file of the role: as text, or as JSON by `DROVER_LOG_FORMAT=json`.
 pub(crate) fn log() {
@@ -60,7 +63,7 @@ pub(crate) async fn serve(state: &State) -> Result<(), String> {
     start_work(state, &config, &cloud, &shards, &mut work)?;
     upkeep::start(state, &config, etcd.clone(), &shards, &mut work);
     start_line(state, &config, &cloud, etcd, &mut work).await?;
-    let stop = stop_on_signal()?;
+    let stop = drained(stop_on_signal()?, &cloud, &config);
     let edge = Edge::new(cloud, services);
     let mut serving = JoinSet::new();
     for listener in listeners {
@@ -103,6 +106,19 @@ pub(crate) fn stop_on_signal() -> Result<watch::Receiver<bool>, String> {
     Ok(stop)
 }
 
+/// True a little later, when every door knows that nothing new is wanted here.
+fn drained(stop: watch::Receiver<bool>, cloud: &Arc<Cloud>, config: &Config) -> watch::Receiver<bool> {
+    let Some(drain) = cloud.state.get::<operator::Drain>().filter(|_| config.controller.is_some()) else { return stop };
+    let (tell, drained) = watch::channel(false);
+    tokio::spawn(async move {
+        stopped(stop).await;
+        drain.begin();
+        tokio::time::sleep(DOORS_ASK).await;
+        tell.send_replace(true);
+    });
+    drained
+}
+
 pub(crate) async fn stopped(mut stop: watch::Receiver<bool>) {
     // Without a sender nobody can tell any more, which is as good as a word.
     stop.wait_for(|stop| *stop).await.ok();
@@ -128,10 +144,10 @@ async fn start_line(
     let shards = cloud.state.get().ok_or("no shards")?;
     blobs.join(Arc::new(line::OtherStores { shards, peers: peers.clone(), own: controller.link().to_string() }));
     nodes.reach(Box::new(move |line, host| peers.agent(line, host).ok()));
-    if controller.has_front_door() {
-        work.spawn(front::keep(state.clone(), config.clone(), controller.clone(), etcd.clone()));
-    } else {
+    if !controller.has_front_door() {
         tracing::warn!("haproxy is not installed: this controller has no front door, and no VIP; install haproxy and keepalived");
+    } else if !up::is_going_down(state) {
+        work.spawn(door::keep(state.clone(), config.clone(), etcd.clone()));
     }
     let line = Arc::new(line::Line {
         admission: Admission { state: state.clone(), cloud: cloud.clone(), etcd },
@@ -171,6 +187,7 @@ async fn assemble(state: &State, config: &Config) -> Result<Assembled, String> {
     shared.insert(auth.clone());
     shared.insert(blobs);
     shared.insert(Arc::new(TaskList::default()));
+    shared.insert(Arc::new(operator::Drain::default()));
     let exporter = Arc::new(Exporter::default());
     shared.insert(exporter.clone());
     shared.insert(Arc::new(operator::Documents::of(&services, &config.endpoint())));

@@ -10,8 +10,9 @@ use crate::{
     admission::{self, Bequest},
     config::{Config, Flags, State},
     controller::{self, Controller, Seat},
+    door,
     engine::{self, Place},
-    front, host,
+    host,
     up::{self, progress},
 };
 use clap::Args;
@@ -191,9 +192,8 @@ pub(crate) async fn stop(state: &State, config: &Config) -> Result<(), String> {
     if config.simulate == 0 {
         host::stop_central(state).await?;
     }
-    if let Some(controller) = &config.controller {
-        front::close(state, config, controller, GRACE).await?;
-    }
+    progress("Closing the front door …");
+    door::stop(state, config).await?;
     let member = config.controller.as_ref().and_then(|c| c.member(state, &config.name()));
     if let Some(member) = member {
         progress("Stopping etcd …");

@@ -167,12 +167,6 @@ fn unavailable(e: member::Error) -> Error {
     Error::unavailable("etcd cannot be asked about its members now; try again.").context(base::chain(&e))
 }
 
-/// The machine of a member.
-pub(crate) fn host(m: &MemberInfo) -> Option<std::net::IpAddr> {
-    let (_, rest) = m.peer_urls.first()?.split_once("://")?;
-    rest.trim_end_matches('/').parse::<std::net::SocketAddr>().ok().map(|at| at.ip())
-}
-
 fn address(m: &MemberInfo) -> String {
     let url = m.client_urls.first().or(m.peer_urls.first());
     url.and_then(|u| u.split_once("://")).map_or_else(String::new, |(_, host)| host.trim_end_matches('/').to_owned())

@@ -3,7 +3,7 @@
 //! | path | what |
 //! |---|---|
 //! | `GET /livez` | this process runs |
-//! | `GET /readyz` | this process can serve right now: its view has reached the store |
+//! | `GET /readyz` | this process can serve right now: its view has reached the store; 404 while it finishes what it has and wants nothing new |
 //! | `GET /operator/v1/status` | counts of what the cloud holds |
 //! | `GET /operator/v1/tasks` | reconcilers, and keys in trouble with their last error and next run |
 //! | `GET /operator/v1/shards` | the processes that live, and how much of the work is whose |
@@ -22,7 +22,13 @@ use api::{Access, Call, Dialect, Error, Map, Reply, Result, Route, Service, dial
 use reconcile::TaskList;
 use resource::{ResourceDef, engine};
 use serde_json::{Value, json};
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
 use store::Row;
 
 const RULE: Access = Access::Rule("operator:read", "admin");
@@ -37,7 +43,7 @@ pub fn health() -> Service {
         vec![
             Route::new("GET", "/livez", Access::Public, |_| async { Ok(Reply::text(200, "text/plain", "ok\n")) }),
             // The pipeline has already waited for a fresh view: an answer is the proof.
-            Route::new("GET", "/readyz", Access::Public, |_| async { Ok(Reply::text(200, "text/plain", "ok\n")) }),
+            Route::new("GET", "/readyz", Access::Public, ready),
             Route::new("GET", "/", Access::Public, index),
         ],
     )
@@ -92,6 +98,21 @@ fn service(name: &'static str, prefix: &'static str, routes: Vec<Route>) -> Serv
         rules: Vec::new(),
         quotas: Vec::new(),
     }
+}
+
+/// Set when this process is about to stop: load balancers send it nothing new, and leave it what it has.
+#[derive(Debug, Default)]
+pub struct Drain(AtomicBool);
+
+impl Drain {
+    pub fn begin(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+async fn ready(call: Call) -> Result<Reply> {
+    let drains = call.cx.state.get::<Drain>().is_some_and(|d| d.0.load(Ordering::Relaxed));
+    Ok(if drains { Reply::text(404, "text/plain", "stopping\n") } else { Reply::text(200, "text/plain", "ok\n") })
 }
 
 async fn index(call: Call) -> Result<Reply> {
