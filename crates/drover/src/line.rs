@@ -4,17 +4,19 @@ use assign::{Agent, Blobs, Pending, Uplink};
 use base::retry::Backoff;
 use compute::nodes::Nodes;
 use image::blob::{LocalStore, Others};
-use link::{Grant, JoinRequest, Peers, Refused};
+use link::{Credentials, Grant, JoinRequest, Peers, Refused, Service};
 use pki::Identity;
 use reconcile::Shards;
 use std::{
     io,
+    net::SocketAddr,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
 };
 use tokio::{
     io::AsyncRead,
+    net::TcpListener,
     time::{sleep, timeout},
 };
 
@@ -70,6 +72,53 @@ impl link::Controller for Line {
     }
     fn incoming(&self) -> &Path {
         &self.incoming
+    }
+}
+
+/// How often the certificate is looked at.
+const RENEWED: Duration = Duration::from_secs(60);
+
+/// Takes connections, with the newest certificate.
+pub(crate) async fn keep(
+    listener: TcpListener,
+    address: SocketAddr,
+    pki: PathBuf,
+    mut credentials: Credentials,
+    service: Service,
+    peers: Arc<Peers>,
+) {
+    let mut listener = Some(listener);
+    for attempt in 0.. {
+        let bound = match listener.take() {
+            Some(listener) => Ok(listener),
+            None => link::listen(address).await,
+        };
+        let ended = match bound {
+            Ok(listener) => tokio::select! {
+                ended = link::serve(listener, &credentials, service.clone()) => ended,
+                newer = newer(&pki, &credentials) => {
+                    peers.renewed(newer.clone());
+                    credentials = newer;
+                    continue;
+                }
+            },
+            Err(e) => Err(e),
+        };
+        if let Err(e) = ended {
+            tracing::error!(error = base::chain(&e), "Nodes and new machines cannot reach this controller; trying again");
+        }
+        sleep(AGAIN.jittered(attempt)).await;
+    }
+}
+
+async fn newer(pki: &Path, than: &Credentials) -> Credentials {
+    loop {
+        sleep(RENEWED).await;
+        if let Ok(found) = Credentials::read(pki)
+            && found != *than
+        {
+            return found;
+        }
     }
 }
 

@@ -21,6 +21,7 @@ use std::{
 use tokio::time::{Instant, sleep};
 
 const ATTACHED_WITHIN: Duration = Duration::from_secs(60);
+const RENEWAL: Duration = Duration::from_secs(3600);
 const LOOK: Duration = Duration::from_millis(50);
 
 /// Flags of `drover node`. What is given is kept.
@@ -141,6 +142,8 @@ pub(crate) async fn serve(state: &State, config: &Config, host: &Host) -> Result
     let (agent, _simulated) = node::sim::start(settings, sim::SIZE, Delays::default(), upstream.clone(), blobs);
     let agent: Arc<dyn assign::Agent> = agent;
     upstream.serve(&agent);
+    let certified = keep_certified(state, &upstream);
+    tokio::pin!(certified);
     let mut line = upstream.attached();
     let stop = serve::stopped(serve::stop_on_signal()?);
     tokio::pin!(stop);
@@ -155,7 +158,34 @@ pub(crate) async fn serve(state: &State, config: &Config, host: &Host) -> Result
         }
         tokio::select! {
             () = &mut stop => return Ok(()),
+            () = &mut certified => {}
             changed = line.changed() => changed.map_err(|e| e.to_string())?,
         }
     }
+}
+
+/// Asks for a new certificate when a third of the old one's time is left.
+async fn keep_certified(state: &State, upstream: &Upstream) {
+    let files = Files::of(&state.pki());
+    loop {
+        match renew(state, &files, upstream).await {
+            Ok(false) => {}
+            Ok(true) => tracing::info!("The certificate of this host was renewed"),
+            Err(cause) => tracing::error!(cause, "The certificate of this host cannot be renewed; trying again"),
+        }
+        sleep(RENEWAL).await;
+    }
+}
+
+async fn renew(state: &State, files: &Files, upstream: &Upstream) -> Result<bool, String> {
+    let now = std::time::SystemTime::now();
+    if !files.wants_renewal(now).map_err(|e| base::chain(&e))? {
+        return Ok(false);
+    }
+    let request = files.request().map_err(|e| base::chain(&e))?;
+    let certificate_pem = upstream.renew(&request.csr_pem).await.map_err(|e| base::chain(&e))?;
+    let ca_pem = Credentials::read(&state.pki()).map_err(|e| base::chain(&e))?.ca;
+    files.keep(&Issued { certificate_pem, ca_pem }).map_err(|e| base::chain(&e))?;
+    upstream.renewed(Credentials::read(&state.pki()).map_err(|e| base::chain(&e))?);
+    Ok(true)
 }

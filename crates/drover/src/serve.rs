@@ -143,7 +143,8 @@ async fn start_line(
     let blobs: Arc<LocalStore> = cloud.state.get().ok_or("no blobs")?;
     let shards = cloud.state.get().ok_or("no shards")?;
     blobs.join(Arc::new(line::OtherStores { shards, peers: peers.clone(), own: controller.link().to_string() }));
-    nodes.reach(Box::new(move |line, host| peers.agent(line, host).ok()));
+    let elsewhere = peers.clone();
+    nodes.reach(Box::new(move |line, host| elsewhere.agent(line, host).ok()));
     if !controller.has_front_door() {
         tracing::warn!("haproxy is not installed: this controller has no front door, and no VIP; install haproxy and keepalived");
     } else if !up::is_going_down(state) {
@@ -155,11 +156,8 @@ async fn start_line(
         blobs,
         incoming,
     });
-    work.spawn(async move {
-        if let Err(e) = link::serve(listener, &credentials, line, std::future::pending()).await {
-            tracing::error!(error = %e, "Nodes and new machines cannot reach this controller: {e}");
-        }
-    });
+    let service = link::Service::new(line);
+    work.spawn(line::keep(listener, controller.link(), state.pki(), credentials, service, peers));
     Ok(())
 }
 

@@ -1,7 +1,7 @@
 //! Calls of the line: who we are, whom we trust, and one way to make a call.
 use crate::{
     CONNECT, Error, PROBE, PROBE_ANSWER,
-    wire::{Message, Wire},
+    wire::{Json, Message, RENEW, Refused, Wire},
 };
 use futures_util::Stream;
 use std::{path::Path, sync::Arc};
@@ -13,7 +13,7 @@ use tonic::{
 };
 
 /// Certificate, key and the authority, as PEM.
-#[derive(Clone)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Credentials {
     pub certificate: String,
     pub key: String,
@@ -79,6 +79,14 @@ impl Way {
 
     pub(crate) fn address(&self) -> &str {
         &self.address
+    }
+
+    /// A new certificate (PEM) in place of ours, for the key of this request.
+    pub(crate) async fn renew(&self, csr: &str) -> Result<String, Error> {
+        let answer = self.ask::<_, Json<Result<String, Refused>>>(RENEW, Json(csr.to_owned())).await;
+        let Json(answer) =
+            answer.map_err(|e| Error::Unreachable { address: self.address().into(), cause: e.message().into() })?;
+        answer.map_err(|Refused(why)| Error::Refused(why))
     }
 
     /// One call; every call is a stream in both directions, of which some carry one message.

@@ -27,7 +27,7 @@ pub use call::{Credentials, Way};
 pub use join::{Admitted, join};
 pub use node::{Settings, Upstream};
 pub use peer::Peers;
-pub use server::{Controller, listen, serve};
+pub use server::{Controller, Service, listen, serve};
 pub use wire::{Grant, JoinRequest, Refused};
 
 use std::time::Duration;

@@ -59,6 +59,8 @@ pub struct Upstream {
 
 struct Shared {
     settings: Settings,
+    /// Those of the settings, or newer ones.
+    credentials: Mutex<Credentials>,
     assignments: watch::Sender<Arc<Assignments>>,
     /// A receiver that has seen nothing.
     unseen: watch::Receiver<Arc<Assignments>>,
@@ -90,6 +92,7 @@ impl Upstream {
         let remembered = std::fs::read(&settings.remembered).ok().and_then(|b| serde_json::from_slice(&b).ok());
         let controllers = remembered.filter(|c: &Vec<String>| !c.is_empty()).unwrap_or_else(|| settings.controllers.clone());
         let shared = Arc::new(Shared {
+            credentials: Mutex::new(settings.credentials.clone()),
             settings,
             assignments,
             unseen,
@@ -108,6 +111,23 @@ impl Upstream {
         self.shared.agent.set(Arc::downgrade(agent)).ok();
     }
 
+    /// Has the key of this request (PKCS #10, PEM) certified anew; gives the certificate (PEM).
+    pub async fn renew(&self, csr: &str) -> Result<String, Error> {
+        let mut failed = Error::Refused("No controller is known.".into());
+        for way in self.ways()? {
+            match way.renew(csr).await {
+                Ok(certificate) => return Ok(certificate),
+                Err(e) => failed = e,
+            }
+        }
+        Err(failed)
+    }
+
+    /// Shows another certificate from the next line on.
+    pub fn renewed(&self, credentials: Credentials) {
+        *lock(&self.shared.credentials) = credentials;
+    }
+
     /// The line of the controller that we are attached to, as it changes.
     pub fn attached(&self) -> watch::Receiver<Option<String>> {
         self.shared.attached.subscribe()
@@ -124,7 +144,7 @@ impl Shared {
         let attached = self.line.borrow().as_ref().map(|l| l.way.clone());
         let known = lock(&self.controllers).clone();
         let others = known.iter().filter(|c| attached.as_ref().is_none_or(|a| a.address() != *c));
-        let others: Result<Vec<Way>, Error> = others.map(|c| Way::to(c, &self.settings.credentials)).collect();
+        let others: Result<Vec<Way>, Error> = others.map(|c| Way::to(c, &lock(&self.credentials))).collect();
         Ok(attached.into_iter().chain(others?).collect())
     }
 
@@ -176,7 +196,7 @@ impl Shared {
 
     /// Attaches and stays as long as it lasts; says why it ended.
     async fn attached(self: &Arc<Self>, address: &str) -> String {
-        let way = match Way::to(address, &self.settings.credentials) {
+        let way = match Way::to(address, &lock(&self.credentials)) {
             Ok(way) => way,
             Err(e) => return e.to_string(),
         };

@@ -8,28 +8,38 @@ use crate::{
 use assign::{Agent, Answer, Duplex, Pending, Query, QueryError};
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 use tonic::{Request, metadata::AsciiMetadataValue};
 
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// Ways to other controllers, by address.
 pub struct Peers {
-    credentials: Credentials,
+    credentials: Mutex<Credentials>,
     ways: Mutex<HashMap<String, Way>>,
 }
 
 impl Peers {
     pub fn new(credentials: Credentials) -> Arc<Self> {
-        Arc::new(Self { credentials, ways: Mutex::default() })
+        Arc::new(Self { credentials: Mutex::new(credentials), ways: Mutex::default() })
+    }
+
+    /// Shows another certificate from now on.
+    pub fn renewed(&self, credentials: Credentials) {
+        *lock(&self.credentials) = credentials;
+        lock(&self.ways).clear();
     }
 
     /// The way to `host:port`.
     pub fn way(&self, address: &str) -> Result<Way, Error> {
-        let mut ways = self.ways.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut ways = lock(&self.ways);
         if let Some(way) = ways.get(address) {
             return Ok(way.clone());
         }
-        let way = Way::to(address, &self.credentials)?;
+        let way = Way::to(address, &lock(&self.credentials))?;
         ways.insert(address.to_owned(), way.clone());
         Ok(way)
     }

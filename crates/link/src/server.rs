@@ -52,15 +52,19 @@ pub trait Controller: Send + Sync + 'static {
     fn incoming(&self) -> &Path;
 }
 
-/// Serves until `stop` ends. Needs a certificate of the role controller.
-pub async fn serve(
-    listener: TcpListener,
-    credentials: &Credentials,
-    controller: Arc<dyn Controller>,
-    stop: impl Future<Output = ()> + Send,
-) -> Result<(), Error> {
+/// A controller's end with the nodes that are attached to it. Cheap to clone.
+#[derive(Clone)]
+pub struct Service(Arc<Shared>);
+
+impl Service {
+    pub fn new(controller: Arc<dyn Controller>) -> Self {
+        Self(Arc::new(Shared { controller, sessions: Sessions::default() }))
+    }
+}
+
+/// Takes connections until it is dropped; those that are there go on. Needs a certificate of the role controller.
+pub async fn serve(listener: TcpListener, credentials: &Credentials, service: Service) -> Result<(), Error> {
     let unusable = |e: tonic::transport::Error| Error::Credentials(base::chain(&e));
-    let service = Service(Arc::new(Shared { controller, sessions: Sessions::default() }));
     let connections = stream::unfold(listener, |listener| async move {
         let accepted = listener.accept().await.map(|(connection, _)| {
             connection.set_nodelay(true).ok();
@@ -73,7 +77,7 @@ pub async fn serve(
         .map_err(unusable)?
         .http2_keepalive_interval(Some(crate::PROBE))
         .http2_keepalive_timeout(Some(crate::PROBE_ANSWER));
-    server.serve_with_incoming_shutdown(service, connections, stop).await.map_err(unusable)
+    server.serve_with_incoming(service, connections).await.map_err(unusable)
 }
 
 /// Binds the address of the line.
@@ -85,9 +89,6 @@ pub(crate) struct Shared {
     pub(crate) controller: Arc<dyn Controller>,
     pub(crate) sessions: Sessions,
 }
-
-#[derive(Clone)]
-struct Service(Arc<Shared>);
 
 impl tower_service::Service<http::Request<Body>> for Service {
     type Response = http::Response<Body>;

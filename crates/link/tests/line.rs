@@ -163,7 +163,7 @@ impl World {
         threads.spawn(async move {
             let listener = link::listen(([127, 0, 0, 1], 0).into()).await.unwrap();
             send.send(listener.local_addr().unwrap().to_string()).unwrap();
-            link::serve(listener, &us, door, std::future::pending()).await.unwrap();
+            link::serve(listener, &us, link::Service::new(door)).await.unwrap();
         });
         let address = bound.await.unwrap();
         self.addresses.lock().unwrap().push(address.clone());
@@ -314,6 +314,10 @@ async fn a_node_goes_to_another_controller_and_gets_all_anew() {
     // It knows one; the other it learns of.
     let node = world.node(dir.path(), &[&first]);
     assigned(&node, |a| a.snapshots.len() == 1).await;
+    // Its next line is with another certificate.
+    let request = Request::new().unwrap();
+    let certificate = node.renew(&request.csr_pem).await.unwrap();
+    node.renewed(Credentials { certificate, key: request.key_pem, ca: world.ca.certificate().into() });
     node.report(vec![host()]).await.unwrap();
     let second = world.controller(2).await;
     let remembered = dir.path().join("controllers.json");

@@ -1,6 +1,6 @@
 //! Agents that go from one process of the cloud to another.
 use super::testbed::{Bed, Has, host_report, network_rows, port_row, ports, server_row, servers, until};
-use assign::{Agent as _, Query, QueryError, Report};
+use assign::{Query, QueryError, Report};
 use std::{
     sync::{Arc, Mutex},
     time::Duration,
