@@ -22,7 +22,7 @@ pub enum Command {
         /// How many hosts n1, n2, … are nodes [default: 3].
         #[arg(long, value_name = "N")]
         nodes: Option<u8>,
-        /// How many hosts each node pretends to be; 0 runs real guests [default: 1].
+        /// 1: the nodes' guests are simulated; 0: they are real, which hosts of a cluster do not do yet [default: 1].
         #[arg(long, value_name = "N")]
         simulate: Option<u32>,
         /// What the names of the namespaces begin with [default: drover].

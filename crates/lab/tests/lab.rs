@@ -81,7 +81,7 @@ async fn a_lab_has_faults_and_leaves_nothing() {
         lab.read("c2/starts").trim(),
         "--name c2 --address 10.77.0.2 --vip 10.77.0.100/24 --interface eth0 --join controller-token@10.77.0.1:8775"
     );
-    assert_eq!(lab.read("n1/starts").trim(), "--name n1 --join node-token@10.77.0.1:8775 --simulate 1");
+    assert_eq!(lab.read("n1/starts").trim(), "--name n1 --join node-token@10.77.0.1:8775 --simulate");
     assert!(lab.read("clouds.yaml").contains("  lab-admin:\n"));
     let c1 = lab.until("c1", "is ready", |s| s.api.as_deref() == Some("ready")).await;
     assert_eq!((c1.power.as_str(), c1.link.as_str(), c1.vip, c1.processes["python3"]), ("on", "up", true, 2));
