@@ -28,7 +28,7 @@ from dataclasses import dataclass
 import cluster
 from audit import audit
 from client import Failed
-from cloud import Cloud
+from cloud import Cloud, until
 from cluster import Lab
 from faults import matrix
 from load import Load
@@ -111,17 +111,23 @@ class Run:
     async def calm(self, seconds):
         """Without a fault; slower if the machine cannot do it."""
         while True:
+            # The first connections, and what is left of a load that was too much, are no calm.
+            await asyncio.sleep(QUIET)
+            await until("the queue is short", self.is_short, SERVES_WITHIN)
             begin = self.now()
             await asyncio.sleep(seconds)
             row = figures("calm", self.load.samples, begin, self.now(), 0.0)
-            busy = len(self.load.tasks) > self.load.rate or row.p50 > 0.25 or row.requests < 0.9 * self.load.rate * seconds
+            busy = not await self.is_short() or row.p50 > 0.25 or row.requests < 0.9 * self.load.rate * seconds
             if not busy or self.load.rate <= 20:
                 break
             self.load.rate /= 2
             tell(f"too much for this machine (p50 {row.p50 * 1000:.0f} ms); {self.load.rate:.0f} requests/s from now on")
-            await asyncio.sleep(QUIET)
         tell(f"{self.load.rate:.0f} requests/s")
         await self.check(row)
+
+    async def is_short(self):
+        """No more requests are open than come in a second."""
+        return len(self.load.tasks) < self.load.rate
 
     async def fault(self, fault):
         tell(f"{fault.name} …")
