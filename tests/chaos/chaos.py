@@ -120,9 +120,10 @@ class Run:
             busy = not await self.is_short() or row.p50 > 0.25 or row.requests < 0.9 * self.load.rate * seconds
             if not busy or self.load.rate <= 20:
                 break
-            self.load.rate /= 2
+            self.load.rate = round(self.load.rate / 2)
             tell(f"too much for this machine (p50 {row.p50 * 1000:.0f} ms); {self.load.rate:.0f} requests/s from now on")
         tell(f"{self.load.rate:.0f} requests/s")
+        await self.pause()
         await self.check(row)
 
     async def is_short(self):
@@ -143,7 +144,10 @@ class Run:
         except (Failed, cluster.Failed) as e:
             self.problem(fault.name, "it does not serve again by itself", [e])
             human, serves = True, SERVES_WITHIN
-        row = figures(fault.name, self.load.samples, begin, self.now(), serves)
+        end = self.now()
+        await self.pause()
+        # Now those are known, too, that waited for their answers.
+        row = figures(fault.name, self.load.samples, begin, end, serves)
         row.human = human
         self.causes(begin)
         await self.check(row)
@@ -167,10 +171,12 @@ class Run:
                 tell(f"  {len(fresh):5} × {what}, try {attempt + 1}: {cause}; {min(fresh) - since:.1f} to {max(fresh) - since:.1f} s")
         self.load.causes.clear()
 
-    async def check(self, row):
-        """The load stops, and all that was acknowledged is read back."""
+    async def pause(self):
         self.registers.goes.clear()
         await self.load.stop()
+
+    async def check(self, row):
+        """While there is no load, all that was acknowledged is read back."""
         begin = self.now()
         try:
             found = await audit(self.cloud, self.load)
