@@ -12,13 +12,17 @@ VERSION = {"openstack-api-version": "compute 2.90"}
 
 @dataclass
 class Found:
-    lost: list = field(default_factory=list)
-    twice: list = field(default_factory=list)
+    # What, and at whom it was seen.
+    lost: dict = field(default_factory=dict)
+    twice: dict = field(default_factory=dict)
     books: list = field(default_factory=list)
     # Writes that their client saw fail, and those of them that were carried out.
     failed: int = 0
     ghosts: int = 0
     checked: int = 0
+
+    def note(self, where, what, by):
+        where.setdefault(what, []).append(by)
 
 
 async def listing(cloud, load, by):
@@ -52,36 +56,37 @@ async def audit(cloud, load):
 
 def compare(name, load, kind, things, found):
     names, by_id = Counter(thing["name"] for thing in things), {thing["id"]: thing for thing in things}
-    found.twice += [f"{kind} {n} is there {count} times at {name}" for n, count in names.items() if count > 1]
+    for n in (n for n, count in names.items() if count > 1):
+        found.note(found.twice, f"{kind} {n}", name)
     known = {thing.name: thing for thing in load.things if thing.kind == kind}
     for thing in known.values():
         there = by_id.get(thing.id)
         if thing.made == "there" and thing.ended == "no":
             found.checked += 1
             if there is None:
-                found.lost.append(f"create of {kind} {thing.id} at {name}")
+                found.note(found.lost, f"create of {kind} {thing.id}", name)
             elif (there.get("description") or "") not in {thing.value, *thing.maybe} and not (kind == "server" and not thing.value):
-                found.lost.append(f"update of {kind} {thing.id} at {name}: {there.get('description')!r} instead of {thing.value!r}")
+                found.note(found.lost, f"update of {kind} {thing.id}: {there.get('description')!r} instead of {thing.value!r}", name)
         elif thing.ended == "acknowledged":
             found.checked += 1
             # Servers go by and by, and that they go is waited for below.
             if there is not None and kind != "server":
-                found.lost.append(f"delete of {kind} {thing.id} at {name}")
+                found.note(found.lost, f"delete of {kind} {thing.id}", name)
         elif thing.made == "refused" and names[thing.name]:
-            found.lost.append(f"refusal of {kind} {thing.name} at {name}: it is there")
-    strangers = names.keys() - known.keys()
-    found.twice += [f"{kind} {n} is there and nobody asked for it, at {name}" for n in strangers]
+            found.note(found.twice, f"{kind} {thing.name} was refused and is there", name)
+    for n in names.keys() - known.keys():
+        found.note(found.twice, f"{kind} {n} that nobody asked for", name)
 
 
 def failed_writes(load, seen, found):
+    """Each counts once, at the first audit after it."""
     for thing in load.things:
+        if thing.counted or "unknown" not in (thing.made, thing.ended):
+            continue
         there = any(other["name"] == thing.name for other in seen[thing.kind])
-        if thing.made == "unknown":
-            found.failed += 1
-            found.ghosts += there
-        elif thing.ended == "unknown":
-            found.failed += 1
-            found.ghosts += not there
+        thing.counted = True
+        found.failed += 1
+        found.ghosts += there == (thing.made == "unknown")
 
 
 async def settled(cloud, load):

@@ -182,6 +182,8 @@ class Run:
             found = await audit(self.cloud, self.load)
             row.lost = self.problem(row.name, "lost", found.lost)
             row.twice = self.problem(row.name, "twice", found.twice)
+            for what, by in {**found.lost, **found.twice}.items():
+                tell(f"  {what}: as seen at {', '.join(by)}")
             row.ghosts = f"{found.ghosts}/{found.failed}"
             self.problem(row.name, "books", found.books)
             checked = found.checked

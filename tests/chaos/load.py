@@ -33,6 +33,7 @@ class Thing:
     made: str = "asked"
     ended: str = "no"
     busy: bool = False
+    counted: bool = False
 
 
 @dataclass
