@@ -136,10 +136,12 @@ class Run:
         human = False
         try:
             undo = await fault.strike(self.lab)
+            struck = self.now()
             await asyncio.sleep(fault.hold)
             healed = self.now()
             if undo:
                 await undo()
+            tell(f"  struck within {struck - begin:.1f} s, for {fault.hold:.0f} s, undone within {self.now() - healed:.1f} s")
             serves = await self.serves(healed)
         except (Failed, cluster.Failed) as e:
             self.problem(fault.name, "it does not serve again by itself", [e])
