@@ -8,7 +8,7 @@ again after each fault without a command. Figures are printed and never judged. 
   DROVER_CHAOS_HOLD    seconds that a fault lasts (20), of some faults half of it
   DROVER_CHAOS_PAUSE   seconds that a host stands still (60)
   DROVER_CHAOS_CALM    seconds without a fault, to compare with (20)
-  DROVER_CHAOS_USES    requests for each connection (1)
+  DROVER_CHAOS_USES    requests for each connection (10; 1 asks much of this machine)
   DROVER_CHAOS_SEED    of the order of requests
   DROVER_CHAOS_FAULTS  only faults whose names contain one of these, between commas
   DROVER_CHAOS_KEEP    a directory for the logs of the hosts, if something was wrong
@@ -28,7 +28,7 @@ from dataclasses import dataclass
 import cluster
 from audit import audit
 from client import Failed
-from cloud import Cloud, until
+from cloud import Cloud
 from cluster import Lab
 from faults import matrix
 from load import Load
@@ -111,24 +111,22 @@ class Run:
     async def calm(self, seconds):
         """Without a fault; slower if the machine cannot do it."""
         while True:
-            # The first connections, and what is left of a load that was too much, are no calm.
+            # The first connections are no calm.
             await asyncio.sleep(QUIET)
-            await until("the queue is short", self.is_short, SERVES_WITHIN)
             begin = self.now()
             await asyncio.sleep(seconds)
             row = figures("calm", self.load.samples, begin, self.now(), 0.0)
-            busy = not await self.is_short() or row.p50 > 0.25 or row.requests < 0.9 * self.load.rate * seconds
+            # More are open than come in a second, or the generator itself cannot keep up.
+            busy = len(self.load.tasks) > self.load.rate or row.p50 > 0.25 or row.requests < 0.9 * self.load.rate * seconds
             if not busy or self.load.rate <= 20:
                 break
+            await self.load.stop()
             self.load.rate = round(self.load.rate / 2)
+            self.load.start()
             tell(f"too much for this machine (p50 {row.p50 * 1000:.0f} ms); {self.load.rate:.0f} requests/s from now on")
         tell(f"{self.load.rate:.0f} requests/s")
         await self.pause()
         await self.check(row)
-
-    async def is_short(self):
-        """No more requests are open than come in a second."""
-        return len(self.load.tasks) < self.load.rate
 
     async def fault(self, fault):
         tell(f"{fault.name} …")
@@ -212,7 +210,7 @@ class Run:
 async def inside(options):
     """In the network of the client."""
     lab = Lab(options.drover, options.state, ["nsenter", f"--net=/proc/{options.outside}/ns/net"])
-    cloud = Cloud(options.state, await lab.addresses(), int(number("USES", 1)))
+    cloud = Cloud(options.state, await lab.addresses(), int(number("USES", 10)))
     await cloud.prepare()
     short = options.short
     seed = int(number("SEED", time.time_ns() % 1000000))
