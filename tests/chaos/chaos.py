@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Breaks a lab in every way it knows, under load, and prints a table of what clients noticed. `make chaos`; `--short` for two minutes.
+"""Breaks a lab in every way it knows, under load, and prints a table of what clients noticed. `make chaos`; `--short` for one minute.
 
 The answer is 0 if nothing was wrong: no acknowledged write lost, nothing done twice, histories linearizable, and everything serving
 again after each fault without a command. Figures are printed and never judged. As root; `DROVER_BIN` is the program.
@@ -275,7 +275,7 @@ def outside(options):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--short", action="store_true", help="three faults, a minute and a half")
+    parser.add_argument("--short", action="store_true", help="three faults, a minute")
     for name in ("--state", "--outside"):
         parser.add_argument(name, help=argparse.SUPPRESS)
     parser.add_argument("--drover", default=os.environ.get("DROVER_BIN"), help=argparse.SUPPRESS)
