@@ -48,6 +48,8 @@ class Client:
         except (OSError, EOFError, asyncio.TimeoutError, ValueError) as e:
             if connection:
                 connection[1].transport.abort()
+            # The other end may be another host by now, which knows none of the connections that are kept.
+            self.close()
             raise Failed(f"{type(e).__name__}: {e}", sent) from None
         except asyncio.CancelledError:
             if connection:
