@@ -11,7 +11,7 @@ GUEST := $(TARGET)/guest
 # Further arguments of `up`, `down`, `status` and `tempest`: make tempest ARGS=--update
 ARGS ?=
 
-.PHONY: help up down status lab test fuzz storm lint bench bench-real tempest guest build deps dev-deps clean
+.PHONY: help up down status lab test fuzz storm chaos lint bench bench-real tempest guest build deps dev-deps clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -41,6 +41,9 @@ fuzz: dev-deps build ## hostile requests from a new seed, five minutes of our ow
 
 storm: deps build ## 20 servers created and deleted at once, ten times, while processes are killed (DROVER_STORM, DROVER_STORM_SEED)
 	DROVER_STORM=$${DROVER_STORM:-20x10} DROVER_BIN=$(abspath $(DROVER)) tests/run storm
+
+chaos: dev-deps build ## every fault after the other on a lab under load, and a table of what clients noticed (ARGS=--short; DROVER_CHAOS_RATE, _HOLD, _PAUSE, _FAULTS)
+	DROVER_BIN=$(abspath $(DROVER)) tests/chaos/chaos.py $(ARGS)
 
 lint: dev-deps ## format, clippy, the arrows between crates, licences and sources of dependencies
 	cargo fmt --all --check

@@ -1,0 +1,295 @@
+#!/usr/bin/env python3
+"""Breaks a lab in every way it knows, under load, and prints a table of what clients noticed. `make chaos`; `--short` for one minute.
+
+The answer is 0 if nothing was wrong: no acknowledged write lost, nothing done twice, histories linearizable, and everything serving
+again after each fault without a command. Figures are printed and never judged. As root; `DROVER_BIN` is the program.
+
+  DROVER_CHAOS_RATE    requests a second (200; less if the machine cannot do it without faults)
+  DROVER_CHAOS_HOLD    seconds that a fault lasts (20), of some faults half of it
+  DROVER_CHAOS_PAUSE   seconds that a host stands still (60)
+  DROVER_CHAOS_CALM    seconds without a fault, to compare with (20)
+  DROVER_CHAOS_USES    requests for each connection (10; 1 asks much of this machine)
+  DROVER_CHAOS_SEED    of the order of requests
+  DROVER_CHAOS_FAULTS  only faults whose names contain one of these, between commas
+  DROVER_CHAOS_KEEP    a directory for the logs of the hosts, if something was wrong
+"""
+import argparse
+import asyncio
+import gc
+import os
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+import cluster
+from audit import audit
+from client import Failed
+from cloud import Cloud
+from cluster import Lab
+from faults import matrix
+from load import Load
+from registers import Registers
+
+# Until everything serves after the last of a fault; far more than it should take.
+SERVES_WITHIN = 120
+# How long nothing may fail for it to serve.
+QUIET = 3.0
+
+
+def number(name, default):
+    return float(os.environ.get(f"DROVER_CHAOS_{name}") or default)
+
+
+def tell(text):
+    print(f"chaos: {text}", flush=True)
+
+
+@dataclass
+class Row:
+    name: str
+    requests: int
+    failed: int
+    failed_twice: int
+    read_outage: float
+    write_outage: float
+    p50: float
+    p99: float
+    serves: float
+    lost: int = 0
+    twice: int = 0
+    ghosts: str = "0/0"
+    linearizable: bool = True
+    human: bool = False
+
+    COLUMNS = ["fault", "requests", "failed", "after repeat", "read outage", "write outage", "p50", "p99", "serves after", "lost", "twice",
+               "ghosts", "linearizable", "human"]
+
+    def cells(self):
+        seconds = [f"{value:.2f} s" for value in (self.read_outage, self.write_outage)]
+        return [self.name, str(self.requests), str(self.failed), str(self.failed_twice), *seconds, f"{self.p50 * 1000:.0f} ms",
+                f"{self.p99 * 1000:.0f} ms", f"{self.serves:.1f} s", str(self.lost), str(self.twice), self.ghosts,
+                "yes" if self.linearizable else "NO", "YES" if self.human else "no"]
+
+
+def table(rows):
+    cells = [Row.COLUMNS, *(row.cells() for row in rows)]
+    widths = [max(len(line[i]) for line in cells) for i in range(len(Row.COLUMNS))]
+    lines = ["| " + " | ".join(cell.ljust(width) for cell, width in zip(line, widths)) + " |" for line in cells]
+    return "\n".join([lines[0], "|" + "|".join("-" * (width + 2) for width in widths) + "|", *lines[1:]])
+
+
+def figures(name, samples, begin, end, serves):
+    mine = [sample for sample in samples if begin <= sample.begin < end]
+
+    def outage(read):
+        good = sorted(s.end for s in samples if s.ok and s.read == read and begin <= s.end <= end)
+        return max(b - a for a, b in zip([begin, *good], [*good, end]))
+    took = sorted(sample.seconds for sample in mine if sample.first) or [0.0]
+    return Row(name, len(mine), sum(not s.first for s in mine), sum(not s.ok for s in mine), outage(True), outage(False),
+               took[len(took) // 2], took[int(len(took) * 0.99)], serves)
+
+
+class Run:
+    def __init__(self, lab, cloud, load, registers):
+        self.lab, self.cloud, self.load, self.registers = lab, cloud, load, registers
+        self.rows, self.wrong, self.earlier = [], [], set()
+        self.reported = 0
+
+    def problem(self, fault, what, these):
+        """Each is reported with the fault after which it was seen first. How many are new."""
+        new = [one for one in dict.fromkeys(map(str, these)) if one not in self.earlier]
+        self.earlier.update(new)
+        for one in new[:5]:
+            tell(f"WRONG after {fault}: {what}: {one}")
+        self.wrong += [f"{fault}: {what}: {one}" for one in new]
+        return len(new)
+
+    async def calm(self, seconds):
+        """Without a fault; slower if the machine cannot do it."""
+        while True:
+            # The first connections are no calm.
+            await asyncio.sleep(QUIET)
+            begin = self.now()
+            await asyncio.sleep(seconds)
+            row = figures("calm", self.load.samples, begin, self.now(), 0.0)
+            # More are open than come in a second, or the generator itself cannot keep up.
+            busy = len(self.load.tasks) > self.load.rate or row.p50 > 0.25 or row.requests < 0.9 * self.load.rate * seconds
+            if not busy or self.load.rate <= 20:
+                break
+            await self.load.stop()
+            self.load.rate = round(self.load.rate / 2)
+            self.load.start()
+            tell(f"too much for this machine (p50 {row.p50 * 1000:.0f} ms); {self.load.rate:.0f} requests/s from now on")
+        tell(f"{self.load.rate:.0f} requests/s")
+        await self.pause()
+        await self.check(row)
+
+    async def fault(self, fault):
+        tell(f"{fault.name} …")
+        begin = self.now()
+        human = False
+        try:
+            undo = await fault.strike(self.lab)
+            struck = self.now()
+            await asyncio.sleep(fault.hold)
+            healed = self.now()
+            if undo:
+                await undo()
+            tell(f"  struck within {struck - begin:.1f} s, for {fault.hold:.0f} s, undone within {self.now() - healed:.1f} s")
+            serves = await self.serves(healed)
+        except (Failed, cluster.Failed) as e:
+            self.problem(fault.name, "it does not serve again by itself", [e])
+            human, serves = True, SERVES_WITHIN
+        end = self.now()
+        await self.pause()
+        # Now those are known, too, that waited for their answers.
+        row = figures(fault.name, self.load.samples, begin, end, serves)
+        row.human = human
+        self.causes(begin)
+        await self.check(row)
+
+    async def serves(self, since):
+        """Waits until each controller is ready and nothing fails; gives the time from `since` to when that began."""
+        while True:
+            if self.now() - since > SERVES_WITHIN:
+                raise Failed(f"not everything serves {SERVES_WITHIN} s after", False)
+            await asyncio.sleep(0.2)
+            recent = [s for s in self.load.samples[-5000:] if s.end > self.now() - QUIET]
+            kinds = {(s.read, s.what.split()[0]) for s in recent if s.ok}
+            if all(s.first for s in recent) and {"create", "update", "delete"} <= {what for _, what in kinds}:
+                began = self.now()
+                if await self.cloud.serves():
+                    return max(0.0, began - QUIET - since)
+
+    def causes(self, since):
+        for (what, attempt, cause), times in sorted(self.load.causes.items(), key=lambda item: -len(item[1]))[:8]:
+            if fresh := [t for t in times if t >= since]:
+                tell(f"  {len(fresh):5} × {what}, try {attempt + 1}: {cause}; {min(fresh) - since:.1f} to {max(fresh) - since:.1f} s")
+        self.load.causes.clear()
+
+    async def pause(self):
+        self.registers.goes.clear()
+        await self.load.stop()
+
+    async def check(self, row):
+        """While there is no load, all that was acknowledged is read back."""
+        begin = self.now()
+        try:
+            found = await audit(self.cloud, self.load)
+            row.lost = self.problem(row.name, "lost", found.lost)
+            row.twice = self.problem(row.name, "twice", found.twice)
+            for what, by in {**found.lost, **found.twice}.items():
+                tell(f"  {what}: as seen at {', '.join(by)}")
+            row.ghosts = f"{found.ghosts}/{found.failed}"
+            self.problem(row.name, "books", found.books)
+            checked = found.checked
+        except Failed as e:
+            self.problem(row.name, "nothing can be read", [e])
+            row.human, checked = True, 0
+        row.linearizable = not self.problem(row.name, "not linearizable", self.registers.violations())
+        wrong = self.load.wrong[self.reported:] + self.registers.wrong
+        self.reported = len(self.load.wrong)
+        self.registers.wrong = []
+        self.problem(row.name, "answer", wrong)
+        self.rows.append(row)
+        tell(f"  failed {row.failed} of {row.requests}, after one repeat {row.failed_twice}; no read for {row.read_outage:.2f} s, no write for "
+             f"{row.write_outage:.2f} s; serves after {row.serves:.1f} s; {checked} reads of what was acknowledged, "
+             f"{self.registers.size()} operations on registers; audit {self.now() - begin:.1f} s")
+        self.load.start()
+        self.registers.goes.set()
+
+    @staticmethod
+    def now():
+        return asyncio.get_running_loop().time()
+
+
+async def inside(options):
+    """In the network of the client."""
+    lab = Lab(options.drover, options.state, ["nsenter", f"--net=/proc/{options.outside}/ns/net"])
+    cloud = Cloud(options.state, await lab.addresses(), int(number("USES", 10)))
+    await cloud.prepare()
+    short = options.short
+    seed = int(number("SEED", time.time_ns() % 1000000))
+    load = Load(cloud, number("RATE", 50 if short else 200), seed)
+    registers = Registers(cloud, 2 if short else 3, seed)
+    await registers.start()
+    hold = number("HOLD", 6 if short else 20)
+    faults = [fault for fault in matrix(number("PAUSE", 6 if short else 60), hold) if fault.in_short or not short]
+    if only := os.environ.get("DROVER_CHAOS_FAULTS"):
+        faults = [fault for fault in faults if any(word in fault.name for word in only.split(","))]
+    run = Run(lab, cloud, load, registers)
+    tell(f"{len(faults)} faults, DROVER_CHAOS_SEED={seed}")
+    load.start()
+    registers.goes.set()
+    try:
+        await run.calm(number("CALM", 5 if short else 20))
+        for fault in faults:
+            await run.fault(fault)
+            if run.rows[-1].human:
+                tell("a human is needed; the faults after this one would say nothing")
+                break
+    finally:
+        await load.stop()
+        await registers.stop()
+        cloud.close()
+    print(table(run.rows), flush=True)
+    tell(f"{len(load.samples)} requests, {load.replayed} answers replayed for their keys, {registers.size()} operations on registers; "
+         f"{len(run.wrong)} wrong")
+    return 1 if run.wrong else 0
+
+
+def outside(options):
+    """Makes the lab and removes it, whatever happens between."""
+    directory = tempfile.mkdtemp(prefix="drover-chaos.")
+    # The services of hosts run as users of their own.
+    os.chmod(directory, 0o711)
+    state, prefix = f"{directory}/state", f"chaos{os.getpid()}"
+    os.mkdir(state, 0o711)
+    # Hosts see the directory as it is here, and processes are known by their program's name.
+    lab = [options.drover, "--state", state, "lab"]
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    code = 1
+    child = None
+    try:
+        subprocess.run([*lab, "up", "--prefix", prefix], check=True)
+        argv = [sys.executable, *sys.argv, "--state", state, "--drover", options.drover, "--outside", str(os.getpid())]
+        child = subprocess.Popen(["nsenter", f"--net=/run/netns/{prefix}-client", *argv])
+        code = child.wait()
+    finally:
+        if child and child.poll() is None:
+            child.terminate()
+            child.wait()
+        keep = os.environ.get("DROVER_CHAOS_KEEP")
+        if code and keep:
+            for name in Lab(options.drover, state).logs():
+                os.makedirs(os.path.dirname(f"{keep}/{name}"), exist_ok=True)
+                shutil.copy(f"{state}/lab/{name}", f"{keep}/{name}")
+        subprocess.run([*lab, "down"], check=True)
+        shutil.rmtree(directory)
+    return code
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--short", action="store_true", help="three faults, a minute")
+    for name in ("--state", "--outside"):
+        parser.add_argument(name, help=argparse.SUPPRESS)
+    parser.add_argument("--drover", default=os.environ.get("DROVER_BIN"), help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if not options.drover:
+        parser.error("set DROVER_BIN to the program, or use: make chaos")
+    if not options.outside:
+        options.drover = os.path.abspath(options.drover)
+        return outside(options)
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    gc.freeze()
+    return asyncio.run(inside(options))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
