@@ -181,6 +181,14 @@ impl FrontDoor {
         }
         let daemon = self.keepalived();
         if daemon.running().is_none() {
+            // After a power cut the number in them may be another process's, and keepalived would take it for itself.
+            for pid in ["keepalived.pid", "vrrp.pid"] {
+                let path = self.dir.join(pid);
+                match std::fs::remove_file(&path) {
+                    Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(certificate::file("remove", &path)(e)),
+                    _ => {}
+                }
+            }
             // One that was killed left its address behind, and another controller may have it by now.
             self.drop_vip(vip.address.addr()).await?;
         }

@@ -16,7 +16,7 @@ pub(crate) struct Bundles {
 }
 
 /// May be sent twice: it changes nothing, or the API gives a repetition the first answer.
-const REPEATABLE: &str = "{ method GET HEAD OPTIONS } or { req.hdr(Idempotency-Key) -m found }";
+const REPEATABLE: &str = "{ method GET HEAD OPTIONS } or { method POST } { req.hdr(Idempotency-Key) -m found }";
 
 pub(crate) fn config(door: &FrontDoor, bundles: &Bundles) -> String {
     let dir = door.dir.display();
@@ -58,8 +58,8 @@ defaults
     timeout client-fin 5s
     timeout server-fin 5s
     timeout queue 5s
-    # /readyz answers from memory.
-    timeout check 500ms
+    # /readyz answers from memory, but each check is a new connection, and a machine may be busy.
+    timeout check 800ms
 {errors}
 frontend door
     # No HTTP/2: haproxy 2.6 takes a server's death after an HTTP/2 request for a failed connection, and repeats writes that were carried out.
@@ -80,7 +80,7 @@ frontend door
     http-request set-header X-Forwarded-For %[src]
     http-request set-header X-Forwarded-Proto https
     # A request can be repeated only when the door has all of it.
-    http-request wait-for-body time 10s if {{ req.hdr(Idempotency-Key) -m found }}
+    http-request wait-for-body time 10s if {{ method POST }} {{ req.hdr(Idempotency-Key) -m found }}
     default_backend api
 
 backend api

@@ -9,7 +9,7 @@
 //! ```
 //!
 //! A controller that dies costs its clients one connection: the address moves in under a second, and a request that is safe to repeat
-//! (a read, or one that carries an `Idempotency-Key`) is repeated on another controller before the client sees anything. Others are repeated
+//! (a read, or a POST with an `Idempotency-Key`) is repeated on another controller before the client sees anything. Others are repeated
 //! only when nothing was sent.
 //!
 //! What the API must do for it: `/readyz` is 200 when it can serve, 404 while it finishes what it has and wants nothing new, anything
