@@ -50,6 +50,7 @@ impl Controller {
             state.insert(Nodes::new(shards.clone()));
             state.insert(documents);
             state.insert(Arc::new(TaskList::default()));
+            state.insert(Arc::new(operator::Gate { fingerprint: "f".repeat(64), address: "127.0.0.1:1".into() }));
         });
         let cloud = TestCloud::with(Setup { services, prepare, store, keys, ..Setup::default() }).await;
         volume::bootstrap(&cloud.cloud.db).await.unwrap();

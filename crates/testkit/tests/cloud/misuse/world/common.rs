@@ -101,5 +101,9 @@ pub(super) async fn furnish(office: &Office<'_>, things: &mut Things) {
         things.put(gone, "gone");
     }
     things.put("why", "network");
+    things.put("controllers", "test");
+    let token = json!({"join_token": {"role": "node"}});
+    let made = office.admin.post("/operator/v1/join-tokens", token).await.expect(201);
+    things.put("join-tokens", made.text("/join_token/id"));
     things.put("openapi", "network");
 }
