@@ -7,8 +7,7 @@ import signal
 import subprocess
 import threading
 import time
-import urllib.error
-import urllib.request
+import lib
 from lib import DROVER, STATE, alive, run, wait
 
 DIR = f"{STATE}-controllers"
@@ -43,31 +42,12 @@ def power_off(name):
         assert time.time() < ends, f"the processes of {name} come back"
 
 
-def call(name, method, path, body=None, token=None, timeout=10):
-    """Status and body; status 0 when there was no answer."""
-    headers = {"content-type": "application/json", **({"x-auth-token": token} if token else {})}
-    data = json.dumps(body).encode() if body is not None else None
-    request = urllib.request.Request(f"http://127.0.0.1:{PORTS[name]}{path}", data, headers, method=method)
-    try:
-        with urllib.request.urlopen(request, timeout=timeout) as answer:
-            text = answer.read()
-            return answer.status, dict(answer.headers), json.loads(text) if text else None
-    except urllib.error.HTTPError as e:
-        return e.code, dict(e.headers), e.read().decode(errors="replace")
-    except OSError as e:
-        return 0, {}, str(e)
+def call(name, method, path, body=None, token=None):
+    return lib.call(f"http://127.0.0.1:{PORTS[name]}", method, path, body, token, 10)
 
 
 def login(name):
-    with open(f"{DIR}/c1/secrets/admin") as f:
-        password = f.read().strip()
-    domain = {"id": "default"}
-    user = {"name": "admin", "domain": domain, "password": password}
-    body = {"auth": {"identity": {"methods": ["password"], "password": {"user": user}},
-                     "scope": {"project": {"name": "admin", "domain": domain}}}}
-    status, headers, body = call(name, "POST", "/identity/v3/auth/tokens", body)
-    assert status == 201, body
-    return {k.lower(): v for k, v in headers.items()}["x-subject-token"]
+    return lib.admin_token(f"http://127.0.0.1:{PORTS[name]}", f"{DIR}/c1")
 
 
 def test_three_controllers_start():

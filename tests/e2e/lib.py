@@ -5,6 +5,8 @@ import re
 import signal
 import subprocess
 import time
+import urllib.error
+import urllib.request
 from collections import Counter
 
 STATE = os.environ["DROVER_STATE"]
@@ -28,6 +30,34 @@ def osc(line, cloud="drover", **options):
 
 def osj(line, cloud="drover", **options):
     return json.loads(osc(f"{line} -f json", cloud, **options))
+
+
+def call(base, method, path, body=None, token=None, timeout=15, context=None):
+    """Status, headers (lower case) and body; status 0 when there was no answer. `context` is for TLS."""
+    headers = {"content-type": "application/json", **({"x-auth-token": token} if token else {})}
+    data = json.dumps(body).encode() if body is not None else None
+    request = urllib.request.Request(f"{base}{path}", data, headers, method=method)
+    try:
+        with urllib.request.urlopen(request, timeout=timeout, context=context) as answer:
+            text = answer.read()
+            return answer.status, {k.lower(): v for k, v in answer.headers.items()}, json.loads(text) if text else None
+    except urllib.error.HTTPError as e:
+        return e.code, {k.lower(): v for k, v in e.headers.items()}, e.read().decode(errors="replace")
+    except OSError as e:
+        return 0, {}, str(e)
+
+
+def admin_token(base, state, context=None):
+    """A token of the administrator, whose password is in a state directory."""
+    with open(f"{state}/secrets/admin") as f:
+        password = f.read().strip()
+    domain = {"id": "default"}
+    user = {"name": "admin", "domain": domain, "password": password}
+    body = {"auth": {"identity": {"methods": ["password"], "password": {"user": user}},
+                     "scope": {"project": {"name": "admin", "domain": domain}}}}
+    status, headers, answer = call(base, "POST", "/identity/v3/auth/tokens", body, context=context)
+    assert status == 201, answer
+    return headers["x-subject-token"]
 
 
 def wait(what, probe, seconds=60):

@@ -6,8 +6,7 @@ import signal
 import ssl
 import subprocess
 import time
-import urllib.error
-import urllib.request
+import lib
 from lib import DROVER, STATE, alive, wait
 
 DIR = f"{STATE}-server"
@@ -68,30 +67,17 @@ def trust():
     return ssl.create_default_context(cafile=f"{DIR}/c1/pki/ca.pem")
 
 
-def call(name, method, path, body=None, token=None, timeout=15):
-    """Status, headers and body; status 0 when there was no answer. The bridge has an address, so all hosts are reached from here."""
-    headers = {"content-type": "application/json", **({"x-auth-token": token} if token else {})}
-    data = json.dumps(body).encode() if body is not None else None
-    request = urllib.request.Request(f"https://{ADDRESS[name]}:8776{path}", data, headers, method=method)
-    try:
-        with urllib.request.urlopen(request, timeout=timeout, context=trust()) as answer:
-            text = answer.read()
-            return answer.status, {k.lower(): v for k, v in answer.headers.items()}, json.loads(text) if text else None
-    except urllib.error.HTTPError as e:
-        return e.code, dict(e.headers), e.read().decode(errors="replace")
-    except OSError as e:
-        return 0, {}, str(e)
+def base(name):
+    """The bridge has an address, so all hosts are reached from here."""
+    return f"https://{ADDRESS[name]}:8776"
+
+
+def call(name, method, path, body=None, token=None):
+    return lib.call(base(name), method, path, body, token, context=trust())
 
 
 def login(name):
-    with open(f"{DIR}/{name}/secrets/admin") as f:
-        password = f.read().strip()
-    domain = {"id": "default"}
-    body = {"auth": {"identity": {"methods": ["password"], "password": {"user": {"name": "admin", "domain": domain, "password": password}}},
-                     "scope": {"project": {"name": "admin", "domain": domain}}}}
-    status, headers, answer = call(name, "POST", "/identity/v3/auth/tokens", body)
-    assert status == 201, answer
-    return headers["x-subject-token"]
+    return lib.admin_token(base(name), f"{DIR}/{name}", trust())
 
 
 written = []

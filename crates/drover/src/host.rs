@@ -113,10 +113,5 @@ pub(crate) async fn start(
 pub(crate) async fn stop(state: &State, config: &Config) -> Result<(), String> {
     node::stop_all(&node_config(state, config)).await.map_err(|e| text(&e))?;
     chassis::remove(&chassis_config(state, config, Some(nat(state, config)))).await.map_err(|e| text(&e))?;
-    stop_central(state).await
-}
-
-/// Ends what OVN compiles into, which controllers have, too.
-pub(crate) async fn stop_central(state: &State) -> Result<(), String> {
     central(state).stop().await.map_err(|e| text(&e))
 }

@@ -250,7 +250,8 @@ fn start_work(
     let db = cloud.db.clone();
     let forget = move |fence: reconcile::Fence| api::idempotency::sweep(db.clone(), move |tx| fence.check(tx));
     work.spawn(shards.clone().lead(KEYS, forget));
-    if config.simulate > 0 || config.controller.is_some() {
+    if !config.has_host() {
+        // Hosts of a cluster are simulated: there is no OVN to be kept.
         let db = cloud.db.clone();
         work.spawn(shards.clone().lead(OVN, move |fence| network::reconcile::run_sim(db.clone(), fence)));
         work.spawn(sim::run(state.clone(), config.clone(), nodes, blobs));
@@ -260,9 +261,6 @@ fn start_work(
     let (db, name) = (cloud.db.clone(), config.name());
     let compile = move |fence| network::reconcile::run(db.clone(), fence, central.clone(), vec![name.clone()]);
     work.spawn(shards.clone().lead(OVN, compile));
-    if !config.has_host() {
-        return Ok(());
-    }
     let (state, config) = (state.clone(), config.clone());
     work.spawn(async move {
         let mut attempt = 0;

@@ -12,7 +12,6 @@ use crate::{
     controller::{self, Controller, Seat},
     door,
     engine::{self, Place},
-    host,
     up::{self, progress},
 };
 use clap::Args;
@@ -189,9 +188,6 @@ async fn join(state: &State, config: &mut Config, invitation: &Invitation) -> Re
 
 /// Ends what outlives the pair, for `down`.
 pub(crate) async fn stop(state: &State, config: &Config) -> Result<(), String> {
-    if config.simulate == 0 {
-        host::stop_central(state).await?;
-    }
     progress("Closing the front door …");
     door::stop(state, config).await?;
     let member = config.controller.as_ref().and_then(|c| c.member(state, &config.name()));

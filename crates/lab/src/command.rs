@@ -22,9 +22,6 @@ pub enum Command {
         /// How many hosts n1, n2, … are nodes [default: 3].
         #[arg(long, value_name = "N")]
         nodes: Option<u8>,
-        /// 1: the nodes' guests are simulated; 0: they are real, which hosts of a cluster do not do yet [default: 1].
-        #[arg(long, value_name = "N")]
-        simulate: Option<u32>,
         /// What the names of the namespaces begin with [default: drover].
         #[arg(long, value_name = "NAME", hide = true)]
         prefix: Option<String>,
@@ -80,7 +77,7 @@ pub enum Answer {
 pub async fn run(command: &Command, state: &Path, drover: &Path, tell: &(dyn Fn(&str) + Sync)) -> Result<Answer, Error> {
     let lab = || Lab::open(state, drover);
     match command {
-        Command::Up { controllers, nodes, simulate, prefix } => {
+        Command::Up { controllers, nodes, prefix } => {
             let begun = Instant::now();
             let there = Lab::find(state, drover)?;
             let old = there.map(|l| l.shape);
@@ -89,7 +86,6 @@ pub async fn run(command: &Command, state: &Path, drover: &Path, tell: &(dyn Fn(
                 prefix.as_deref().or(old.as_ref().map(|o| o.prefix.as_str())).unwrap_or("drover"),
                 or(*controllers, |s| s.controllers),
                 or(*nodes, |s| s.nodes),
-                simulate.or(old.as_ref().map(|o| o.simulate)).unwrap_or(1),
             )?;
             if let Some(old) = old.filter(|o| *o != shape) {
                 return Err(Error::OtherShape { old: old.to_string(), new: shape.to_string() });

@@ -38,16 +38,14 @@ pub(crate) struct Shape {
     pub(crate) prefix: String,
     pub(crate) controllers: u8,
     pub(crate) nodes: u8,
-    /// Hosts that each node pretends to be; 0 makes it a real one.
-    pub(crate) simulate: u32,
 }
 
 impl Shape {
-    pub(crate) fn new(prefix: &str, controllers: u8, nodes: u8, simulate: u32) -> Result<Self, Error> {
+    pub(crate) fn new(prefix: &str, controllers: u8, nodes: u8) -> Result<Self, Error> {
         if !(1..=9).contains(&controllers) || nodes > 80 {
             return Err(Error::Size { controllers, nodes });
         }
-        Ok(Self { version: 1, prefix: prefix.to_owned(), controllers, nodes, simulate })
+        Ok(Self { version: 1, prefix: prefix.to_owned(), controllers, nodes })
     }
 
     pub(crate) fn hosts(&self) -> Vec<Host> {
@@ -69,8 +67,7 @@ impl Shape {
 
 impl std::fmt::Display for Shape {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let (controllers, nodes, simulate) = (self.controllers, self.nodes, self.simulate);
-        write!(f, "{controllers} controllers and {nodes} nodes (--simulate {simulate})")
+        write!(f, "{} controllers and {} nodes", self.controllers, self.nodes)
     }
 }
 

@@ -32,12 +32,9 @@ fn look(pid: i32) -> Option<Process> {
 }
 
 fn kind(name: &str, words: &[String]) -> String {
-    let is_drover = words.first().is_some_and(|w| Path::new(w).file_name().is_some_and(|n| n == "drover"));
-    let role = words.iter().skip(1).rev().find(|w| !w.is_empty());
-    match role {
-        Some(role) if is_drover && !role.starts_with('-') && !role.contains('/') => role.clone(),
-        _ => name.to_owned(),
-    }
+    let role = words.iter().rev().find(|w| !w.is_empty()).filter(|w| matches!(w.as_str(), "serve" | "supervise"));
+    // Whatever the program is called: these are started by a drover, with its state.
+    role.filter(|_| words.iter().any(|w| w == "--state")).map_or_else(|| name.to_owned(), Clone::clone)
 }
 
 /// How many there are of each kind.
@@ -64,6 +61,7 @@ mod tests {
     fn kinds_are_roles_or_programs() {
         let words = |line: &str| line.split(' ').chain([""]).map(str::to_owned).collect::<Vec<_>>();
         assert_eq!(kind("drover", &words("/usr/bin/drover --state /var/lib/drover serve")), "serve");
+        assert_eq!(kind("drover-1.2", &words("/opt/drover-1.2 --state /var/lib/drover supervise")), "supervise");
         assert_eq!(kind("drover", &words("/usr/bin/drover --state /var/lib/drover")), "drover");
         assert_eq!(kind("haproxy", &words("haproxy -W -f /x/haproxy.cfg")), "haproxy");
         assert_eq!(kind("etcd", &words("etcd --name=c1")), "etcd");

@@ -94,10 +94,8 @@ async fn join_controller(lab: &Lab, host: &Host, first: &Host) -> Result<(), Err
 }
 
 async fn join_node(lab: &Lab, host: &Host, first: &Host) -> Result<(), Error> {
-    let mut line = format!("node --name {} --join {}", host.name, token(lab, first, "node").await?);
-    if lab.shape.simulate > 0 {
-        line.push_str(" --simulate");
-    }
+    // Real hosts of a cluster are to come.
+    let line = format!("node --name {} --join {} --simulate", host.name, token(lab, first, "node").await?);
     power::drover(lab, host, &words(&line)).await?;
     Ok(())
 }
