@@ -138,7 +138,7 @@ mod tests {
 
     #[test]
     fn hosts_follow_from_numbers() {
-        let hosts = Shape::new("drover", 3, 2, 1).unwrap().hosts();
+        let hosts = Shape::new("drover", 3, 2).unwrap().hosts();
         let text: Vec<_> = hosts.iter().map(|h| format!("{} {} {}", h.name, h.netns, h.address)).collect();
         assert_eq!(
             text,
@@ -151,11 +151,11 @@ mod tests {
                 "client drover-client 10.77.0.200"
             ]
         );
-        let largest = Shape::new("drover", 9, 80, 1).unwrap().hosts();
+        let largest = Shape::new("drover", 9, 80).unwrap().hosts();
         let mut addresses: Vec<_> = largest.iter().map(|h| h.address).chain([VIP]).collect();
         addresses.sort_unstable();
         addresses.dedup();
         assert_eq!(addresses.len(), 9 + 80 + 2, "no address twice");
-        assert!(matches!(Shape::new("drover", 10, 0, 1), Err(Error::Size { .. })));
+        assert!(matches!(Shape::new("drover", 10, 0), Err(Error::Size { .. })));
     }
 }
