@@ -10,8 +10,11 @@ DROVER := $(TARGET)/release/drover
 GUEST := $(TARGET)/guest
 # Further arguments of `up`, `down`, `status` and `tempest`: make tempest ARGS=--update
 ARGS ?=
+# How many worlds `sim` runs, or the one that it runs again.
+SEEDS ?= 100
+SEED ?=
 
-.PHONY: help up down status lab test fuzz storm chaos lint bench bench-real tempest guest build deps dev-deps clean
+.PHONY: help up down status lab test sim fuzz storm chaos lint bench bench-real tempest guest build deps dev-deps clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -33,6 +36,9 @@ lab: deps build ## three controllers and three nodes in namespaces of this machi
 test: dev-deps lint ## everything a change must pass
 	cargo nextest run --workspace
 	@if [ -x tests/run ]; then tests/run; fi
+
+sim: ## a whole cloud in one thread while everything fails, from many seeds (SEEDS=1000), or one again (SEED=7)
+	@DROVER_SIM_SEEDS=$(SEEDS) DROVER_SIM_SEED=$(SEED) cargo test --quiet --package testkit --test sim -- many --exact --ignored --nocapture
 
 fuzz: dev-deps build ## hostile requests from a new seed, five minutes of our own and then schemathesis (DROVER_FUZZ_SECONDS, DROVER_FUZZ_SEED)
 	DROVER_FUZZ_SEED=$${DROVER_FUZZ_SEED:-$$RANDOM} DROVER_FUZZ_SECONDS=$${DROVER_FUZZ_SECONDS:-150} \

@@ -2,20 +2,24 @@
 //!
 //! It is for tests and measurements of everything above the ports with many servers; the agent's loop is the real one.
 mod volumes;
+mod wires;
+
+pub use wires::Switch;
+use wires::Wires;
 
 use crate::{
-    Agent, Config, Error, SwitchError, VirtualSwitch,
-    driver::{Hypervisor, Metadata, Nics, Nudge, Owned, Ports},
+    Agent, Config, Error,
+    driver::{Hypervisor, Nudge, Owned, Ports},
     plan::{Observed, Status, Step},
     remember::{Disk, Memory, PluggedVolume, Process, Remembered},
 };
-use assign::{Answer, Blobs, Duplex, HostReport, MetadataNetwork, Pending, PortAssignment, ServerAssignment, Uplink};
+use assign::{Answer, Blobs, Duplex, HostReport, Pending, ServerAssignment, Uplink};
 use base::Clock as _;
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     path::PathBuf,
     sync::{
-        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU32, Ordering},
     },
     time::Duration,
@@ -52,11 +56,63 @@ pub struct Sim {
     size: Size,
     dir: PathBuf,
     host_ip: String,
-    boot_id: String,
+    boot_id: Mutex<String>,
     guests: Mutex<HashMap<String, Guest>>,
     pids: AtomicU32,
     shelf: Arc<volumes::Shelf>,
-    nudge: OnceLock<Nudge>,
+    nudge: Mutex<Option<Nudge>>,
+}
+
+/// A simulated host. Agents come and go on it; guests, interfaces and what agents remember stay.
+pub struct Machine {
+    config: Config,
+    sim: Arc<Sim>,
+    wires: Arc<Wires>,
+    blobs: Arc<dyn Blobs>,
+}
+
+impl Machine {
+    /// A host without guests. Nothing is written to disk but snapshots' files, below `config.dir`.
+    pub fn new(config: Config, size: Size, delays: Delays, blobs: Arc<dyn Blobs>) -> Self {
+        let sim = Arc::new(Sim {
+            memory: Arc::new(Memory::volatile()),
+            delays,
+            size,
+            dir: config.dir.clone(),
+            host_ip: config.host_ip.clone(),
+            boot_id: Mutex::new(base::id::uuid()),
+            guests: Mutex::default(),
+            pids: AtomicU32::new(1),
+            shelf: Arc::new(volumes::Shelf { volumes: Mutex::default(), dir: config.dir.clone(), blobs: blobs.clone() }),
+            nudge: Mutex::default(),
+        });
+        let wires = Arc::new(Wires::new(delays.plug));
+        Self { config, sim, wires, blobs }
+    }
+
+    /// Starts an agent; the one before must have been dropped.
+    pub fn start(&self, uplink: Arc<dyn Uplink>) -> Arc<Agent> {
+        let (sim, wires) = (&self.sim, &self.wires);
+        let volumes = sim.shelf.clone();
+        let ports = Ports { hypervisor: sim.clone(), nics: wires.clone(), metadata: wires.clone(), volumes };
+        Agent::start(self.config.clone(), ports, sim.memory.clone(), uplink, self.blobs.clone())
+    }
+
+    /// The power is gone: no guest and no interface is left, and the next agent finds a host that was booted anew.
+    pub fn lose_power(&self) {
+        lock(&self.sim.guests).clear();
+        self.wires.clear();
+        *lock(&self.sim.boot_id) = base::id::uuid();
+    }
+
+    pub fn sim(&self) -> &Arc<Sim> {
+        &self.sim
+    }
+
+    /// Ports whose interfaces are there.
+    pub fn plugged(&self) -> BTreeSet<String> {
+        self.wires.plugged()
+    }
 }
 
 /// Starts an agent on a simulated host. Nothing is written to disk but snapshots' files, below `config.dir`.
@@ -67,22 +123,8 @@ pub fn start(
     uplink: Arc<dyn Uplink>,
     blobs: Arc<dyn Blobs>,
 ) -> (Arc<Agent>, Arc<Sim>) {
-    let memory = Arc::new(Memory::volatile());
-    let sim = Arc::new(Sim {
-        memory: memory.clone(),
-        delays,
-        size,
-        dir: config.dir.clone(),
-        host_ip: config.host_ip.clone(),
-        boot_id: base::id::uuid(),
-        guests: Mutex::default(),
-        pids: AtomicU32::new(1),
-        shelf: Arc::new(volumes::Shelf { volumes: Mutex::default(), dir: config.dir.clone(), blobs: blobs.clone() }),
-        nudge: OnceLock::new(),
-    });
-    let wires = Arc::new(Wires { delay: delays.plug, plugged: Mutex::default(), published: Mutex::default() });
-    let ports = Ports { hypervisor: sim.clone(), nics: wires.clone(), metadata: wires, volumes: sim.shelf.clone() };
-    (Agent::start(config, ports, memory, uplink, blobs), sim)
+    let machine = Machine::new(config, size, delays, blobs);
+    (machine.start(uplink), machine.sim)
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -118,7 +160,8 @@ impl Sim {
         lock(&self.guests).iter().map(|(id, g)| (id.clone(), g.status)).collect()
     }
     fn tell(&self, id: &str) {
-        if let Some(nudge) = self.nudge.get() {
+        let nudge = lock(&self.nudge).clone();
+        if let Some(nudge) = nudge {
             nudge(id);
         }
     }
@@ -150,7 +193,7 @@ impl Sim {
                 let boot = a.volumes.iter().find(|v| v.boot);
                 let record = Process {
                     pid,
-                    boot_id: self.boot_id.clone(),
+                    boot_id: lock(&self.boot_id).clone(),
                     vcpus: a.vcpus,
                     memory_mib: a.memory_mib,
                     rescue: a.rescue.as_ref().map(|i| i.blob.clone()),
@@ -223,7 +266,7 @@ impl Hypervisor for Sim {
     fn host(&self) -> Pending<'_, HostReport> {
         Box::pin(async {
             HostReport {
-                boot_id: self.boot_id.clone(),
+                boot_id: lock(&self.boot_id).clone(),
                 hypervisor_type: "sim".into(),
                 hypervisor_version: 1_000_000,
                 accelerator: "tcg".into(),
@@ -239,8 +282,8 @@ impl Hypervisor for Sim {
         })
     }
     fn on_change(&self, nudge: Nudge) {
-        // One agent per host.
-        let _ = self.nudge.set(nudge);
+        // One agent per host at a time.
+        *lock(&self.nudge) = Some(nudge);
     }
     fn observe<'a>(&'a self, id: &'a str, known: &'a Remembered) -> Pending<'a, Result<Observed, Error>> {
         Box::pin(async move {
@@ -307,88 +350,5 @@ impl Hypervisor for Sim {
     }
     fn trim(&self) -> Pending<'_, ()> {
         Box::pin(async {})
-    }
-}
-
-/// Interfaces and metadata of a simulated host.
-struct Wires {
-    delay: Duration,
-    plugged: Mutex<BTreeSet<String>>,
-    published: Mutex<BTreeSet<String>>,
-}
-
-impl Nics for Wires {
-    fn plug<'a>(&'a self, port: &'a PortAssignment) -> Pending<'a, Result<String, Error>> {
-        Box::pin(async move {
-            pass(self.delay).await;
-            lock(&self.plugged).insert(port.id.clone());
-            Ok(format!("sim-{}", port.id))
-        })
-    }
-    fn unplug<'a>(&'a self, port_id: &'a str) -> Pending<'a, Result<(), Error>> {
-        Box::pin(async move {
-            lock(&self.plugged).remove(port_id);
-            Ok(())
-        })
-    }
-    fn present(&self, ports: &mut dyn Iterator<Item = &String>) -> BTreeSet<String> {
-        let plugged = lock(&self.plugged);
-        ports.filter(|p| plugged.contains(*p)).cloned().collect()
-    }
-    fn sweep<'a>(&'a self, owned: Owned<'a>) -> Pending<'a, Vec<String>> {
-        Box::pin(async move {
-            let mut found: Vec<String> = lock(&self.plugged).iter().cloned().collect();
-            let owned = owned();
-            found.retain(|p| !owned.contains(p));
-            lock(&self.plugged).retain(|p| !found.contains(p));
-            found
-        })
-    }
-}
-
-impl Metadata for Wires {
-    fn ensure<'a>(&'a self, _: &'a MetadataNetwork) -> Pending<'a, Result<(), Error>> {
-        Box::pin(async { Ok(()) })
-    }
-    fn remove<'a>(&'a self, _: &'a str) -> Pending<'a, Result<(), Error>> {
-        Box::pin(async { Ok(()) })
-    }
-    fn publish(&self, server: &Arc<ServerAssignment>) {
-        lock(&self.published).insert(server.id.clone());
-    }
-    fn withdraw(&self, server_id: &str) {
-        lock(&self.published).remove(server_id);
-    }
-    fn sweep<'a>(&'a self, _: Owned<'a>) -> Pending<'a, Vec<String>> {
-        Box::pin(async { Vec::new() })
-    }
-}
-
-/// A virtual switch without wires: it records what is plugged.
-#[derive(Default)]
-pub struct Switch(Mutex<BTreeMap<String, String>>);
-
-impl Switch {
-    /// Interfaces and their logical ports.
-    pub fn plugged(&self) -> BTreeMap<String, String> {
-        lock(&self.0).clone()
-    }
-}
-
-impl VirtualSwitch for Switch {
-    fn plug<'a>(&'a self, interface: &'a str, port_id: &'a str, _: &'a str) -> Pending<'a, Result<(), SwitchError>> {
-        Box::pin(async move {
-            lock(&self.0).insert(interface.to_owned(), port_id.to_owned());
-            Ok(())
-        })
-    }
-    fn unplug<'a>(&'a self, interface: &'a str) -> Pending<'a, Result<(), SwitchError>> {
-        Box::pin(async move {
-            lock(&self.0).remove(interface);
-            Ok(())
-        })
-    }
-    fn list(&self) -> Pending<'_, Result<BTreeMap<String, String>, SwitchError>> {
-        Box::pin(async { Ok(self.plugged()) })
     }
 }

@@ -4,80 +4,24 @@ use base::SystemClock;
 use reconcile::{COUNT, Fence, Next, Pending, Reconciler, Runner, SHARDS, Shards, TABLES, TaskList, Work};
 use resource::Result;
 use serde_json::json;
-use std::{
-    collections::BTreeSet,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    time::Duration,
-};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 use store::{
-    Db, Entry, LeaseId, Memory, Outcome, Page, Range, Revision, Store, StoreError, Table, Txn, TxnError, TxnId, Watch, WatchEnd,
+    Db, Memory, Table,
+    faulty::{Faulty, Way},
 };
 use tokio::time::Instant;
 
 static ROWS: Table = Table { name: "test/rows", indexes: &[] };
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// A way to the store that can be cut: then nothing gets through, and the process does not know.
-struct Link {
-    to: Arc<dyn Store>,
-    cut: AtomicBool,
-}
-
-impl Link {
-    async fn pass(&self) {
-        while self.cut.load(Ordering::SeqCst) {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-    }
-}
-
-impl Store for Link {
-    fn txn(&self, txn: Txn) -> store::Pending<'_, Result<Revision, TxnError>> {
-        Box::pin(async move {
-            self.pass().await;
-            self.to.txn(txn).await
-        })
-    }
-    fn resolve(&self, id: TxnId) -> store::Pending<'_, Result<Outcome, StoreError>> {
-        self.to.resolve(id)
-    }
-    fn get<'a>(&'a self, key: &'a str) -> store::Pending<'a, Result<Option<Entry>, StoreError>> {
-        self.to.get(key)
-    }
-    fn range<'a>(&'a self, range: Range<'a>) -> store::Pending<'a, Result<Page, StoreError>> {
-        self.to.range(range)
-    }
-    fn revision(&self) -> store::Pending<'_, Result<Revision, StoreError>> {
-        self.to.revision()
-    }
-    fn watch<'a>(&'a self, prefix: &'a str, after: Revision) -> store::Pending<'a, Result<Watch, WatchEnd>> {
-        self.to.watch(prefix, after)
-    }
-    fn lease_grant(&self, ttl: Duration) -> store::Pending<'_, Result<LeaseId, StoreError>> {
-        self.to.lease_grant(ttl)
-    }
-    fn lease_keep_alive(&self, lease: LeaseId) -> store::Pending<'_, Result<(), StoreError>> {
-        Box::pin(async move {
-            self.pass().await;
-            self.to.lease_keep_alive(lease).await
-        })
-    }
-    fn lease_revoke(&self, lease: LeaseId) -> store::Pending<'_, Result<(), StoreError>> {
-        self.to.lease_revoke(lease)
-    }
-}
-
 struct Process {
     db: Db,
-    link: Arc<Link>,
+    link: Arc<Faulty>,
     shards: Arc<Shards>,
 }
 
-async fn open(store: &Arc<Memory>) -> (Db, Arc<Link>) {
-    let link = Arc::new(Link { to: store.clone(), cut: AtomicBool::new(false) });
+async fn open(store: &Arc<Memory>) -> (Db, Arc<Faulty>) {
+    let link = Arc::new(Faulty::new(store.clone(), 1, 0.0));
     let tables: Vec<_> = TABLES.into_iter().chain([&ROWS]).collect();
     (Db::open(link.clone(), Arc::new(SystemClock), &tables).await.unwrap(), link)
 }
@@ -164,7 +108,7 @@ async fn who_was_away_can_write_nothing_that_was_taken() {
     until("two share", || shared(&[&a, &b])).await;
     let key = (0..).map(|i| format!("test/rows/{i}")).find(|k| a.shards.enter(k).is_some()).unwrap();
     let hold = a.shards.enter(&key).unwrap();
-    a.link.cut.store(true, Ordering::SeqCst);
+    a.link.set(Way::Cut);
     // Sent while it was cut off: it arrives after the other has taken over.
     let late = tokio::spawn({
         let (db, fence) = (a.db.clone(), hold.fence().clone());
@@ -173,7 +117,7 @@ async fn who_was_away_can_write_nothing_that_was_taken() {
     until("it stops by itself", || mine(&a).is_empty()).await;
     assert!(b.shards.enter(&key).is_none(), "who was cut off stops before another starts");
     until("the other holds all", || mine(&b).len() == COUNT as usize).await;
-    a.link.cut.store(false, Ordering::SeqCst);
+    a.link.set(Way::Open);
     assert!(!late.await.unwrap(), "a late write is refused");
     assert!(!write(&a.db, hold.fence()).await, "and so is one with an old fence");
     assert!(a.db.read().get(&ROWS, "written").is_none());

@@ -1,4 +1,4 @@
-//! [`TestCloud`]: the API of a whole cloud in this process.
+//! [`TestCloud`]: the API of a whole cloud in this process; [`Assembled`] is the same without a port.
 use crate::Client;
 use api::{Cloud, Edge, Service};
 use auth::password::Cost;
@@ -21,6 +21,8 @@ pub type Prepare = Box<dyn FnOnce(&Arc<Shards>, &mut StateMap) + Send>;
 ///
 /// A test of another service names its service and, in `prepare`, the state that its handlers ask for.
 pub struct Setup {
+    /// Of the process, as other members see it.
+    pub name: String,
     pub services: Vec<Service>,
     /// Runs when the store is open and before the first request.
     pub prepare: Prepare,
@@ -40,6 +42,7 @@ pub struct Setup {
 impl Default for Setup {
     fn default() -> Self {
         Self {
+            name: "test".into(),
             services: Vec::new(),
             prepare: Box::new(|_, _| {}),
             tables: Vec::new(),
@@ -50,6 +53,63 @@ impl Default for Setup {
             policy: Vec::new(),
             keys: None,
         }
+    }
+}
+
+/// One process of a cloud, bootstrapped, without a port.
+pub struct Assembled {
+    pub cloud: Arc<Cloud>,
+    /// For runners of reconcilers.
+    pub shards: Arc<Shards>,
+    pub edge: Edge,
+    /// Every route, with its service's name and prefix.
+    pub routes: Vec<crate::matrix::Known>,
+    /// Tokens are made with these.
+    pub keys: Arc<TempDir>,
+}
+
+impl Setup {
+    /// Opens the store, joins the cloud and puts the services together. `url` is where clients reach it. Fails when the store does.
+    pub async fn assemble(self, url: &str) -> Result<Assembled, String> {
+        let keys = self.keys.unwrap_or_else(|| Arc::new(tempfile::tempdir().expect("a directory for keys")));
+        let mut services = vec![identity::service()];
+        services.extend(self.services);
+
+        let mut tables = api::tables(&services);
+        tables.extend(reconcile::TABLES);
+        tables.extend(self.tables);
+        let db = Db::open(self.store, self.clock, &tables).await.map_err(|e| base::chain(&e))?;
+
+        let shards = Shards::join(db.clone(), &self.name, None).await.map_err(|e| base::chain(&e))?;
+        let config = identity::AuthConfig {
+            password_cost: Cost { memory_kib: 8, passes: 1, lanes: 1 },
+            ..identity::AuthConfig::new(keys.path())
+        };
+        let auth = identity::Auth::open(db.clone(), config).map_err(|e| base::chain(&e))?;
+        let mut state = StateMap::default();
+        state.insert(auth.clone());
+        state.insert(Arc::new(base::metrics::Exporter::default()));
+        (self.prepare)(&shards, &mut state);
+        let catalog = services.iter().filter_map(|s| catalog_entry(s.name)).collect();
+        let book = resource::policy_book(api::rules(&services), self.policy).map_err(|e| base::chain(&e))?;
+        let cloud = Arc::new(Cloud {
+            db,
+            settings: Arc::new(Settings {
+                region: "RegionOne".into(),
+                quotas: api::quotas(&services),
+                public_endpoint: url.to_owned(),
+            }),
+            policy: Arc::new(book),
+            registry: Arc::new(api::registry(&services)),
+            state: Arc::new(state),
+            authenticator: auth,
+        });
+        let config = identity::BootstrapConfig { admin_password: self.admin_password, services: catalog };
+        identity::bootstrap(&cloud, &config).await.map_err(|e| base::chain(&e))?;
+
+        let routes = crate::matrix::known(&services);
+        let edge = Edge::new(cloud.clone(), services);
+        Ok(Assembled { cloud, shards, edge, routes, keys })
     }
 }
 
@@ -76,51 +136,15 @@ impl TestCloud {
 
     /// A cloud with these services and the identity service, bootstrapped.
     pub async fn with(setup: Setup) -> Self {
-        let keys = setup.keys.unwrap_or_else(|| Arc::new(tempfile::tempdir().expect("a directory for keys")));
         let listener = TcpListener::bind(setup.address).await.expect("a port on the loopback");
         let url = format!("http://{}", listener.local_addr().expect("a bound port"));
-        let mut services = vec![identity::service()];
-        services.extend(setup.services);
-
-        let mut tables = api::tables(&services);
-        tables.extend(reconcile::TABLES);
-        tables.extend(setup.tables);
-        let db = Db::open(setup.store, setup.clock, &tables).await.expect("the store opens");
-
-        let shards = Shards::join(db.clone(), "test", None).await.expect("the process joins");
-        let config = identity::AuthConfig {
-            password_cost: Cost { memory_kib: 8, passes: 1, lanes: 1 },
-            ..identity::AuthConfig::new(keys.path())
-        };
-        let auth = identity::Auth::open(db.clone(), config).expect("keys can be made");
-        let mut state = StateMap::default();
-        state.insert(auth.clone());
-        state.insert(Arc::new(base::metrics::Exporter::default()));
-        (setup.prepare)(&shards, &mut state);
-        let catalog = services.iter().filter_map(|s| catalog_entry(s.name)).collect();
-        let book = resource::policy_book(api::rules(&services), setup.policy).expect("the policy book is sound");
-        let cloud = Arc::new(Cloud {
-            db,
-            settings: Arc::new(Settings {
-                region: "RegionOne".into(),
-                quotas: api::quotas(&services),
-                public_endpoint: url.clone(),
-            }),
-            policy: Arc::new(book),
-            registry: Arc::new(api::registry(&services)),
-            state: Arc::new(state),
-            authenticator: auth,
-        });
-        let config = identity::BootstrapConfig { admin_password: setup.admin_password.clone(), services: catalog };
-        identity::bootstrap(&cloud, &config).await.expect("bootstrap of the identity service");
-
-        let routes = crate::matrix::known(&services);
-        let edge = Edge::new(cloud.clone(), services);
+        let admin_password = setup.admin_password.clone();
+        let Assembled { cloud, shards, edge, routes, keys } = setup.assemble(&url).await.expect("the cloud starts");
         let (stop, stopped) = oneshot::channel::<()>();
         tokio::spawn(api::serve(listener, edge.router, async move {
             stopped.await.ok();
         }));
-        Self { url, cloud, shards, routes, admin_password: setup.admin_password, _stop: stop, keys }
+        Self { url, cloud, shards, routes, admin_password, _stop: stop, keys }
     }
 
     /// A client without a token.

@@ -8,5 +8,5 @@ pub mod matrix;
 mod wait;
 
 pub use client::{Answer, Client};
-pub use cloud::{ADMIN_PASSWORD, Prepare, Setup, TestCloud};
+pub use cloud::{ADMIN_PASSWORD, Assembled, Prepare, Setup, TestCloud};
 pub use wait::{holds, until};

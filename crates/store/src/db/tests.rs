@@ -1,5 +1,8 @@
 use super::*;
-use crate::{Index, Memory, faulty::Faulty};
+use crate::{
+    Index, Memory,
+    faulty::{Faulty, Way},
+};
 use base::SystemClock;
 use serde_json::json;
 
@@ -190,7 +193,7 @@ async fn finding_sees_earlier_writes_of_the_same_commit_in_key_order() {
 async fn stuck() -> (Arc<Faulty>, Db, tokio::task::JoinHandle<u64>) {
     let store = Arc::new(Faulty::new(Memory::new(), 1, 0.0));
     let db = db(store.clone()).await;
-    store.hold(true);
+    store.set(Way::Held);
     let first = tokio::spawn({
         let db = db.clone();
         async move { add_one(&db).await }
@@ -212,7 +215,7 @@ async fn what_has_not_begun_at_its_deadline_never_does() {
         })
         .await;
     assert!(matches!(answer, Err(TransactError::Store(StoreError::Late))), "{answer:?}");
-    store.hold(false);
+    store.set(Way::Open);
     assert_eq!(first.await.unwrap(), 1);
     assert_eq!(add_one(&db).await, 2);
     assert!(db.read().get(&NAMES, "late").is_none());
@@ -223,7 +226,7 @@ async fn what_has_not_begun_at_its_deadline_never_does() {
 async fn what_is_under_way_at_its_deadline_is_waited_for() {
     let store = Arc::new(Faulty::new(Memory::new(), 1, 0.0));
     let db = db(store.clone()).await;
-    store.hold(true);
+    store.set(Way::Held);
     let turn = Arc::new(Turn::by(Some(tokio::time::Instant::now() + Duration::from_secs(1))));
     let asked = tokio::spawn({
         let (db, turn) = (db.clone(), turn.clone());
@@ -240,7 +243,7 @@ async fn what_is_under_way_at_its_deadline_is_waited_for() {
     }
     tokio::time::sleep(Duration::from_secs(3)).await;
     assert!(!asked.is_finished() && !turn.leave());
-    store.hold(false);
+    store.set(Way::Open);
     assert!(asked.await.unwrap().is_ok());
 }
 
@@ -291,7 +294,7 @@ async fn whoever_leaves_before_it_begins_prevents_it() {
     }
     second.abort();
     assert!(second.await.is_err());
-    store.hold(false);
+    store.set(Way::Open);
     first.await.unwrap();
     assert_eq!(add_one(&db).await, 2);
     assert!(db.read().get(&NAMES, "left").is_none());

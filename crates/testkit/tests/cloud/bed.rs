@@ -1,14 +1,13 @@
 //! A cloud with hosts: what the tests here start from.
+use crate::common::{self, Work};
 use compute::Nodes;
 use image::blob::LocalStore;
 use node::sim::{Delays, Sim, Size};
-use reconcile::{Runner, Shards, TaskList};
 use serde_json::{Value, json};
 use std::sync::Arc;
 use store::{Memory, Store};
 use tempfile::TempDir;
 use testkit::{Answer, Client, Setup, TestCloud, until};
-use tokio::task::JoinSet;
 
 pub(crate) const SERVERS: &str = "/compute/v2.1/servers";
 
@@ -22,45 +21,21 @@ pub(crate) struct Bed {
     pub(crate) network: String,
     blobs: Arc<LocalStore>,
     dir: TempDir,
-    work: JoinSet<()>,
-    runner: Option<Runner>,
+    work: Option<Work>,
 }
 
 /// One process of a cloud: APIs, reconcilers, and what the agents of hosts talk to.
 pub(crate) struct Controller {
     pub(crate) cloud: TestCloud,
     pub(crate) nodes: Arc<Nodes>,
-    work: JoinSet<()>,
-    runner: Runner,
+    work: Work,
 }
 
 impl Controller {
     async fn start(store: Arc<dyn Store>, blobs: &Arc<LocalStore>, keys: Option<Arc<TempDir>>) -> Self {
-        let services = vec![
-            operator::health(),
-            operator::service_v1(),
-            image::service(blobs.clone()),
-            network::service(),
-            placement::service(),
-            compute::service(),
-            volume::service(),
-        ];
-        let documents = Arc::new(operator::Documents::of(&services, "http://127.0.0.1"));
-        let prepare = Box::new(|shards: &Arc<Shards>, state: &mut resource::StateMap| {
-            state.insert(Nodes::new(shards.clone()));
-            state.insert(documents);
-            state.insert(Arc::new(TaskList::default()));
-            state.insert(Arc::new(operator::Gate { fingerprint: "f".repeat(64), address: "127.0.0.1:1".into() }));
-        });
-        let cloud = TestCloud::with(Setup { services, prepare, store, keys, ..Setup::default() }).await;
-        volume::bootstrap(&cloud.cloud.db).await.unwrap();
-        let nodes: Arc<Nodes> = cloud.cloud.state.get().unwrap();
-        let mut work = JoinSet::new();
-        work.spawn(nodes.clone().run(cloud.cloud.clone()));
-        let mut runner = Runner::new(cloud.shards.clone(), Arc::new(TaskList::default()));
-        compute::reconcilers(&cloud.cloud).into_iter().for_each(|r| runner.spawn(r));
-        volume::reconcilers(&cloud.cloud).into_iter().for_each(|r| runner.spawn(r));
-        Self { cloud, nodes, work, runner }
+        let cloud = TestCloud::with(Setup { store, keys, ..common::setup(blobs) }).await;
+        let work = Work::start(&cloud.cloud, &cloud.shards).await.unwrap();
+        Self { cloud, nodes: work.nodes.clone(), work }
     }
 }
 
@@ -76,11 +51,10 @@ impl Bed {
     pub(crate) async fn on(store: Arc<dyn Store>, hosts: usize) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let blobs = Arc::new(LocalStore::open(dir.path().join("images")).unwrap());
-        let Controller { cloud, nodes, work, runner } = Controller::start(store, &blobs, None).await;
+        let Controller { cloud, nodes, work } = Controller::start(store, &blobs, None).await;
         let (admin, member) = (cloud.admin().await, cloud.member("p").await);
         let (image, network) = (String::new(), String::new());
-        let mut bed =
-            Self { cloud, nodes, hosts: Vec::new(), admin, member, image, network, blobs, dir, work, runner: Some(runner) };
+        let mut bed = Self { cloud, nodes, hosts: Vec::new(), admin, member, image, network, blobs, dir, work: Some(work) };
         for i in 0..hosts {
             bed.add_host(&format!("host-{i}")).await;
         }
@@ -95,8 +69,7 @@ impl Bed {
 
     /// Ends all work in the background: from now on only requests change rows.
     pub(crate) fn rest(&mut self) {
-        self.work.abort_all();
-        self.runner = None;
+        self.work = None;
     }
 
     /// Another process of the same cloud, with a way of its own to the same store.

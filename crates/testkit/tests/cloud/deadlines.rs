@@ -1,7 +1,10 @@
 //! Work whose time is over, or whose client has left, is not done; and the figures say so.
 use serde_json::{Value, json};
 use std::{sync::Arc, time::Duration};
-use store::{Memory, faulty::Faulty};
+use store::{
+    Memory,
+    faulty::{Faulty, Way},
+};
 use testkit::{Client, Setup, TestCloud, holds};
 use tokio::{task::JoinHandle, time::Instant};
 
@@ -25,7 +28,7 @@ impl Stuck {
         let store = Arc::new(Faulty::new(Memory::new(), 1, 0.0));
         let cloud = TestCloud::with(Setup { store: store.clone(), ..Setup::default() }).await;
         let admin = cloud.admin().await;
-        store.hold(true);
+        store.set(Way::Held);
         let answer = post(&admin, "first");
         let first = tokio::spawn(async move { drop(answer.await.unwrap().expect(201)) });
         holds("the first commit is under way", || store.held() > 0).await;
@@ -34,7 +37,7 @@ impl Stuck {
 
     /// Lets the commit go, and gives the names of the projects that there are when all is done.
     async fn end(self) -> Vec<String> {
-        self.store.hold(false);
+        self.store.set(Way::Open);
         self.first.await.unwrap();
         // Transactions are carried out in their order: behind this one is nothing left.
         post(&self.admin, "last").await.unwrap().expect(201);
@@ -68,12 +71,12 @@ async fn work_that_began_in_time_is_waited_for() {
     let store = Arc::new(Faulty::new(Memory::new(), 1, 0.0));
     let cloud = TestCloud::with(Setup { store: store.clone(), ..Setup::default() }).await;
     let admin = cloud.admin().await.header("prefer", "wait=1");
-    store.hold(true);
+    store.set(Way::Held);
     let start = Instant::now();
     let answer = post(&admin, "first");
     holds("the deadline has passed", || store.held() > 0 && start.elapsed() > Duration::from_millis(1300)).await;
     assert!(!answer.is_finished());
-    store.hold(false);
+    store.set(Way::Open);
     answer.await.unwrap().expect(201);
 }
 

@@ -10,7 +10,10 @@ use std::{
     sync::Arc,
     time::Duration,
 };
-use store::{Memory, Store, faulty::Faulty};
+use store::{
+    Memory, Store,
+    faulty::{Faulty, Way},
+};
 use testkit::{Answer, Client, Setup, TestCloud, holds};
 use tokio::task::JoinSet;
 
@@ -236,7 +239,7 @@ async fn a_client_that_left_comes_back_for_the_answer() {
     let cloud = TestCloud::with(Setup { store: store.clone(), ..Setup::default() }).await;
     let admin = keyed(&cloud.admin().await, "k");
     let body = json!({"project": {"name": "a"}});
-    store.hold(true);
+    store.set(Way::Held);
     let sent = tokio::spawn({
         let (admin, body) = (admin.clone(), body.clone());
         async move { admin.post(PROJECTS, body).await }
@@ -244,7 +247,7 @@ async fn a_client_that_left_comes_back_for_the_answer() {
     holds("the commit is under way", || store.held() > 0).await;
     sent.abort();
     assert!(sent.await.is_err());
-    store.hold(false);
+    store.set(Way::Open);
     let answer = tokio::time::timeout(Duration::from_secs(5), admin.post(PROJECTS, body)).await.unwrap().expect(201);
     assert_eq!(answer.header(REPLAYED), "true");
     let found = admin.get(&format!("{PROJECTS}?name=a")).await.expect(200);

@@ -3,6 +3,8 @@
 //! [`deadlines`] that what nobody waits for is not done.
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 mod bed;
+#[path = "../common/mod.rs"]
+mod common;
 mod controllers;
 mod deadlines;
 mod idempotency;

@@ -9,6 +9,7 @@ use super::{
 };
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
+use store::faulty::Way;
 use testkit::{Answer, Client};
 
 /// Samples that nobody can send with success in this world, so that what is refused may hide who is.
@@ -174,7 +175,7 @@ fn expected() -> BTreeMap<String, String> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn everybody_gets_as_far_as_they_should() {
     let world = World::start().await;
-    world.store.freeze(true);
+    world.store.set(Way::Full);
     let (routes, older): (Vec<_>, Vec<_>) =
         world.bed.cloud.routes.clone().into_iter().partition(|r| !r.path.starts_with("/compute/v2/"));
     let mut expected = expected();

@@ -5,7 +5,6 @@
 mod access;
 mod canary;
 mod document;
-mod frozen;
 mod fuzz;
 mod nested;
 mod raw;

@@ -6,6 +6,7 @@ use super::{
     samples, shape,
     world::World,
 };
+use store::faulty::Way;
 
 /// Ids that one may name without seeing them, as `route key`: a project that is only noted, and what comes with its secret.
 const NAMED: [&str; 5] = [
@@ -19,7 +20,7 @@ const NAMED: [&str; 5] = [
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_body_names_only_what_its_sender_sees() {
     let world = World::start().await;
-    world.store.freeze(true);
+    world.store.set(Way::Full);
     let own = |k: &str| world.own.get(k);
     let (mut wrong, mut tried) = (Vec::new(), 0);
     for sample in world.bed.cloud.routes.iter().filter(|r| !r.path.starts_with("/compute/v2/")).flat_map(samples::of) {

@@ -3,11 +3,12 @@ mod common;
 mod network;
 mod volumes;
 
-use super::{frozen::Frozen, samples::Sample};
+use super::samples::Sample;
 use crate::bed::{Bed, SERVERS};
 use resource::ResourceDef;
 use serde_json::{Value, json};
 use std::{collections::BTreeMap, sync::Arc};
+use store::{Memory, faulty::Faulty};
 use testkit::Client;
 use testkit::until;
 
@@ -34,7 +35,9 @@ pub(crate) struct Person {
 
 pub(crate) struct World {
     pub(crate) bed: Bed,
-    pub(crate) store: Arc<Frozen>,
+    /// When it is full, a request that passes all checks ends with 503 and changes nothing: any number of requests by anybody then
+    /// meet the same world, in any order. It is the test of a full disk besides.
+    pub(crate) store: Arc<Faulty>,
     /// Of project `p` in the domain `default`, and what belongs to nobody.
     pub(crate) own: Things,
     /// Of project `q` in a domain of its own. What belongs to nobody is not in it.
@@ -89,7 +92,7 @@ fn in_project(id: &str) -> Value {
 
 impl World {
     pub(crate) async fn start() -> Self {
-        let store = Frozen::new();
+        let store = Arc::new(Faulty::new(Memory::new(), 1, 0.0));
         let mut bed = Bed::on(store.clone(), 1).await;
         let admin = bed.admin.clone().header("openstack-api-version", LATEST);
         let office = Office { admin: &admin };

@@ -1,11 +1,12 @@
 //! All routes with everything spoilt that a request has, in a cloud whose store takes no more writes.
 use super::{Range, mutate, pick, samples_of};
 use crate::misuse::world::World;
+use store::faulty::Way;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_request_breaks_anything() {
     let world = World::start().await;
-    world.store.freeze(true);
+    world.store.set(Way::Full);
     let all = samples_of(&world.bed.cloud.routes);
     let defs = world.defs(&all);
     let own = |k: &str| world.own.get(k);
