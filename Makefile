@@ -14,7 +14,7 @@ ARGS ?=
 SEEDS ?= 100
 SEED ?=
 
-.PHONY: help up down status lab test sim fuzz storm chaos lint bench bench-real tempest guest build deps dev-deps clean
+.PHONY: help up down status lab test sim fuzz storm chaos lint bench bench-cluster bench-real tempest guest build deps dev-deps clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -59,6 +59,10 @@ lint: dev-deps ## format, clippy, the arrows between crates, licences and source
 
 bench: deps build ## the figures, beside those of upstream
 	@bench/run $(ARGS)
+
+bench-cluster: dev-deps build ## the figures of three controllers with 1,000 simulated hosts and 10,000 servers (DROVER_BENCH_NODES, _SERVERS)
+	cargo build --release --package bench --bin fleet
+	bench/cluster $(DROVER) $(TARGET)/release/fleet
 
 bench-real: deps build ## the time of a server from the call to ACTIVE, on real QEMU and OVN
 	DROVER_BIN=$(abspath $(DROVER)) bench/run --real $(ARGS)

@@ -10,6 +10,7 @@ again after each fault without a command. Figures are printed and never judged. 
   DROVER_CHAOS_CALM    seconds without a fault, to compare with (20)
   DROVER_CHAOS_USES    requests for each connection (10; 1 asks much of this machine)
   DROVER_CHAOS_SEED    of the order of requests
+  DROVER_CHAOS_MINUTES how long faults come at random, one every 20 seconds (30), with --random
   DROVER_CHAOS_FAULTS  only faults whose names contain one of these, between commas
   DROVER_CHAOS_KEEP    a directory for the logs of the hosts, if something was wrong
 """
@@ -17,6 +18,7 @@ import argparse
 import asyncio
 import gc
 import os
+import random
 import resource
 import shutil
 import signal
@@ -34,10 +36,14 @@ from faults import matrix
 from load import Load
 from registers import Registers
 
+# Of the host with a disk of its own; etcd alone keeps 128 MiB of log.
+DISK = "1G"
 # Until everything serves after the last of a fault; far more than it should take.
 SERVES_WITHIN = 120
 # How long nothing may fail for it to serve.
 QUIET = 3.0
+# Faults at random: one begins every so many seconds, and lasts so many.
+EVERY, LASTS = 20.0, 10.0
 
 
 def number(name, default):
@@ -152,6 +158,27 @@ class Run:
         self.causes(begin)
         await self.check(row)
 
+    async def random(self, faults, seconds, dice):
+        """One after the other at random, while the load goes on."""
+        begin = self.now()
+        calm = self.rows[0]
+        while (left := begin + seconds - self.now()) > 0:
+            fault, due = dice.choice(faults), self.now() + EVERY
+            tell(f"{left:.0f} s left; {fault.name}; {sum(not s.ok for s in self.load.samples)} of {len(self.load.samples)} failed after one repeat")
+            undo = await fault.strike(self.lab)
+            await asyncio.sleep(LASTS)
+            if undo:
+                await undo()
+            await asyncio.sleep(max(0.0, due - self.now()))
+        serves = await self.serves(self.now())
+        end = self.now()
+        await self.pause()
+        row = figures("at random", self.load.samples, begin, end, serves)
+        self.causes(begin)
+        await self.check(row)
+        tell(f"{100 * (1 - row.failed_twice / row.requests):.4f} % of {row.requests} requests had their answer with at most one repeat; "
+             f"p99 {row.p99 * 1000:.0f} ms, {row.p99 / calm.p99:.2f} times that without faults")
+
     async def serves(self, since):
         """Waits until each controller is ready and nothing fails; gives the time from `since` to when that began."""
         while True:
@@ -227,6 +254,10 @@ async def inside(options):
     registers.goes.set()
     try:
         await run.calm(number("CALM", 5 if short else 20))
+        if options.random:
+            at_random = [fault for fault in faults if fault.at_random]
+            await run.random(at_random, 60 * number("MINUTES", 30), random.Random(seed))
+            faults = []
         for fault in faults:
             await run.fault(fault)
             if run.rows[-1].human:
@@ -242,6 +273,17 @@ async def inside(options):
     return 1 if run.wrong else 0
 
 
+def own_disk(image, at):
+    """A small file system in a file."""
+    os.makedirs(at)
+    os.chmod(at, 0o711)
+    subprocess.run(["truncate", "--size", DISK, image], check=True)
+    subprocess.run(["mkfs.ext4", "-q", image], check=True)
+    subprocess.run(["mount", "-o", "loop", image, at], check=True)
+    os.rmdir(f"{at}/lost+found")
+    os.chmod(at, 0o711)
+
+
 def outside(options):
     """Makes the lab and removes it, whatever happens between."""
     directory = tempfile.mkdtemp(prefix="drover-chaos.")
@@ -254,7 +296,9 @@ def outside(options):
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     code = 1
     child = None
+    disk = f"{state}/lab/{cluster.HAS_DISK}"
     try:
+        own_disk(f"{directory}/disk", disk)
         subprocess.run([*lab, "up", "--prefix", prefix], check=True)
         argv = [sys.executable, *sys.argv, "--state", state, "--drover", options.drover, "--outside", str(os.getpid())]
         child = subprocess.Popen(["nsenter", f"--net=/run/netns/{prefix}-client", *argv])
@@ -268,6 +312,8 @@ def outside(options):
             for name in Lab(options.drover, state).logs():
                 os.makedirs(os.path.dirname(f"{keep}/{name}"), exist_ok=True)
                 shutil.copy(f"{state}/lab/{name}", f"{keep}/{name}")
+        # What still runs has it until it ends.
+        subprocess.run(["umount", "--lazy", disk], check=True)
         subprocess.run([*lab, "down"], check=True)
         shutil.rmtree(directory)
     return code
@@ -276,6 +322,7 @@ def outside(options):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--short", action="store_true", help="three faults, a minute")
+    parser.add_argument("--random", action="store_true", help="half an hour of faults at random instead of one after the other")
     for name in ("--state", "--outside"):
         parser.add_argument(name, help=argparse.SUPPRESS)
     parser.add_argument("--drover", default=os.environ.get("DROVER_BIN"), help=argparse.SUPPRESS)

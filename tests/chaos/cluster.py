@@ -4,6 +4,10 @@ import json
 import os
 
 
+# The host with a disk of its own.
+HAS_DISK = "c2"
+
+
 class Failed(Exception):
     pass
 
@@ -14,6 +18,20 @@ class Lab:
     def __init__(self, drover, state, outside=()):
         self.drover, self.state, self.outside = drover, state, list(outside)
         self.ca = f"{state}/lab/ca.pem"
+        self.vip = "10.77.0.100/24"
+
+    def disk_of_its_own(self):
+        """One host's state is on a file system of its own, which can be full."""
+        return f"{self.state}/lab/{HAS_DISK}"
+
+    async def on(self, host, *words, **options):
+        """A command of the product on a host."""
+        return await self.run("exec", host, self.drover, "--state", f"{self.state}/lab/{host}", *words, **options)
+
+    async def begin(self, *words):
+        """One that goes on."""
+        argv = [*self.outside, self.drover, "--state", self.state, "lab", *words]
+        return await asyncio.create_subprocess_exec(*argv, stdin=asyncio.subprocess.DEVNULL)
 
     async def run(self, *words, timeout=240):
         argv = [*self.outside, self.drover, "--state", self.state, "lab", *words]

@@ -1,6 +1,10 @@
 """What goes wrong: each fault breaks something, waits, and undoes what a person or a power company would undo. Nobody repairs anything."""
 import asyncio
+import glob
+import os
+import shutil
 from dataclasses import dataclass
+from cluster import Failed
 
 
 @dataclass
@@ -11,6 +15,8 @@ class Fault:
     # Seconds between the two.
     hold: float
     in_short: bool = False
+    # Of one host: one of those that happen at random.
+    at_random: bool = True
 
 
 def kill(what, whose):
@@ -41,9 +47,67 @@ async def all_off(lab):
 
 async def all_stopped(lab):
     for name in await lab.controllers():
-        await lab.run("exec", name, lab.drover, "--state", f"{lab.state}/lab/{name}", "down")
+        await lab.on(name, "down")
     # As their init systems would, when the machines are started again.
     return lambda: each(lab, "power-on")
+
+
+async def slow_disk(lab):
+    """Each write of etcd that has to be on disk takes a quarter of a second more."""
+    name = await lab.leader()
+    script = 'exec strace -qq -f -p "$(pidof etcd)" -o /dev/null -e trace=fdatasync,fsync -e inject=fdatasync,fsync:delay_enter=250000'
+    tracer = await lab.begin("exec", name, "bash", "-c", script)
+
+    async def undo():
+        await lab.run("exec", name, "bash", "-c", 'kill "$(pidof strace)"')
+        await tracer.wait()
+    return undo
+
+
+async def full_disk(lab):
+    """Not a byte is left where the host has its state."""
+    filler = f"{lab.disk_of_its_own()}/filler"
+    # In parts, as what is small fits where what is large does not.
+    for size in ("16M", "1M", "64K", "4K"):
+        for n in range(100000):
+            process = await asyncio.create_subprocess_exec("fallocate", "-l", size, f"{filler}-{size}-{n}", stderr=asyncio.subprocess.DEVNULL)
+            if await process.wait() != 0:
+                break
+
+    async def undo():
+        for path in glob.glob(f"{filler}-*"):
+            os.unlink(path)
+    return undo
+
+
+async def replaced(lab):
+    """A machine is lost with its disk, and an operator puts another in its place."""
+    name = await lab.other()
+    by = next(other for other in await lab.controllers() if other != name)
+    await lab.run("power-off", name)
+
+    async def undo():
+        disk = f"{lab.state}/lab/{name}"
+        for path in os.listdir(disk):
+            whole = f"{disk}/{path}"
+            shutil.rmtree(whole) if os.path.isdir(whole) else os.unlink(whole)
+        address = (await lab.addresses())[name]
+        await again(lambda: lab.on(by, "controller", "remove", name))
+        token = (await again(lambda: lab.on(by, "join-token", "controller"))).strip()
+        await lab.run("power-on", name)
+        await lab.on(name, "server", "--name", name, "--address", address, "--vip", lab.vip, "--interface", "eth0", "--join", token)
+    return undo
+
+
+async def again(ask):
+    """As an operator would."""
+    for _ in range(5):
+        try:
+            return await ask()
+        except Failed as e:
+            last = e
+            await asyncio.sleep(2)
+    raise last
 
 
 def matrix(pause, hold):
@@ -71,6 +135,9 @@ def matrix(pause, hold):
         Fault("pause (VIP)", undone("pause", "resume", holder), pause, True),
         Fault("pause serve (VIP)", undone("pause", "resume", holder, "serve"), pause),
         Fault("pause etcd (leader)", undone("pause", "resume", leader, "etcd"), pause),
-        Fault("all off", all_off, hold / 2),
-        Fault("all stopped", all_stopped, hold / 2),
+        Fault("slow disk (leader)", slow_disk, hold, at_random=False),
+        Fault("full disk", full_disk, hold, at_random=False),
+        Fault("machine replaced", replaced, hold / 2, at_random=False),
+        Fault("all off", all_off, hold / 2, at_random=False),
+        Fault("all stopped", all_stopped, hold / 2, at_random=False),
     ]

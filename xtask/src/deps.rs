@@ -42,7 +42,7 @@ fn layer(name: &str) -> Option<Layer> {
         "node" => Layer::Only(&["base", "assign", "chassis", "ovsdb", "supervise"]),
         "network" => Layer::Service(&["ovsdb", "supervise"]),
         "identity" | "image" | "compute" | "placement" | "volume" => Layer::Service(&[]),
-        "bench" => Layer::Only(&["base", "store", "store-sqlite"]),
+        "bench" => Layer::Only(&["base", "pki", "store", "store-sqlite", "assign", "link", "node"]),
         "testkit" => Layer::AnythingBut("drover"),
         "drover" => Layer::Anything,
         _ => return None,

@@ -282,7 +282,9 @@ async fn admit<'a>(
     if params.iter().any(|(k, v)| k == PATH_PROJECT && caller.project_id() != Some(v)) && route.access != Access::Public {
         return Err(Error::bad_request("Malformed request url: the project in it is not the token's."));
     }
-    site.cloud.db.fresh().await?;
+    if route.rows {
+        site.cloud.db.fresh().await?;
+    }
     let cx = Cx {
         caller,
         version,

@@ -37,6 +37,8 @@ pub struct Route {
     /// First microversion that has the route, and the last.
     pub since: Version,
     pub until: Version,
+    /// Its handler looks at rows.
+    pub rows: bool,
     pub handler: Handler,
     pub(crate) meter: Arc<Meter>,
 }
@@ -54,6 +56,7 @@ impl Route {
             body: BodyForm::Json,
             since: Version::MIN,
             until: Version::MAX,
+            rows: true,
             handler: Arc::new(move |call| Box::pin(handler(call))),
             meter: Arc::default(),
         }
@@ -62,6 +65,12 @@ impl Route {
     #[must_use]
     pub fn at(self, path: &'static str) -> Self {
         Self { path, ..self }
+    }
+    /// It looks at no row, and is served without the store.
+    #[must_use]
+    pub fn without_rows(mut self) -> Self {
+        self.rows = false;
+        self
     }
     #[must_use]
     pub fn stream(mut self) -> Self {

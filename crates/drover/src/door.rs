@@ -6,18 +6,27 @@ use crate::{
     config::{Config, State},
     controller::{API, PUBLIC, Seat},
 };
-use frontdoor::{Certificate, FrontDoor, LOCAL_PORT, Vip, Watched};
-use pki::Files;
+use api::Cloud;
+use base::retry::Backoff;
+use frontdoor::{Certificate, FrontDoor, LOCAL_PORT, Pulse, Readiness, Sockets, Vip, Watched};
+use pki::{Ca, Files};
 use std::{
     net::{IpAddr, SocketAddr},
     sync::Arc,
     time::Duration,
 };
 use store_etcd::{Etcd, member::MemberInfo};
-use tokio::time::sleep;
+use tokio::{
+    task::JoinSet,
+    time::{sleep, timeout},
+};
 
 /// How often the cluster's members and our certificate are looked at again.
 const FOLLOW: Duration = Duration::from_secs(2);
+/// How often it is looked whether this controller reaches the store, and how long that may take.
+const FEEL: Duration = Duration::from_millis(150);
+const STORE: Duration = Duration::from_millis(400);
+const AGAIN: Backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(2));
 /// Requests that run through this door may end.
 const GRACE: Duration = Duration::from_secs(10);
 
@@ -26,8 +35,7 @@ fn door(state: &State, config: &Config, others: Vec<(String, IpAddr)>) -> Option
     let controller = config.controller.as_ref()?;
     let Files { ca, certificate, key } = Files::of(&state.pki());
     let name = config.name();
-    let behind =
-        |(name, address): (String, IpAddr)| frontdoor::Controller { name, api: SocketAddr::new(address, API), drain: false };
+    let behind = |(name, address): (String, IpAddr)| frontdoor::Controller { name, api: SocketAddr::new(address, API) };
     let mut controllers: Vec<_> = others.into_iter().filter(|(other, _)| *other != name).map(behind).collect();
     controllers.push(behind((name.clone(), controller.address)));
     controllers.sort_by(|a, b| a.name.cmp(&b.name));
@@ -56,7 +64,7 @@ fn controllers(members: &[MemberInfo]) -> Vec<(String, IpAddr)> {
 }
 
 /// Keeps the door as the cluster is, for as long as it is polled; the door itself goes on after that.
-pub(crate) async fn keep(state: State, config: Config, etcd: Option<Arc<Etcd>>) {
+pub(crate) async fn keep(state: State, config: Config, etcd: Option<Arc<Etcd>>, pulse: Arc<Pulse>) {
     let own = config.controller.as_ref().is_some_and(|c| c.etcd != Seat::External);
     let etcd = etcd.filter(|_| own);
     let mut last = Vec::new();
@@ -69,6 +77,7 @@ pub(crate) async fn keep(state: State, config: Config, etcd: Option<Arc<Etcd>>) 
             }
         }
         let Some(door) = door(&state, &config, last.clone()) else { return };
+        pulse.know(&door.controllers);
         // The same door may have a renewed certificate: `ensure` looks.
         match watched.as_ref().filter(|(known, _)| *known == door) {
             Some(_) => {
@@ -87,6 +96,43 @@ pub(crate) async fn keep(state: State, config: Config, etcd: Option<Arc<Etcd>>) 
         }
         sleep(FOLLOW).await;
     }
+}
+
+/// Tells the other controllers' doors how this one is, and its own how they are.
+pub(crate) async fn beat(state: State, config: Config, cloud: Arc<Cloud>, pulse: Arc<Pulse>) {
+    let Some(controller) = &config.controller else { return };
+    let mut told = JoinSet::new();
+    told.spawn(feel(cloud, pulse.clone()));
+    for attempt in 0.. {
+        let ended = match Sockets::bind(controller.address).await {
+            Ok(sockets) => pulse.run(sockets).await.map(|never| match never {}),
+            Err(e) => Err(e),
+        };
+        if let Err(e) = ended {
+            let dir = state.run("door");
+            tracing::error!(error = %e, dir = %dir.display(), "The doors of the other controllers do not learn how this one is; trying again");
+        }
+        sleep(AGAIN.jittered(attempt)).await;
+    }
+}
+
+async fn feel(cloud: Arc<Cloud>, pulse: Arc<Pulse>) {
+    let drain = cloud.state.get::<operator::Drain>();
+    loop {
+        let reached = timeout(STORE, cloud.db.fresh()).await;
+        pulse.say(match reached {
+            _ if drain.as_ref().is_some_and(|d| d.has_begun()) => Readiness::Draining,
+            Ok(Ok(_)) => Readiness::Ready,
+            _ => Readiness::Unready,
+        });
+        sleep(FEEL).await;
+    }
+}
+
+/// A pulse of this controller, whose key all controllers have.
+pub(crate) fn pulse(state: &State, config: &Config) -> Result<Arc<Pulse>, String> {
+    let ca = Ca::load(&state.pki()).map_err(|e| base::chain(&e))?;
+    Ok(Pulse::new(&config.name(), ca.derive("pulse"), &state.run("door")))
 }
 
 /// Ends what outlives the pair, for `down`.

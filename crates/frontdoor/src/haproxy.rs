@@ -58,8 +58,8 @@ defaults
     timeout client-fin 5s
     timeout server-fin 5s
     timeout queue 5s
-    # /readyz answers from memory, but each check is a new connection, and a machine may be busy.
-    timeout check 800ms
+    # Each check is a new connection, and a machine may be busy. Who can serve is known sooner, by the agent.
+    timeout check 2s
 {errors}
 frontend door
     # No HTTP/2: haproxy 2.6 takes a server's death after an HTTP/2 request for a failed connection, and repeats writes that were carried out.
@@ -92,20 +92,21 @@ backend api
     retry-on conn-failure empty-response junk-response 503
     http-request disable-l7-retry unless {REPEATABLE}
     option httpchk
-    http-check send meth GET uri /readyz ver HTTP/1.1 hdr Host controller.drover.internal
+    http-check send meth GET uri /livez ver HTTP/1.1 hdr Host controller.drover.internal
     http-check expect status 200
-    # It drains: what it has it finishes.
-    http-check disable-on-404
     # A host that lost its power closes nothing.
     option srvtcpka
     srvtcpka-idle 1s
     srvtcpka-intvl 1s
     srvtcpka-cnt 2
     default-server ssl verify required ca-file {ca} crt {machine} alpn http/1.1
-    default-server check inter 500ms fastinter 200ms fall 2 rise 1 on-marked-down shutdown-sessions tcp-ut 2s
+    default-server check inter 1s fastinter 200ms downinter 500ms fall 3 rise 1 on-marked-down shutdown-sessions tcp-ut 2s
+    # Drover on this machine hears from all of them ten times a second; without it everything stays as it was.
+    default-server agent-check agent-addr 127.0.0.1 agent-port {agent} agent-inter 100ms
 "#,
         ca = door.ca.display(),
         machine = bundles.machine.display(),
+        agent = crate::AGENT_PORT,
     );
     for controller in sorted(&door.controllers) {
         let _ = writeln!(text, "    {}", server(controller));
@@ -147,8 +148,7 @@ fn binds(door: &FrontDoor, certificate: &Path) -> Vec<String> {
 fn server(c: &Controller) -> String {
     // The name in a controller's certificate, so that no node can stand in for one.
     let name = format!("{}.controller.drover.internal", c.name);
-    let drain = if c.drain { " weight 0" } else { "" };
-    format!("server {} {} sni str({name}) check-sni {name} verifyhost {name}{drain}", c.name, c.api)
+    format!("server {} {} sni str({name}) check-sni {name} verifyhost {name} agent-send \"{}\\n\"", c.name, c.api, c.name)
 }
 
 /// What haproxy says itself, in the shape of most of the APIs' errors.
@@ -168,7 +168,7 @@ mod tests {
     use crate::{Certificate, Vip};
 
     fn door() -> FrontDoor {
-        let controller = |n: u8, drain| Controller { name: format!("c{n}"), api: SocketAddr::from(([10, 0, 0, n], 8776)), drain };
+        let controller = |n: u8| Controller { name: format!("c{n}"), api: SocketAddr::from(([10, 0, 0, n], 8776)) };
         FrontDoor {
             name: "c1".into(),
             dir: "/var/lib/drover/door".into(),
@@ -180,7 +180,7 @@ mod tests {
             ca: "/var/lib/drover/pki/ca.pem".into(),
             machine: Certificate { certificate: "cert.pem".into(), key: "key.pem".into() },
             public: None,
-            controllers: vec![controller(2, true), controller(1, false), controller(3, false)],
+            controllers: vec![controller(2), controller(1), controller(3)],
         }
     }
 

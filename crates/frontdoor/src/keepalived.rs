@@ -52,15 +52,21 @@ vrrp_script door {{
     init_fail
 }}
 
-# haproxy reaches a controller that can serve. Where it reaches none while another door does, such as behind a link that is dead in one
-# direction, adverts alone would keep the address. The script asks for most of a second, so that an election in the store moves nothing.
+# haproxy reaches an API. Where it reaches none for a while and another door does, the address is of no use here.
 vrrp_script backends {{
     script "/bin/bash {check} {port} /backends"
     interval 1
     timeout 3
-    fall 1
+    fall 4
     rise 1
     init_fail
+}}
+
+# 1 when no other controller answers: behind a link that is dead in one direction adverts alone would keep the address.
+track_file alone {{
+    file "{alone}"
+    weight 0
+    init_file 0
 }}
 
 vrrp_instance api {{
@@ -76,6 +82,7 @@ vrrp_instance api {{
 "#,
         name = door.name,
         check = door.dir.join("check.sh").display(),
+        alone = crate::pulse::alone_file(&door.dir).display(),
         port = door.local_port,
         // 255 means that the address is the machine's own, 0 that it gives up.
         priority = FIRST_PRIORITY.saturating_sub(place).max(1),
@@ -94,6 +101,9 @@ vrrp_instance api {{
         door
         backends
     }}
+    track_file {{
+        alone
+    }}
 }}
 "#
     );
@@ -107,7 +117,7 @@ mod tests {
     use std::net::SocketAddr;
 
     fn door(name: &str) -> FrontDoor {
-        let controller = |n: u8| Controller { name: format!("c{n}"), api: SocketAddr::from(([10, 0, 0, n], 8776)), drain: false };
+        let controller = |n: u8| Controller { name: format!("c{n}"), api: SocketAddr::from(([10, 0, 0, n], 8776)) };
         FrontDoor {
             name: name.into(),
             dir: "/var/lib/drover/door".into(),

@@ -4,7 +4,7 @@
 //!   client ──TLS──▶ VIP:8774 (keepalived: on one controller at a time)
 //!                      │ haproxy of that controller
 //!                      ├──TLS, cluster CA──▶ c1:8776
-//!                      ├──TLS, cluster CA──▶ c2:8776     asked for /readyz twice a second
+//!                      ├──TLS, cluster CA──▶ c2:8776     who can serve, they tell each other (see `pulse`)
 //!                      └──TLS, cluster CA──▶ c3:8776
 //! ```
 //!
@@ -12,17 +12,20 @@
 //! (a read, or a POST with an `Idempotency-Key`) is repeated on another controller before the client sees anything. Others are repeated
 //! only when nothing was sent.
 //!
-//! What the API must do for it: `/readyz` is 200 when it can serve, 404 while it finishes what it has and wants nothing new, anything
-//! else when it cannot serve; then its connections are closed. It may believe `X-Forwarded-For` and `X-Forwarded-Proto` of whoever shows a
-//! controller's certificate, as every door does.
+//! What a controller must do for it: answer `/livez` as long as it runs, with or without its store, and run a [`Pulse`] that says how it is.
+//! The API may believe `X-Forwarded-For` and `X-Forwarded-Proto` of whoever shows a controller's certificate, as every door does.
 //!
 //! Both programs outlive Drover, as all daemons of `supervise`. Their configuration is a plain function of a [`FrontDoor`].
 mod certificate;
 mod door;
 mod haproxy;
+mod judge;
 mod keepalived;
+mod pulse;
 
 pub use door::{Status, Watched};
+pub use judge::Readiness;
+pub use pulse::{AGENT_PORT, PULSE_PORT, Pulse, Sockets};
 
 use ipnet::IpNet;
 use std::{
@@ -74,8 +77,6 @@ pub struct Controller {
     pub name: String,
     /// Where its API answers by TLS.
     pub api: SocketAddr,
-    /// It finishes what it has and gets nothing new, at this door.
-    pub drain: bool,
 }
 
 /// The door of one controller; see the module.

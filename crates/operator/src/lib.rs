@@ -2,7 +2,7 @@
 //!
 //! | path | what |
 //! |---|---|
-//! | `GET /livez` | this process runs |
+//! | `GET /livez` | this process runs, with or without its store |
 //! | `GET /readyz` | this process can serve right now: its view has reached the store; 404 while it finishes what it has and wants nothing new |
 //! | `GET /operator/v1/status` | counts of what the cloud holds |
 //! | `GET /operator/v1/tasks` | reconcilers, and keys in trouble with their last error and next run |
@@ -41,7 +41,7 @@ pub fn health() -> Service {
         "health",
         "",
         vec![
-            Route::new("GET", "/livez", Access::Public, |_| async { Ok(Reply::text(200, "text/plain", "ok\n")) }),
+            Route::new("GET", "/livez", Access::Public, |_| async { Ok(Reply::text(200, "text/plain", "ok\n")) }).without_rows(),
             // The pipeline has already waited for a fresh view: an answer is the proof.
             Route::new("GET", "/readyz", Access::Public, ready),
             Route::new("GET", "/", Access::Public, index),
@@ -108,10 +108,13 @@ impl Drain {
     pub fn begin(&self) {
         self.0.store(true, Ordering::Relaxed);
     }
+    pub fn has_begun(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
 }
 
 async fn ready(call: Call) -> Result<Reply> {
-    let drains = call.cx.state.get::<Drain>().is_some_and(|d| d.0.load(Ordering::Relaxed));
+    let drains = call.cx.state.get::<Drain>().is_some_and(|d| d.has_begun());
     Ok(if drains { Reply::text(404, "text/plain", "stopping\n") } else { Reply::text(200, "text/plain", "ok\n") })
 }
 

@@ -150,6 +150,16 @@ impl Ca {
         &self.key_pem
     }
 
+    /// A secret that all who have this authority share, for one purpose.
+    pub fn derive(&self, purpose: &str) -> [u8; 32] {
+        Sha256::new()
+            .chain_update((purpose.len() as u64).to_be_bytes())
+            .chain_update(purpose)
+            .chain_update(&self.key_pem)
+            .finalize()
+            .into()
+    }
+
     /// Writes the authority where only root reads it; the key last, as its presence says that all is there.
     pub fn keep(&self, dir: &Path) -> Result<(), Error> {
         fs::create_dir_all(dir).map_err(file("create", dir))?;

@@ -1,6 +1,6 @@
 """An API as the door sees one: backend.py ADDRESS PORT CERTIFICATE KEY CA NAME DIRECTORY
 
-/readyz is the status in DIRECTORY/NAME.ready, 200 without that file. /who is NAME. /die ends the first process of all that is asked, with
+/who is NAME. /die ends the first process of all that is asked, with
 the request carried out and not answered. /wait writes NAME into DIRECTORY/waiting and
 answers when DIRECTORY/go is there. /seen is what came in. Bodies are counted."""
 import http.server, json, os, ssl, sys, time
@@ -21,12 +21,7 @@ class Api(http.server.BaseHTTPRequestHandler):
 
     def do_GET(self):
         size = len(self.rfile.read(int(self.headers.get("Content-Length") or 0)))
-        if self.path == "/readyz":
-            try:
-                self.answer(int(open(f"{directory}/{name}.ready").read()), "")
-            except FileNotFoundError:
-                self.answer(200, "")
-        elif self.path == "/die":
+        if self.path == "/die":
             with open(f"{directory}/died.{name}", "a") as f:
                 f.write("x")
             try:

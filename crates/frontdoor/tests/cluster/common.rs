@@ -1,11 +1,15 @@
 //! A cluster of three in namespaces of its own, on a bridge in another.
-use frontdoor::{Certificate, Controller, FrontDoor, LOCAL_PORT, PORT, Vip, Watched};
+use frontdoor::{
+    AGENT_PORT, Certificate, Controller, FrontDoor, LOCAL_PORT, PORT, PULSE_PORT, Pulse, Readiness, Sockets, Vip, Watched,
+};
 use pki::{Ca, Identity, Request, Role};
 use std::{net::IpAddr, path::PathBuf, process::Stdio, time::Duration};
 use supervise::{ip, run};
 use tempfile::TempDir;
 use tokio::{
+    net::{TcpListener, UdpSocket},
     process::{Child, Command},
+    task::JoinSet,
     time::Instant,
 };
 
@@ -19,6 +23,7 @@ pub(crate) struct Cluster {
     pub(crate) doors: Vec<FrontDoor>,
     pub(crate) watched: Vec<Option<Watched>>,
     pub(crate) backends: Vec<Option<Child>>,
+    pulses: Vec<Option<JoinSet<()>>>,
 }
 
 /// Waits for a level.
@@ -38,7 +43,7 @@ impl Cluster {
     pub(crate) async fn start(name: &str) -> Self {
         let prefix = format!("fd{:x}{name}", std::process::id());
         let dir = tempfile::tempdir().unwrap();
-        let mut cluster = Self { prefix, dir, doors: vec![], watched: vec![], backends: vec![] };
+        let mut cluster = Self { prefix, dir, doors: vec![], watched: vec![], backends: vec![], pulses: vec![] };
         cluster.wire().await;
         let ca = Ca::create("test").unwrap();
         ca.keep(&cluster.path("ca")).unwrap();
@@ -46,7 +51,10 @@ impl Cluster {
             let door = cluster.door(n, &ca);
             cluster.doors.push(door);
             cluster.backends.push(None);
-            cluster.serve(n.into());
+            cluster.pulses.push(None);
+        }
+        for n in 1..=3 {
+            cluster.serve(n);
         }
         for n in 0..3 {
             let watched = cluster.doors[n].watch().await.unwrap();
@@ -99,7 +107,7 @@ impl Cluster {
         let machine = Certificate { certificate: self.path(&format!("{name}.pem")), key: self.path(&format!("{name}.key")) };
         std::fs::write(&machine.certificate, issued.certificate_pem).unwrap();
         std::fs::write(&machine.key, request.key_pem).unwrap();
-        let controller = |n: u8| Controller { name: format!("c{n}"), api: ([10, 78, 0, n], 8776).into(), drain: false };
+        let controller = |n: u8| Controller { name: format!("c{n}"), api: ([10, 78, 0, n], 8776).into() };
         FrontDoor {
             netns: Some(self.ns(&name)),
             dir: self.path(&format!("{name}-door")),
@@ -131,6 +139,56 @@ impl Cluster {
         command.arg(of.controllers[n - 1].api.ip().to_string()).arg("8776");
         command.args([&of.machine.certificate, &of.machine.key, &of.ca]).arg(&name).arg(self.dir.path());
         self.backends[n - 1] = Some(command.spawn().unwrap());
+        self.pulses[n - 1] = None;
+        self.pulses[n - 1] = Some(self.pulse(n));
+    }
+
+    /// The pulse of a controller, as it is told by the file that its API has, too.
+    fn pulse(&self, n: usize) -> JoinSet<()> {
+        let of = &self.doors[n - 1];
+        std::fs::create_dir_all(&of.dir).unwrap();
+        let pulse = Pulse::new(&of.name, [7; 32], &of.dir);
+        pulse.know(&of.controllers);
+        let sockets = self.sockets(n);
+        let (says, ready) = (pulse.clone(), self.path(&format!("{}.ready", of.name)));
+        let mut tasks = JoinSet::new();
+        tasks.spawn(async move {
+            let Err(e) = pulse.run(sockets).await;
+            panic!("{e}");
+        });
+        tasks.spawn(async move {
+            loop {
+                says.say(match std::fs::read_to_string(&ready).as_deref() {
+                    Ok("503") => Readiness::Unready,
+                    Ok("404") => Readiness::Draining,
+                    _ => Readiness::Ready,
+                });
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        });
+        tasks
+    }
+
+    /// In the namespace of a controller, where a thread goes to bind them.
+    fn sockets(&self, n: usize) -> Sockets {
+        let (ns, own) = (self.ns(&format!("c{n}")), self.doors[n - 1].controllers[n - 1].api.ip());
+        let bound = std::thread::spawn(move || {
+            let ns = std::fs::File::open(format!("/run/netns/{ns}")).unwrap();
+            nix::sched::setns(ns, nix::sched::CloneFlags::CLONE_NEWNET).unwrap();
+            let pulse = again(|| std::net::UdpSocket::bind((own, PULSE_PORT)));
+            let agent = again(|| std::net::TcpListener::bind(("127.0.0.1", AGENT_PORT)));
+            pulse.set_nonblocking(true).unwrap();
+            agent.set_nonblocking(true).unwrap();
+            (pulse, agent)
+        });
+        let (pulse, agent) = bound.join().unwrap();
+        Sockets { pulse: UdpSocket::from_std(pulse).unwrap(), agent: TcpListener::from_std(agent).unwrap() }
+    }
+
+    /// Ends the API of a controller, and what goes with it.
+    pub(crate) fn kill(&mut self, n: usize) {
+        self.backends[n - 1] = None;
+        self.pulses[n - 1] = None;
     }
 
     /// What the door of a controller says of itself.
@@ -185,6 +243,18 @@ impl Drop for Cluster {
             let script = format!("ip netns pids {ns} 2>/dev/null | xargs -r kill -9; ip netns del {ns} 2>/dev/null");
             let _ = std::process::Command::new("sh").args(["-c", &script]).status();
         }
+    }
+}
+
+/// Those of a task that was aborted are closed a little later.
+fn again<T>(bind: impl Fn() -> std::io::Result<T>) -> T {
+    let until = std::time::Instant::now() + SOON;
+    loop {
+        match bind() {
+            Ok(bound) => return bound,
+            Err(e) => assert!(std::time::Instant::now() < until, "{e}"),
+        }
+        std::thread::sleep(Duration::from_millis(5));
     }
 }
 

@@ -1,0 +1,97 @@
+//! What a door does about each controller, as a pure function of what the controllers say of themselves.
+use std::time::Duration;
+
+/// What a controller says of itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Readiness {
+    /// It can serve right now.
+    Ready,
+    /// It cannot: it does not reach the store, for example.
+    Unready,
+    /// It finishes what it has and wants nothing new.
+    Draining,
+}
+
+/// The last that is known of a controller.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Known {
+    pub(crate) readiness: Readiness,
+    /// Since it said something else than that it is unready.
+    pub(crate) unready: Duration,
+    /// Since it said anything.
+    pub(crate) silent: Duration,
+}
+
+/// Ten words a second are said: a controller that missed four gets nothing new. A busy one loses nothing by that.
+pub(crate) const SILENT: Duration = Duration::from_millis(450);
+/// It gets back what it has not finished: requests that may be repeated are, on another.
+const GONE: Duration = Duration::from_millis(1300);
+
+impl Known {
+    fn serves(self) -> bool {
+        self.readiness == Readiness::Ready && self.silent < SILENT
+    }
+}
+
+/// haproxy's words for its agent about one controller among `all`. Where nobody can serve, nobody is taken out: an election in the store
+/// lasts a moment, and requests wait for it where they are.
+pub(crate) fn word(one: Known, all: &[Known]) -> &'static str {
+    let away = one.silent.max(one.unready);
+    match one.readiness {
+        _ if !all.iter().any(|k| k.serves()) => "up ready\n",
+        _ if away >= GONE => "down\n",
+        _ if one.serves() => "up ready\n",
+        _ => "up drain\n",
+    }
+}
+
+/// Is nothing heard of any other controller? Whoever is so has no majority of the store, and must not keep the address: what it
+/// sends may arrive still, so that the others would leave it to it.
+pub(crate) fn alone(others: &[Known]) -> bool {
+    !others.is_empty() && others.iter().all(|k| k.silent >= SILENT)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: Duration = Duration::ZERO;
+    const READY: Known = Known { readiness: Readiness::Ready, unready: NOW, silent: NOW };
+
+    fn unready(ms: u64) -> Known {
+        Known { readiness: Readiness::Unready, unready: Duration::from_millis(ms), silent: NOW }
+    }
+    fn silent(ms: u64) -> Known {
+        Known { silent: Duration::from_millis(ms), ..READY }
+    }
+
+    #[test]
+    fn who_cannot_serve_is_left_to_others_first_and_given_up_later() {
+        let draining = Known { readiness: Readiness::Draining, ..READY };
+        for (one, expected) in [
+            (READY, "up ready\n"),
+            (silent(300), "up ready\n"),
+            (silent(500), "up drain\n"),
+            (silent(1300), "down\n"),
+            (unready(0), "up drain\n"),
+            (unready(1300), "down\n"),
+            (draining, "up drain\n"),
+        ] {
+            assert_eq!(word(one, &[one, READY]), expected, "{one:?}");
+        }
+    }
+
+    #[test]
+    fn where_nobody_can_serve_requests_wait() {
+        for one in [unready(5000), silent(5000), Known { readiness: Readiness::Draining, ..READY }] {
+            assert_eq!(word(one, &[one, unready(5000), silent(5000)]), "up ready\n");
+        }
+    }
+
+    #[test]
+    fn alone_is_who_hears_nobody_and_should() {
+        assert!(!alone(&[]), "a cluster of one");
+        assert!(!alone(&[silent(5000), unready(5000)]), "one is heard");
+        assert!(alone(&[silent(5000), silent(500)]));
+    }
+}

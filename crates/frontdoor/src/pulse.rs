@@ -1,0 +1,363 @@
+//! Controllers ask each other ten times a second how they are, so that each door knows within half a second who can serve.
+//!
+//! ```text
+//!   c1 ──"how are you, NONCE"──▶ c2:8775/udp          haproxy of c1 ──"c2"──▶ agent of c1 (loopback): ready, drain, down
+//!   c1 ◀──"ready, NONCE"──────── c2                   keepalived of c1 ◀── the file `alone`: nobody answers
+//! ```
+//! haproxy's own checks cannot do this: on a busy machine a new TLS connection takes longer than a dead controller may be asked, and each
+//! check sees one controller where the answer depends on all of them. Questions and answers carry a code of authentication with a key that
+//! only controllers have, and an answer is good for its own question, so that nobody else can speak for one.
+use crate::{
+    Controller, Readiness,
+    judge::{self, Known},
+};
+use hmac::{Hmac, Mac as _};
+use sha2::Sha256;
+use std::{
+    collections::BTreeMap,
+    convert::Infallible,
+    io,
+    net::{IpAddr, SocketAddr},
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+use tokio::{
+    io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader},
+    net::{TcpListener, TcpStream, UdpSocket},
+    time::{Instant, MissedTickBehavior, interval, timeout},
+};
+
+/// UDP, on each controller's address.
+pub const PULSE_PORT: u16 = 8775;
+/// Where haproxy asks, on loopback only.
+pub const AGENT_PORT: u16 = 8778;
+
+pub(crate) const BEAT: Duration = Duration::from_millis(100);
+/// Answers to older questions say nothing about now.
+const CURRENT: u64 = 10;
+/// haproxy writes its one line at once, and it is short.
+const LINE: (Duration, u64) = (Duration::from_secs(1), 256);
+
+type Nonce = [u8; 16];
+const CODE: usize = 32;
+const QUESTION: usize = 16 + CODE;
+const ANSWER: usize = 16 + 1 + CODE;
+
+/// Where a controller says how it is, and hears how the others are.
+pub struct Pulse {
+    name: String,
+    key: [u8; 32],
+    /// Of this run, so that no answer of an earlier one is taken.
+    run: u64,
+    /// Says to keepalived whether this controller is alone.
+    alone: PathBuf,
+    inner: Mutex<Inner>,
+}
+
+/// Sockets of a [`Pulse`], bound before it runs.
+pub struct Sockets {
+    pub pulse: UdpSocket,
+    pub agent: TcpListener,
+}
+
+impl Sockets {
+    /// On this controller's address, and on loopback.
+    pub async fn bind(own: IpAddr) -> io::Result<Self> {
+        let agent = SocketAddr::from(([127, 0, 0, 1], AGENT_PORT));
+        Ok(Self { pulse: UdpSocket::bind((own, PULSE_PORT)).await?, agent: TcpListener::bind(agent).await? })
+    }
+}
+
+struct Inner {
+    own: Seen,
+    peers: BTreeMap<String, (IpAddr, Seen)>,
+    beat: u64,
+    written: Option<bool>,
+}
+
+struct Seen {
+    readiness: Readiness,
+    /// When it was something else than unready.
+    well: Instant,
+    heard: Instant,
+}
+
+impl Seen {
+    fn new(now: Instant) -> Self {
+        Self { readiness: Readiness::Unready, well: now, heard: now }
+    }
+    fn hear(&mut self, readiness: Readiness, now: Instant) {
+        if readiness != Readiness::Unready {
+            self.well = now;
+        }
+        (self.readiness, self.heard) = (readiness, now);
+    }
+    fn known(&self, now: Instant) -> Known {
+        let unready = now.saturating_duration_since(self.well);
+        let unready = if self.readiness == Readiness::Unready { unready } else { Duration::ZERO };
+        Known { readiness: self.readiness, unready, silent: now.saturating_duration_since(self.heard) }
+    }
+}
+
+/// The file by which keepalived learns it, in the directory of a [`crate::FrontDoor`].
+pub(crate) fn alone_file(dir: &Path) -> PathBuf {
+    dir.join("alone")
+}
+
+impl Pulse {
+    /// `key` is the same on all controllers, and nobody else's; `dir` is that of the [`crate::FrontDoor`].
+    pub fn new(name: &str, key: [u8; 32], dir: &Path) -> Arc<Self> {
+        let inner = Inner { own: Seen::new(Instant::now()), peers: BTreeMap::new(), beat: 0, written: None };
+        Arc::new(Self { name: name.to_owned(), key, run: rand::random(), alone: alone_file(dir), inner: Mutex::new(inner) })
+    }
+
+    /// How this controller is.
+    pub fn say(&self, readiness: Readiness) {
+        self.inner().own.hear(readiness, Instant::now());
+    }
+
+    /// Who the controllers are; this one may be among them.
+    pub fn know(&self, controllers: &[Controller]) {
+        let now = Instant::now();
+        let mut inner = self.inner();
+        inner.peers.retain(|name, (ip, _)| controllers.iter().any(|c| c.name == *name && c.api.ip() == *ip));
+        for c in controllers.iter().filter(|c| c.name != self.name) {
+            inner.peers.entry(c.name.clone()).or_insert_with(|| (c.api.ip(), Seen::new(now)));
+        }
+    }
+
+    /// Asks, answers and tells for as long as it is polled.
+    pub async fn run(self: &Arc<Self>, sockets: Sockets) -> io::Result<Infallible> {
+        let Sockets { pulse, agent } = sockets;
+        let mut beats = interval(BEAT);
+        beats.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let (mut last, mut datagram) = (Instant::now(), [0; 128]);
+        loop {
+            tokio::select! {
+                // What came while this process did not run is heard before anybody is called silent.
+                biased;
+                got = pulse.recv_from(&mut datagram) => match got {
+                    Ok((length, from)) => self.take(&pulse, &datagram[..length], from),
+                    // An earlier datagram found nobody.
+                    Err(e) if e.kind() == io::ErrorKind::ConnectionRefused => {}
+                    Err(e) => return Err(e),
+                },
+                () = async { beats.tick().await; } => {
+                    let now = Instant::now();
+                    self.ask(&pulse, now, now.saturating_duration_since(last).saturating_sub(2 * BEAT));
+                    last = now;
+                    self.note(now)?;
+                }
+                connected = agent.accept() => {
+                    let (stream, _) = connected?;
+                    tokio::spawn(self.clone().tell(stream));
+                }
+            }
+        }
+    }
+
+    fn inner(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Who did not run for a while could not hear, and does not hold it against anybody.
+    fn ask(&self, socket: &UdpSocket, now: Instant, lost: Duration) {
+        let mut inner = self.inner();
+        inner.beat += 1;
+        let nonce = nonce(self.run, inner.beat);
+        for (name, (ip, seen)) in &mut inner.peers {
+            seen.heard = (seen.heard + lost).min(now);
+            seen.well = (seen.well + lost).min(now);
+            let question = [&nonce[..], &self.code(b"question", name, &nonce)].concat();
+            // What the network does not take now is what the others will notice.
+            let _ = socket.try_send_to(&question, SocketAddr::new(*ip, PULSE_PORT));
+        }
+    }
+
+    fn take(&self, socket: &UdpSocket, datagram: &[u8], from: SocketAddr) {
+        let now = Instant::now();
+        match datagram.len() {
+            QUESTION => {
+                let (nonce, code) = datagram.split_at(16);
+                if self.is_code(b"question", &self.name, nonce, code) {
+                    let said = [nonce, &[byte(self.inner().own.readiness)]].concat();
+                    let _ = socket.try_send_to(&[&said[..], &self.code(b"answer", &self.name, &said)].concat(), from);
+                }
+            }
+            ANSWER => {
+                let (said, code) = datagram.split_at(17);
+                let mut inner = self.inner();
+                let current = (inner.beat.saturating_sub(CURRENT)..=inner.beat).any(|beat| nonce(self.run, beat) == said[..16]);
+                let peer = inner.peers.iter_mut().find(|(_, (ip, _))| *ip == from.ip());
+                if let (true, Some((name, (_, seen))), Some(readiness)) = (current, peer, readiness(said[16]))
+                    && self.is_code(b"answer", name, said, code)
+                {
+                    seen.hear(readiness, now);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Writes for keepalived what has changed.
+    fn note(&self, now: Instant) -> io::Result<()> {
+        let mut inner = self.inner();
+        let others: Vec<_> = inner.peers.values().map(|(_, seen)| seen.known(now)).collect();
+        let alone = judge::alone(&others);
+        if inner.written != Some(alone) {
+            // In place, as keepalived watches the file.
+            std::fs::write(&self.alone, if alone { "1\n" } else { "0\n" })?;
+            inner.written = Some(alone);
+            if alone {
+                tracing::warn!("No other controller answers: the public address must be elsewhere");
+            }
+        }
+        Ok(())
+    }
+
+    /// Answers haproxy, which names one of its servers.
+    async fn tell(self: Arc<Self>, mut stream: TcpStream) {
+        let (reader, mut writer) = stream.split();
+        let mut name = String::new();
+        let asked = timeout(LINE.0, BufReader::new(reader.take(LINE.1)).read_line(&mut name)).await;
+        if let (Ok(Ok(_)), Some(word)) = (asked, self.word(name.trim())) {
+            let _ = timeout(LINE.0, writer.write_all(word.as_bytes())).await;
+        }
+    }
+
+    fn word(&self, name: &str) -> Option<&'static str> {
+        let (now, inner) = (Instant::now(), self.inner());
+        // This process cannot be silent to itself.
+        let own = Known { silent: Duration::ZERO, ..inner.own.known(now) };
+        let peers = inner.peers.values().map(|(_, seen)| seen.known(now));
+        let all: Vec<_> = peers.chain([own]).collect();
+        let one = if name == self.name { own } else { inner.peers.get(name)?.1.known(now) };
+        Some(judge::word(one, &all))
+    }
+
+    /// `what` of `name`, a controller.
+    fn mac(&self, what: &[u8], name: &str, text: &[u8]) -> Option<Hmac<Sha256>> {
+        let mut mac = Hmac::<Sha256>::new_from_slice(&self.key).ok()?;
+        for part in [what, name.as_bytes(), text] {
+            mac.update(&(part.len() as u64).to_be_bytes());
+            mac.update(part);
+        }
+        Some(mac)
+    }
+    fn code(&self, what: &[u8], name: &str, text: &[u8]) -> Vec<u8> {
+        self.mac(what, name, text).map(|m| m.finalize().into_bytes().to_vec()).unwrap_or_default()
+    }
+    fn is_code(&self, what: &[u8], name: &str, text: &[u8], code: &[u8]) -> bool {
+        self.mac(what, name, text).is_some_and(|m| m.verify_slice(code).is_ok())
+    }
+}
+
+fn nonce(run: u64, beat: u64) -> Nonce {
+    let mut nonce = [0; 16];
+    nonce[..8].copy_from_slice(&run.to_be_bytes());
+    nonce[8..].copy_from_slice(&beat.to_be_bytes());
+    nonce
+}
+
+const STATES: [Readiness; 3] = [Readiness::Ready, Readiness::Unready, Readiness::Draining];
+
+fn byte(readiness: Readiness) -> u8 {
+    STATES.iter().zip(0..).find(|(s, _)| **s == readiness).map_or(0, |(_, n)| n)
+}
+fn readiness(byte: u8) -> Option<Readiness> {
+    STATES.get(usize::from(byte)).copied()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn controller(n: u8) -> Controller {
+        Controller { name: format!("c{n}"), api: ([127, 0, 0, n], 8776).into() }
+    }
+
+    struct Here {
+        pulse: Arc<Pulse>,
+        run: tokio::task::JoinHandle<()>,
+        agent: SocketAddr,
+        dir: tempfile::TempDir,
+    }
+
+    /// A controller on an address of loopback.
+    async fn start(n: u8, key: u8) -> Here {
+        let dir = tempfile::tempdir().unwrap();
+        let pulse = Pulse::new(&format!("c{n}"), [key; 32], dir.path());
+        pulse.know(&[controller(11), controller(12), controller(13)]);
+        let agent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let at = agent.local_addr().unwrap();
+        let sockets = Sockets { pulse: UdpSocket::bind((controller(n).api.ip(), PULSE_PORT)).await.unwrap(), agent };
+        let running = pulse.clone();
+        let run = tokio::spawn(async move {
+            let Err(e) = running.run(sockets).await;
+            panic!("{e}");
+        });
+        Here { pulse, run, agent: at, dir }
+    }
+
+    impl Here {
+        async fn word(&self, name: &str) -> String {
+            let mut stream = TcpStream::connect(self.agent).await.unwrap();
+            stream.write_all(format!("{name}\n").as_bytes()).await.unwrap();
+            let mut word = String::new();
+            stream.read_to_string(&mut word).await.unwrap();
+            word.trim().to_owned()
+        }
+        async fn says(&self, name: &str, word: &str) {
+            let mut said = String::new();
+            for _ in 0..1000 {
+                said = self.word(name).await;
+                if said == word {
+                    return;
+                }
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+            panic!("of {name} it says {said}, not {word}");
+        }
+        async fn is_alone(&self, alone: bool) {
+            let path = alone_file(self.dir.path());
+            let right = || std::fs::read_to_string(&path).is_ok_and(|t| t == if alone { "1\n" } else { "0\n" });
+            for _ in 0..1000 {
+                if right() {
+                    return;
+                }
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+            panic!("alone is not {alone}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_door_learns_who_can_serve_from_those_who_may_say_so() {
+        let (one, two, forger) = (start(11, 7).await, start(12, 7).await, start(13, 8).await);
+        one.pulse.say(Readiness::Ready);
+        forger.pulse.say(Readiness::Ready);
+        one.says("c13", "down").await;
+        one.says("c12", "down").await;
+        two.pulse.say(Readiness::Ready);
+        one.says("c12", "up ready").await;
+        two.pulse.say(Readiness::Draining);
+        one.says("c12", "up drain").await;
+        two.pulse.say(Readiness::Ready);
+        two.says("c11", "up ready").await;
+        one.pulse.say(Readiness::Unready);
+        one.says("c11", "down").await;
+        two.says("c11", "down").await;
+        assert_eq!(one.word("c14").await, "", "nobody knows it");
+        assert_eq!(one.word("c13").await, "down", "what is said with another key is not believed");
+        one.is_alone(false).await;
+        forger.is_alone(true).await;
+        two.run.abort();
+        one.is_alone(true).await;
+        // Nobody can serve: nobody is taken out.
+        one.says("c12", "up ready").await;
+        for here in [one, forger] {
+            here.run.abort();
+        }
+    }
+}
