@@ -143,6 +143,13 @@ impl Client {
         Ok((status, headers, bytes))
     }
 
+    /// What the server's clock says, to the second.
+    pub async fn clock(&self) -> Result<std::time::SystemTime, Error> {
+        let (_, headers, _) = self.send("GET", "/livez", full(""), "application/json").await?;
+        let date = headers.iter().find(|(k, _)| k == "date").and_then(|(_, v)| httpdate::parse_http_date(v).ok());
+        date.ok_or_else(|| Error::Local(format!("{} does not tell its time.", self.endpoint)))
+    }
+
     async fn json(&self, method: &'static str, path: &str, body: Body) -> Result<Value, Error> {
         let (_, _, bytes) = self.send(method, path, body, "application/json").await?;
         Ok(serde_json::from_slice(&bytes).unwrap_or(Value::Null))

@@ -5,10 +5,12 @@
 //! travel: a joining process sends a request (PKCS #10, RFC 2986) with its join token and gets a certificate back.
 mod ca;
 mod files;
+mod inspect;
 mod token;
 
 pub use ca::{Ca, Identity, Issued, Request, Role, key_of, pem};
 pub use files::{Files, not_after};
+pub use inspect::{Inspected, inspect};
 pub use token::JoinToken;
 
 use std::path::PathBuf;

@@ -2,9 +2,10 @@
 //!
 //! Nobody may write into either store meanwhile: it is noticed, and then the copy counts for nothing. Rows under a lease are left
 //! behind, as they are about processes that run. Revisions are the new engine's.
+use crate::Etcd;
 use sha2::{Digest, Sha256};
 use std::{fmt, sync::Arc};
-use store::{Compare, Entry, Outcome, Range, Store, StoreError, Txn, TxnError, TxnId, Write};
+use store::{Compare, Entry, Outcome, Range, Revision, Store, StoreError, Txn, TxnError, TxnId, Write};
 
 /// Rows in one page of reading.
 const PAGE: usize = 1024;
@@ -112,6 +113,19 @@ pub async fn summarize(store: &dyn Store) -> Result<Summary, StoreError> {
     let (mut tally, mut pages) = (Tally::default(), Pages::of(store));
     while let Some(rows) = pages.next().await? {
         rows.iter().filter(|e| e.lease.is_none()).for_each(|e| tally.add(&e.key, &e.value));
+    }
+    Ok(tally.summary())
+}
+
+/// Reads all that an etcd held at a revision which its history still has.
+pub async fn summarize_at(etcd: &Etcd, revision: Revision) -> Result<Summary, StoreError> {
+    let (mut tally, mut after, mut more) = (Tally::default(), None::<Arc<str>>, true);
+    while more {
+        let range = Range { prefix: "", after: after.as_deref(), limit: PAGE };
+        let page = etcd.inner.page_at(range, revision).await?;
+        page.entries.iter().filter(|e| e.lease.is_none()).for_each(|e| tally.add(&e.key, &e.value));
+        more = page.more;
+        after = page.entries.last().map(|e| e.key.clone());
     }
     Ok(tally.summary())
 }

@@ -40,6 +40,11 @@ impl Inner {
     }
 
     pub(crate) async fn page(&self, range: Range<'_>) -> Result<Page, StoreError> {
+        self.page_at(range, 0).await
+    }
+
+    /// A page as it was at a revision; 0 is the newest.
+    pub(crate) async fn page_at(&self, range: Range<'_>, at: Revision) -> Result<Page, StoreError> {
         let (mut start, end) = self.keys.rows(range.prefix);
         if let Some(after) = range.after
             && after >= range.prefix
@@ -51,16 +56,19 @@ impl Inner {
             return Ok(Page { entries: Vec::new(), more: false, revision: self.revision().await? });
         }
         for _ in 1..BEGINNINGS {
-            if let Some(page) = self.try_page(start.clone(), &end, range.limit).await? {
+            if let Some(page) = self.try_page(start.clone(), &end, range.limit, at).await? {
                 return Ok(page);
+            }
+            if at != 0 {
+                return Err(StoreError::Unavailable(format!("etcd has no history of revision {at} any more; begin anew")));
             }
         }
         Err(StoreError::Unavailable("etcd drops its history faster than a page can be read; compact it less often".into()))
     }
 
     /// `None` when the revision of the first part was compacted before the last was read.
-    async fn try_page(&self, mut start: Vec<u8>, end: &[u8], limit: usize) -> Result<Option<Page>, StoreError> {
-        let mut page = Page { entries: Vec::new(), more: false, revision: 0 };
+    async fn try_page(&self, mut start: Vec<u8>, end: &[u8], limit: usize, at: Revision) -> Result<Option<Page>, StoreError> {
+        let mut page = Page { entries: Vec::new(), more: false, revision: at };
         loop {
             let wanted = limit.saturating_sub(page.entries.len()).min(CHUNK);
             let request = wire::RangeRequest {

@@ -19,7 +19,10 @@ mod file;
 mod lease;
 mod read;
 mod rows;
+mod save;
 mod writer;
+
+pub use save::save;
 
 use read::Readers;
 use std::{

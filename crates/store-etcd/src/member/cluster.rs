@@ -53,6 +53,14 @@ pub struct Health {
     pub errors: Vec<String>,
 }
 
+/// See [`Cluster::alarms`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Alarms {
+    pub no_space: usize,
+    /// Such as a damaged file.
+    pub others: usize,
+}
+
 /// An etcd cluster as its operator sees it.
 #[derive(Clone, Debug)]
 pub struct Cluster {
@@ -156,6 +164,15 @@ impl Cluster {
         }
         self.ensure_no_space_alarm_is_off().await?;
         Ok(done)
+    }
+
+    /// How many members complain of a lack of space, and how many of damage. Without space etcd refuses writes until an operator has
+    /// made some; see [`Self::ensure_defragmented`].
+    pub async fn alarms(&self) -> Result<Alarms, Error> {
+        let ask = wire::AlarmRequest { action: wire::ALARM_GET, ..Default::default() };
+        let answer: wire::AlarmResponse = self.client.read(wire::ALARM, ask, SHORT).await.map_err(Error::call)?;
+        let no_space = answer.alarms.iter().filter(|a| a.alarm == wire::ALARM_NO_SPACE).count();
+        Ok(Alarms { no_space, others: answer.alarms.len() - no_space })
     }
 
     /// etcd keeps refusing writes after there is space again, until it is told.

@@ -14,9 +14,9 @@ mod cluster;
 mod snapshot;
 mod spec;
 
-pub use cluster::{Cluster, Health, MemberInfo};
-pub use snapshot::{Restored, Snapshot, ensure_restored, save, verify};
-pub use spec::{Begin, Certificates, KEEP_ALIVE, Peer, Spec};
+pub use cluster::{Alarms, Cluster, Health, MemberInfo};
+pub use snapshot::{Restored, Snapshot, ensure_restored, revision, save, verify};
+pub use spec::{Begin, Certificates, KEEP_ALIVE, Peer, QUOTA, Spec};
 
 use crate::{Tls, verdict::store_error, wire};
 use std::{
@@ -46,7 +46,7 @@ pub enum Error {
     NoData { path: PathBuf },
     #[error("{} is no whole snapshot of etcd: {why}; take another one", path.display())]
     BadSnapshot { path: PathBuf, why: String },
-    #[error("the snapshot could not be restored: {stderr}")]
+    #[error("the snapshot could not be read or restored: {stderr}")]
     Restore { stderr: String },
 }
 impl Error {

@@ -9,7 +9,8 @@ use std::{
     process::Stdio,
     time::Duration,
 };
-use tokio::time::timeout;
+use store::Revision;
+use tokio::time::{error::Elapsed, timeout};
 use tonic::Status;
 
 /// Between two parts of a snapshot.
@@ -81,6 +82,36 @@ pub fn verify(path: &Path) -> Result<Snapshot, Error> {
     Ok(Snapshot { bytes, sha256 })
 }
 
+/// Up to which revision a snapshot goes, as etcd's own program reads it.
+pub async fn revision(path: &Path) -> Result<Revision, Error> {
+    let bad = |why: String| Error::BadSnapshot { path: path.into(), why };
+    let mut ask = program();
+    ask.args(["snapshot", "status", "--write-out=json"]).arg(path);
+    let out = finished(timeout(RESTORE, ask.output()).await)?;
+    let status: serde_json::Value = serde_json::from_slice(&out).map_err(|e| bad(e.to_string()))?;
+    status["revision"].as_u64().ok_or_else(|| bad("it has no revision".into()))
+}
+
+/// `etcdutl`, which took this work over, or the `etcdctl` of before.
+fn program() -> tokio::process::Command {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let new = std::env::split_paths(&path).any(|dir| dir.join("etcdutl").is_file());
+    let mut program = tokio::process::Command::new(if new { "etcdutl" } else { "etcdctl" });
+    program.env("ETCDCTL_API", "3").stdin(Stdio::null()).kill_on_drop(true);
+    program
+}
+
+fn finished(ran: Result<std::io::Result<std::process::Output>, Elapsed>) -> Result<Vec<u8>, Error> {
+    let failed = |stderr| Error::Restore { stderr };
+    let out = ran
+        .map_err(|_| failed(format!("etcd's program took longer than {RESTORE:?}; look at the disk")))?
+        .map_err(|e| failed(format!("etcdctl cannot be run: {e}; install the package etcd-client")))?;
+    if !out.status.success() {
+        return Err(failed(String::from_utf8_lossy(&out.stderr).trim().to_owned()));
+    }
+    Ok(out.stdout)
+}
+
 /// Makes a member's data from a snapshot: it and all of `members` begin a new cluster with the same content, each from its own copy of
 /// the file. What was written after the snapshot is lost, so every process that saw it must start anew.
 pub async fn ensure_restored(spec: &Spec, snapshot: &Path, members: &[Peer], token: &str) -> Result<Restored, Error> {
@@ -94,7 +125,8 @@ pub async fn ensure_restored(spec: &Spec, snapshot: &Path, members: &[Peer], tok
         std::fs::remove_dir_all(&fresh).map_err(Error::file("remove", &fresh))?;
     }
     let list: Vec<String> = members.iter().map(|m| format!("{}={}", m.name, m.peer_url)).collect();
-    let restore = tokio::process::Command::new("etcdctl")
+    let mut restore = program();
+    restore
         .args(["snapshot", "restore"])
         .arg(snapshot)
         .arg(format!("--name={}", spec.name))
@@ -102,18 +134,8 @@ pub async fn ensure_restored(spec: &Spec, snapshot: &Path, members: &[Peer], tok
         .arg(format!("--initial-cluster-token={token}"))
         .arg(format!("--initial-advertise-peer-urls={}", spec.peer_url))
         .arg("--data-dir")
-        .arg(&fresh)
-        .env("ETCDCTL_API", "3")
-        .stdin(Stdio::null())
-        .kill_on_drop(true)
-        .output();
-    let out = timeout(RESTORE, restore)
-        .await
-        .map_err(|_| Error::Restore { stderr: format!("etcdctl took longer than {RESTORE:?}; look at the disk") })?
-        .map_err(|e| Error::Restore { stderr: format!("etcdctl cannot be run: {e}; install the package etcd-client") })?;
-    if !out.status.success() {
-        return Err(Error::Restore { stderr: String::from_utf8_lossy(&out.stderr).trim().to_owned() });
-    }
+        .arg(&fresh);
+    finished(timeout(RESTORE, restore.output()).await)?;
     private(&fresh)?;
     if spec.data_dir.exists() {
         std::fs::remove_dir(&spec.data_dir).map_err(Error::file("replace", &spec.data_dir))?;

@@ -7,8 +7,8 @@ use std::{path::PathBuf, time::Duration};
 
 /// How often etcd lets clients probe their connections, and how often it probes theirs.
 pub const KEEP_ALIVE: Duration = Duration::from_secs(1);
-/// Of the database; etcd's makers advise against more.
-const QUOTA: u64 = 8 << 30;
+/// Of the database, in bytes; etcd's makers advise against more.
+pub const QUOTA: u64 = 8 << 30;
 /// How long history is kept for watchers that come back.
 const HISTORY: &str = "10m";
 

@@ -2,13 +2,16 @@
 use crate::common::{Cluster, delete, put, put_leased, txn};
 use std::time::Duration;
 use store::{Memory, Range, Store, faulty::Faulty};
-use store_etcd::copy::{CopyError, copy, summarize};
+use store_etcd::copy::{CopyError, copy, summarize, summarize_at};
 use store_sqlite::Sqlite;
+
+fn row(i: usize) -> String {
+    format!("{{\"n\": {i}, \"filling\": \"{}\"}}", "é".repeat(i % 300))
+}
 
 async fn fill(s: &dyn Store, rows: usize) {
     for part in (0..rows).collect::<Vec<_>>().chunks(100) {
-        let value = |i: usize| format!("{{\"n\": {i}, \"filling\": \"{}\"}}", "é".repeat(i % 300));
-        let writes = part.iter().map(|i| put(&format!("t/{}/{i}", i % 7), &value(*i))).collect();
+        let writes = part.iter().map(|i| put(&format!("t/{}/{i}", i % 7), &row(*i))).collect();
         s.txn(txn(vec![], writes)).await.unwrap();
     }
 }
@@ -34,6 +37,11 @@ async fn to_etcd_and_back() {
     assert_eq!((again.content, again.written), (there.content.clone(), 0), "to copy again does no harm");
     let back = copy(&*etcd, &*second).await.unwrap();
     assert_eq!((&back.content, back.left), (&there.content, 0));
+    let revision = etcd.revision().await.unwrap();
+    etcd.txn(txn(vec![], vec![put("t/0/later", ""), delete("t/0/0")])).await.unwrap();
+    assert_eq!(summarize_at(&etcd, revision).await.unwrap(), there.content, "as it was then");
+    assert_ne!(summarize(&*etcd).await.unwrap(), there.content);
+    etcd.txn(txn(vec![], vec![delete("t/0/later"), put("t/0/0", &row(0))])).await.unwrap();
     first.lease_revoke(lease).await.unwrap();
     assert_eq!(content(&*first).await, content(&*second).await);
     assert_eq!(summarize(&*etcd).await.unwrap(), there.content);
