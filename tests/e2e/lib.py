@@ -15,8 +15,8 @@ SSH = ["ssh", "-i", f"{STATE}/demo_key", "-o", "StrictHostKeyChecking=no", "-o",
        "-o", "LogLevel=ERROR", "-o", "BatchMode=yes", "-o", "ConnectTimeout=5"]
 
 
-def run(*argv, timeout=300, check=True, stdin=None):
-    done = subprocess.run(argv, capture_output=True, text=True, timeout=timeout, input=stdin)
+def run(*argv, timeout=300, check=True, stdin=None, cwd=None):
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=timeout, input=stdin, cwd=cwd)
     if check and done.returncode != 0:
         raise AssertionError(f"{' '.join(argv)} ended with {done.returncode}:\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}")
     return done.stdout

@@ -48,10 +48,7 @@ pub(crate) struct Bequest {
 impl Bequest {
     fn of(state: &State, config: &Config, ca: &Ca) -> Result<Self, String> {
         let controller = config.controller.as_ref().ok_or("this process is no controller")?;
-        let mut files = BTreeMap::new();
-        for dir in SHARED {
-            read_all(state.dir(), Path::new(dir), &mut files)?;
-        }
+        let files = shared(state)?.into_iter().map(|(path, bytes)| (path, BASE64_STANDARD.encode(bytes))).collect();
         Ok(Self {
             ca_key: ca.key().to_owned(),
             files,
@@ -66,8 +63,7 @@ impl Bequest {
     /// Writes the files where they were.
     pub(crate) fn keep(&self, state: &State) -> Result<(), String> {
         for (path, content) in &self.files {
-            let inside = SHARED.iter().any(|dir| path.starts_with(dir));
-            if !inside || !path.components().all(|c| matches!(c, Component::Normal(_))) {
+            if !is_shared(path) {
                 return Err(format!(
                     "{} does not belong to what controllers share; the cluster is not to be trusted.",
                     path.display()
@@ -75,17 +71,35 @@ impl Bequest {
             }
             let bytes =
                 BASE64_STANDARD.decode(content).map_err(|e| format!("{} came damaged: {e}. Join again.", path.display()))?;
-            let path = state.dir().join(path);
-            if let Some(dir) = path.parent() {
-                std::fs::create_dir_all(dir).map_err(|e| format!("Directory {} cannot be made: {e}.", dir.display()))?;
-            }
-            state.write(&path, &bytes)?;
+            keep_shared(state, path, &bytes)?;
         }
         Ok(())
     }
 }
 
-fn read_all(root: &Path, below: &Path, files: &mut BTreeMap<PathBuf, String>) -> Result<(), String> {
+/// The keys and secrets that are not in the store, by path below the state directory.
+pub(crate) fn shared(state: &State) -> Result<BTreeMap<PathBuf, Vec<u8>>, String> {
+    let mut files = BTreeMap::new();
+    for dir in SHARED {
+        read_all(state.dir(), Path::new(dir), &mut files)?;
+    }
+    Ok(files)
+}
+
+pub(crate) fn is_shared(path: &Path) -> bool {
+    SHARED.iter().any(|dir| path.starts_with(dir)) && path.components().all(|c| matches!(c, Component::Normal(_)))
+}
+
+/// Writes one that [`is_shared`].
+pub(crate) fn keep_shared(state: &State, path: &Path, bytes: &[u8]) -> Result<(), String> {
+    let path = state.dir().join(path);
+    if let Some(dir) = path.parent() {
+        std::fs::create_dir_all(dir).map_err(|e| format!("Directory {} cannot be made: {e}.", dir.display()))?;
+    }
+    state.write(&path, bytes)
+}
+
+fn read_all(root: &Path, below: &Path, files: &mut BTreeMap<PathBuf, Vec<u8>>) -> Result<(), String> {
     let unreadable = |path: &Path, e: std::io::Error| format!("{} cannot be read: {e}", path.display());
     let dir = root.join(below);
     for entry in std::fs::read_dir(&dir).map_err(|e| unreadable(&dir, e))? {
@@ -96,7 +110,7 @@ fn read_all(root: &Path, below: &Path, files: &mut BTreeMap<PathBuf, String>) ->
         // One that is being written.
         } else if path.extension().is_none_or(|e| e != "next") {
             let bytes = std::fs::read(entry.path()).map_err(|e| unreadable(&path, e))?;
-            files.insert(path, BASE64_STANDARD.encode(bytes));
+            files.insert(path, bytes);
         }
     }
     Ok(())
@@ -157,9 +171,18 @@ impl Admission {
     }
 
     /// A new certificate for a machine that has shown its old one.
-    pub(crate) fn renew(&self, identity: &Identity, csr: &str) -> Result<String, Refused> {
+    pub(crate) async fn renew(&self, identity: &Identity, csr: &str) -> Result<String, Refused> {
         if identity.role == Role::Controller {
             return Err(Refused("A controller has the authority's key and renews its certificate by itself.".into()));
+        }
+        // One that was taken out of the cloud must not stay a machine of it for ever.
+        self.cloud.db.fresh().await.map_err(|e| Refused(base::chain(&e)))?;
+        let nodes = self.cloud.registry.get("compute/nodes").map_err(|e| Refused(e.to_string()))?;
+        if !is_known(&self.cloud.db.read(), &nodes.table, &identity.name) {
+            return Err(Refused(format!(
+                "The cloud has no host {} any more, so its certificate is not renewed. Join again with a new token: drover join-token node",
+                identity.name
+            )));
         }
         let ca = Ca::load(&self.state.pki()).map_err(|e| Refused(base::chain(&e)))?;
         let issued = ca.sign(csr, identity, &[]).map_err(|e| Refused(base::chain(&e)))?;
@@ -216,6 +239,11 @@ fn is_free(
     Ok(())
 }
 
+/// Is the host among those of the cloud?
+fn is_known(reader: &store::Reader<'_>, nodes: &store::Table, name: &str) -> bool {
+    reader.all(nodes).any(|n| n.text("host") == name)
+}
+
 fn host_of(url: &str) -> Option<IpAddr> {
     url.split_once("://")?.1.trim_end_matches('/').parse::<SocketAddr>().ok().map(|a| a.ip())
 }
@@ -249,6 +277,18 @@ mod tests {
             assert!(Bequest { files, ..serde_json::from_str(&sent).unwrap() }.keep(&to).is_err(), "{evil}");
         }
         std::fs::remove_dir_all(root).unwrap();
+    }
+
+    #[tokio::test]
+    async fn only_hosts_of_the_cloud_are_known() {
+        static NODES: store::Table = store::Table { name: "compute/nodes", indexes: &[] };
+        let db = store::Db::open(store::Memory::new(), Arc::new(base::SystemClock), &[&NODES]).await.unwrap();
+        let put = db.transact(|tx| {
+            tx.put(&NODES, "1", serde_json::json!({ "host": "n1", "state": "down" }));
+            Ok::<_, store::StoreError>(())
+        });
+        put.await.unwrap();
+        assert!(is_known(&db.read(), &NODES, "n1") && !is_known(&db.read(), &NODES, "n2"));
     }
 
     #[test]

@@ -135,6 +135,12 @@ pub(crate) fn pulse(state: &State, config: &Config) -> Result<Arc<Pulse>, String
     Ok(Pulse::new(&config.name(), ca.derive("pulse"), &state.run("door")))
 }
 
+/// How it is, on a machine that has one.
+pub(crate) async fn status(state: &State, config: &Config) -> Option<Result<frontdoor::Status, String>> {
+    let door = door(state, config, Vec::new()).filter(|_| config.controller.as_ref().is_some_and(|c| c.has_front_door()))?;
+    Some(door.status().await.map_err(|e| base::chain(&e)))
+}
+
 /// Ends what outlives the pair, for `down`.
 pub(crate) async fn stop(state: &State, config: &Config) -> Result<(), String> {
     let Some(door) = door(state, config, Vec::new()) else { return Ok(()) };

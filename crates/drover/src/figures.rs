@@ -1,13 +1,64 @@
 //! The figures of this process, for `GET /metrics`: the store, the work, the hosts, and what the process itself takes.
 use api::Cloud;
-use base::metrics::{Exporter, Exposition, Kind::Counter, Kind::Gauge};
+use axum::{Router, http::header::CONTENT_TYPE, routing::get};
+use base::metrics::{Exporter, Exposition, Kind::Counter, Kind::Gauge, MEDIA_TYPE};
 use compute::nodes::Nodes;
 use reconcile::{Shards, TaskList, TaskState};
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    future::Future,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 use store::Db;
+use tokio::{net::TcpListener, sync::watch};
 
 /// What Linux counts processor time in, for programs.
 const TICKS_PER_SECOND: f64 = 100.0;
+
+/// Where a host tells its figures: to this machine alone, as they are nobody else's business.
+pub(crate) const NODE: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8778);
+
+/// The figures of a process without APIs, at `http://ADDRESS/metrics`, until it stops. That nobody can read them stops no host.
+pub(crate) async fn serve(address: SocketAddr, exporter: Arc<Exporter>, stop: impl Future<Output = ()> + Send + 'static) {
+    let told = move || {
+        let text = exporter.text();
+        async move { ([(CONTENT_TYPE, MEDIA_TYPE)], text) }
+    };
+    let router = Router::new().route("/metrics", get(told)).route("/livez", get(|| async { "ok\n" }));
+    let served = match TcpListener::bind(address).await {
+        Ok(listener) => api::serve(listener, router, stop).await,
+        Err(e) => Err(e),
+    };
+    if let Err(e) = served {
+        tracing::warn!(%address, error = %e, "The figures of this host cannot be read; give another address with --metrics");
+    }
+}
+
+/// Those of a host.
+pub(crate) fn register_node(exporter: &Exporter, attached: watch::Receiver<Option<String>>, certificate: PathBuf) {
+    exporter.add(process);
+    exporter.add(move |out| {
+        out.family("drover_node_attached", Gauge, "1 while a controller has this host.")
+            .sample(&[], u8::from(attached.borrow().is_some()));
+        certificate_ends(&certificate, out);
+    });
+}
+
+/// Those of a machine of a cluster, where it has other figures, too.
+pub(crate) fn register_certificate(exporter: &Exporter, certificate: PathBuf) {
+    exporter.add(move |out| certificate_ends(&certificate, out));
+}
+
+/// Until when the machine's certificate is good.
+fn certificate_ends(path: &Path, out: &mut Exposition) {
+    let ends = std::fs::read_to_string(path).ok().and_then(|pem| pki::not_after(&pem).ok());
+    if let Some(ends) = ends {
+        out.family("drover_certificate_expires_seconds", Gauge, "When the machine's certificate expires, in seconds since 1970.")
+            .sample(&[], ends.unix_timestamp());
+    }
+}
 
 /// Adds all that this process has; the APIs add their own.
 pub(crate) fn register(exporter: &Exporter, cloud: &Arc<Cloud>) {
@@ -91,6 +142,34 @@ fn cpu_ticks(stat: &str) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn a_host_tells_its_figures() {
+        let dir = tempfile::tempdir().unwrap();
+        let files = pki::Files::of(dir.path());
+        let request = files.request().unwrap();
+        let identity = pki::Identity { role: pki::Role::Node, name: "n1".into() };
+        files.keep(&pki::Ca::create("c").unwrap().sign(&request.csr_pem, &identity, &[]).unwrap()).unwrap();
+        let (attach, attached) = watch::channel(None);
+        let exporter = Arc::new(Exporter::default());
+        register_node(&exporter, attached, files.certificate);
+        let has = |line: &str| exporter.text().lines().any(|l| l.starts_with(line));
+        assert!(has("drover_node_attached 0") && has("drover_certificate_expires_seconds 1") && has("process_open_fds "));
+        attach.send_replace(Some("10.0.0.1:8775".into()));
+        assert!(has("drover_node_attached 1"));
+
+        let free = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+        let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+        let serving = tokio::spawn(serve(free, exporter.clone(), async { drop(stopped.await) }));
+        let client = cli::Client::anonymous(&format!("http://{free}"), None).unwrap();
+        let until = std::time::Instant::now() + std::time::Duration::from_secs(10);
+        while client.get("/metrics").await.is_err() {
+            assert!(std::time::Instant::now() < until, "nobody answers");
+            tokio::task::yield_now().await;
+        }
+        stop.send(()).unwrap();
+        serving.await.unwrap();
+    }
 
     #[test]
     fn a_process_knows_what_it_takes() {

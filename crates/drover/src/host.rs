@@ -22,7 +22,7 @@ impl Names {
     fn interfaces(&self) -> String {
         format!("d{}", self.tag)
     }
-    fn namespaces(&self) -> String {
+    pub(crate) fn namespaces(&self) -> String {
         format!("drover-{}-", self.tag)
     }
 }

@@ -34,7 +34,7 @@ impl link::Controller for Line {
         Box::pin(self.admission.join(request))
     }
     fn renew<'a>(&'a self, identity: &'a Identity, csr: &'a str) -> Pending<'a, Result<String, Refused>> {
-        Box::pin(async move { self.admission.renew(identity, csr) })
+        Box::pin(self.admission.renew(identity, csr))
     }
     fn attach<'a>(&'a self, host: &'a str, agent: Arc<dyn Agent>) -> Pending<'a, Result<Arc<dyn Uplink>, Refused>> {
         Box::pin(async move {

@@ -1,15 +1,19 @@
 //! One executable; roles are sub-commands.
 #![expect(clippy::print_stderr, reason = "progress and errors of a command go to stderr")]
 mod admission;
+mod backup;
 mod config;
 mod controller;
 mod demo;
+mod doctor;
 mod door;
 mod engine;
 mod figures;
+mod foreground;
 mod host;
 mod line;
 mod node_role;
+mod schema;
 mod serve;
 mod server;
 mod sim;
@@ -76,6 +80,35 @@ enum Command {
         #[arg(long)]
         destroy: bool,
     },
+    /// Run what is in the state directory in the foreground, for a service manager. SIGTERM ends the control plane's processes here; guests,
+    /// etcd and the front door go on.
+    Run,
+    /// Start the control plane's processes of this machine anew, for example after an upgrade; guests, etcd and the front door go on.
+    Restart,
+    /// Look at this machine, at what runs on it and at its cluster, and say what to do about what is not right. Needs no running cloud.
+    #[command(after_help = "Exit codes: 0 nothing to do, 1 warnings, 2 errors.")]
+    Doctor,
+    /// Save the control plane's data into one file, while it runs; `backup verify FILE` checks one. It holds secrets.
+    #[command(
+        args_conflicts_with_subcommands = true,
+        arg_required_else_help = true,
+        after_help = "Example: drover backup /backup/drover-$(date +%F).tar; drover backup verify /backup/drover-2026-11-23.tar\nImages' bytes and disks are not in it; docs/operations.md tells how to save them."
+    )]
+    Backup {
+        /// The file to be written.
+        file: Option<PathBuf>,
+        /// Of this snapshot of etcd instead, as controllers keep some in `snapshots/`; for a cluster that does not start.
+        #[arg(long, value_name = "SNAPSHOT", requires = "file")]
+        snapshot: Option<PathBuf>,
+        #[command(subcommand)]
+        check: Option<BackupCommand>,
+    },
+    /// Make a cloud of a backup in a new state directory: a controller of a new cluster, or a cloud of one machine. Nothing is started.
+    #[command(after_help = "Example: drover restore /backup/drover-2026-11-23.tar --address 10.0.0.1; drover up")]
+    Restore {
+        #[command(flatten)]
+        flags: backup::RestoreFlags,
+    },
     /// Print the options in force.
     DumpConfig,
     /// Where the cloud's rows are.
@@ -92,6 +125,15 @@ enum Command {
     /// The process that starts `serve` again when it ends; `up` starts it.
     #[command(hide = true)]
     Supervise,
+}
+
+#[derive(Subcommand, Debug)]
+enum BackupCommand {
+    /// Check every byte of a backup, and its store.
+    Verify {
+        /// The backup.
+        file: PathBuf,
+    },
 }
 
 #[derive(Subcommand, Debug)]
@@ -130,6 +172,29 @@ async fn run(arguments: Arguments) -> Result<(), String> {
         Command::Node { flags, ask: None } => node_role::node(&state, &flags).await,
         Command::Node { ask: Some(command), .. } => ask(&state, &cli::Command::Node(command), arguments.json).await,
         Command::Down { destroy } => up::down(&state, destroy).await,
+        Command::Run => foreground::run(&state).await,
+        Command::Restart => foreground::restart(&state).await,
+        Command::Doctor => {
+            let found = doctor::doctor(&state).await;
+            if arguments.json {
+                cli::print_json(&serde_json::json!({ "findings": found }));
+            } else {
+                cli::print_table(&["LEVEL", "CHECK", "FOUND"], &doctor::rows(&found));
+            }
+            match doctor::worst(&found) {
+                doctor::Level::Ok => Ok(()),
+                doctor::Level::Warning => std::process::exit(1),
+                doctor::Level::Error => std::process::exit(2),
+            }
+        }
+        Command::Backup { file: _, snapshot: _, check: Some(BackupCommand::Verify { file }) } => {
+            told(&backup::verify(&file).await?, arguments.json)
+        }
+        Command::Backup { file: Some(file), snapshot, check: None } => {
+            told(&backup::backup(&state, &file, snapshot.as_deref()).await?, arguments.json)
+        }
+        Command::Backup { file: None, .. } => Err("Name the file to be written: drover backup FILE".into()),
+        Command::Restore { flags } => backup::restore(&state, &flags).await,
         Command::DumpConfig => {
             let config = Config::load(&state, &Flags::default())?;
             cli::print_json(&serde_json::to_value(config).map_err(|e| e.to_string())?);
@@ -148,6 +213,15 @@ async fn run(arguments: Arguments) -> Result<(), String> {
         Command::Serve => serve::serve(&state).await,
         Command::Supervise => up::supervise(&state).await,
     }
+}
+
+fn told(about: &backup::About, json: bool) -> Result<(), String> {
+    if json {
+        cli::print_json(&serde_json::to_value(about).map_err(|e| e.to_string())?);
+    } else {
+        cli::print_table(&["BACKUP", ""], &backup::describe(about));
+    }
+    Ok(())
 }
 
 async fn try_out(command: &lab::Command, state: &Path, json: bool) -> Result<(), String> {

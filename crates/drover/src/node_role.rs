@@ -2,23 +2,27 @@
 use crate::{
     admission,
     config::{Config, Flags, State},
-    serve,
+    figures, serve,
     server::Invitation,
     sim,
     up::{self, progress},
 };
+use base::metrics::Exporter;
 use clap::Args;
 use link::{Credentials, RemoteBlobs, Settings, Upstream};
 use node::sim::Delays;
 use pki::{Files, Identity, Issued, Role};
 use serde::{Deserialize, Serialize};
 use std::{
-    net::{IpAddr, UdpSocket},
+    net::{IpAddr, SocketAddr, UdpSocket},
     path::PathBuf,
     sync::Arc,
     time::Duration,
 };
-use tokio::time::{Instant, sleep};
+use tokio::{
+    task::JoinSet,
+    time::{Instant, sleep},
+};
 
 const ATTACHED_WITHIN: Duration = Duration::from_secs(60);
 const RENEWAL: Duration = Duration::from_secs(3600);
@@ -39,6 +43,13 @@ pub(crate) struct NodeFlags {
     /// Simulate the host's guests instead of running QEMU. Since 0.1.
     #[arg(long)]
     simulate: bool,
+    /// Where this host tells its figures, at /metrics [default: 127.0.0.1:8778]. Since 0.1.
+    #[arg(long, value_name = "ADDR:PORT")]
+    metrics: Option<SocketAddr>,
+    /// Join another cluster than before, or one that was restored from a backup, with the guests and volumes that are here: what that
+    /// cluster does not know of them is destroyed. Since 0.1.
+    #[arg(long, requires = "join")]
+    take_over: bool,
 }
 
 /// See the module.
@@ -46,6 +57,9 @@ pub(crate) struct NodeFlags {
 pub(crate) struct Host {
     pub(crate) address: IpAddr,
     pub(crate) simulate: bool,
+    /// Where its figures are told; `None`: at the usual place.
+    #[serde(default)]
+    pub(crate) metrics: Option<SocketAddr>,
     /// Lines of controllers, as they were when it joined.
     pub(crate) controllers: Vec<String>,
 }
@@ -84,14 +98,38 @@ async fn join(state: &State, config: &mut Config, flags: &NodeFlags, invitation:
             .map_err(|e| format!("{} cannot be reached: {e}. Check the address, or give --address.", invitation.line))?,
     };
     let files = Files::of(&state.pki());
+    refuse_strangers(state, &files, flags, invitation)?;
     let request = files.request().map_err(|e| base::chain(&e))?;
     let identity = Identity { role: Role::Node, name: config.name() };
     progress(&format!("Asking {} to be let in …", invitation.line));
     let admitted = link::join(&invitation.line, &invitation.token, &identity, address, &request).await;
     let grant = admitted.map_err(|e| base::chain(&e))?.grant;
     files.keep(&Issued { certificate_pem: grant.certificate, ca_pem: grant.ca }).map_err(|e| base::chain(&e))?;
-    config.node = Some(Host { address, simulate: flags.simulate, controllers: grant.controllers });
+    let metrics = flags.metrics.or(config.node.as_ref().and_then(|n| n.metrics));
+    config.node = Some(Host { metrics, address, simulate: flags.simulate, controllers: grant.controllers });
     config.save(state)
+}
+
+/// A cluster destroys guests that it does not know; one that was not theirs, or is older than they are, must be allowed to.
+fn refuse_strangers(state: &State, files: &Files, flags: &NodeFlags, invitation: &Invitation) -> Result<(), String> {
+    let Ok(ca) = std::fs::read_to_string(&files.ca) else { return Ok(()) };
+    if flags.take_over || invitation.token.check(&ca).is_ok() {
+        return Ok(());
+    }
+    let here = |kind: &str| -> Vec<String> {
+        let entries = std::fs::read_dir(state.node().join(kind)).into_iter().flatten().flatten();
+        entries.map(|e| format!("{kind}/{}", e.file_name().to_string_lossy())).collect()
+    };
+    let all: Vec<String> = here("servers").into_iter().chain(here("volumes")).collect();
+    if all.is_empty() {
+        return Ok(());
+    }
+    Err(format!(
+        "This host has guests or volumes of another cluster, or of this one before it was restored: {}. What the cluster does not know of them is destroyed when the host \
+         joins. Save what you need of {}, compare with `openstack server list --all-projects --host NAME`, then repeat the command with --take-over.",
+        all.join(" "),
+        state.node().display()
+    ))
 }
 
 /// Our address on the way to `host:port`; nothing is sent.
@@ -145,7 +183,12 @@ pub(crate) async fn serve(state: &State, config: &Config, host: &Host) -> Result
     let certified = keep_certified(state, &upstream);
     tokio::pin!(certified);
     let mut line = upstream.attached();
-    let stop = serve::stopped(serve::stop_on_signal()?);
+    let stop = serve::stop_on_signal()?;
+    let exporter = Arc::new(Exporter::default());
+    figures::register_node(&exporter, upstream.attached(), Files::of(&state.pki()).certificate);
+    let figures = figures::serve(host.metrics.unwrap_or(figures::NODE), exporter, serve::stopped(stop.clone()));
+    let _figures = JoinSet::from_iter([figures]);
+    let stop = serve::stopped(stop);
     tokio::pin!(stop);
     loop {
         let now = line.borrow_and_update().clone();
@@ -188,4 +231,37 @@ async fn renew(state: &State, files: &Files, upstream: &Upstream) -> Result<bool
     files.keep(&Issued { certificate_pem, ca_pem }).map_err(|e| base::chain(&e))?;
     upstream.renewed(Credentials::read(&state.pki()).map_err(|e| base::chain(&e))?);
     Ok(true)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+    use pki::{Ca, JoinToken};
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        flags: NodeFlags,
+    }
+
+    #[test]
+    fn guests_are_not_given_to_another_cluster_without_a_word() {
+        let dir = tempfile::tempdir().unwrap();
+        let state = State::new(dir.path().into());
+        let files = Files::of(&state.pki());
+        let (old, new) = (Ca::create("c").unwrap(), Ca::create("c").unwrap());
+        let to = |ca: &Ca| Invitation { token: JoinToken::new(&ca.fingerprint()), line: "10.0.0.1:8775".into() };
+        let flags = |args: &[&str]| Line::parse_from(["node"].iter().chain(args)).flags;
+        refuse_strangers(&state, &files, &flags(&[]), &to(&new)).unwrap();
+        std::fs::create_dir_all(state.pki()).unwrap();
+        std::fs::write(&files.ca, old.certificate()).unwrap();
+        refuse_strangers(&state, &files, &flags(&[]), &to(&new)).unwrap();
+        std::fs::create_dir_all(state.node().join("servers/7f")).unwrap();
+        let refused = refuse_strangers(&state, &files, &flags(&[]), &to(&new)).unwrap_err();
+        assert!(refused.contains("servers/7f") && refused.contains("--take-over"), "{refused}");
+        refuse_strangers(&state, &files, &flags(&[]), &to(&old)).unwrap();
+        let word = format!("{}@10.0.0.1:8775", to(&new).token);
+        refuse_strangers(&state, &files, &flags(&["--take-over", "--join", &word]), &to(&new)).unwrap();
+    }
 }

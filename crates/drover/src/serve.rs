@@ -2,7 +2,7 @@
 use crate::{
     admission::Admission,
     config::{Config, Flags, State},
-    door, engine, figures, host, line, node_role, sim, up, upkeep,
+    door, engine, figures, host, line, node_role, schema, sim, up, upkeep,
 };
 use api::{Cloud, Edge, ServerTls, Service, TlsListener};
 use base::{SystemClock, metrics::Exporter};
@@ -179,8 +179,9 @@ async fn assemble(state: &State, config: &Config) -> Result<Assembled, String> {
         volume::service(),
     ];
     let engine::Opened { store, etcd } = engine::open(state, config).await?;
-    let tables: Vec<_> = api::tables(&services).into_iter().chain(reconcile::TABLES).collect();
+    let tables: Vec<_> = api::tables(&services).into_iter().chain(reconcile::TABLES).chain([&schema::TABLE]).collect();
     let db = Db::open(store, Arc::new(SystemClock), &tables).await.map_err(|e| base::chain(&e))?;
+    schema::ensure(&db).await?;
     let auth =
         identity::Auth::open(db.clone(), identity::AuthConfig::new(&state.keys("identity"))).map_err(|e| base::chain(&e))?;
     let mut shared = StateMap::default();
@@ -214,6 +215,9 @@ async fn assemble(state: &State, config: &Config) -> Result<Assembled, String> {
         authenticator: auth,
     });
     figures::register(&exporter, &cloud);
+    if config.controller.is_some() {
+        figures::register_certificate(&exporter, Files::of(&state.pki()).certificate);
+    }
     let catalog = identity::CATALOG.to_vec();
     let bootstrap = identity::BootstrapConfig { admin_password: state.password("admin")?, services: catalog };
     identity::bootstrap(&cloud, &bootstrap).await.map_err(|e| e.to_string())?;

@@ -19,9 +19,12 @@ use ipnet::IpNet;
 use pki::{Ca, Files, Identity, Issued, JoinToken, Role};
 use std::{net::IpAddr, str::FromStr, time::Duration};
 use store_etcd::member::{Cluster, Member};
+use tokio::time::timeout;
 
 /// etcd hands its leadership over meanwhile.
 const GRACE: Duration = Duration::from_secs(10);
+/// The others answer at once, or have no majority.
+const SEAT: Duration = Duration::from_secs(15);
 /// What the cloud's keys in etcd begin with.
 const CLOUD: &str = "drover";
 
@@ -184,6 +187,32 @@ async fn join(state: &State, config: &mut Config, invitation: &Invitation) -> Re
     config.region = bequest.region;
     config.endpoint = config.endpoint.take().or(bequest.endpoint);
     config.save(state)
+}
+
+/// Gives the seat in etcd back before this controller's data are removed: the others must not go on counting on it. It needs their
+/// majority, and this member's own voice as long as it runs.
+pub(crate) async fn give_seat_back(state: &State, config: &Config) {
+    let (Some(controller), Place::Etcd { members, .. }) = (&config.controller, &config.store) else { return };
+    let others: Vec<String> = members.iter().filter(|m| **m != controller.etcd_member()).cloned().collect();
+    let Some(own) = controller.member(state, &config.name()).filter(|_| !others.is_empty()) else { return };
+    progress("Giving the seat in etcd back …");
+    let given = async {
+        let cluster = Cluster::new(&engine::urls(config, &others), engine::tls(state, config).as_ref())?;
+        let members = cluster.members().await?;
+        match members.iter().find(|m| m.peer_urls.contains(&own.spec().peer_url)) {
+            Some(seat) => cluster.ensure_removed(seat.id).await,
+            None => Ok(()),
+        }
+    };
+    let why = match timeout(SEAT, given).await {
+        Ok(Ok(())) => return,
+        Ok(Err(e)) => base::chain(&e),
+        Err(_) => "no answer in time".into(),
+    };
+    progress(&format!(
+        "The other controllers still count on this one ({why}). Tell one of them: drover controller remove {}",
+        config.name()
+    ));
 }
 
 /// Ends what outlives the pair, for `down`.

@@ -34,7 +34,9 @@ fn daemon(state: &State, role: &str) -> Result<Daemon, String> {
     let exe = PathBuf::from(exe.to_string_lossy().trim_end_matches(" (deleted)").to_owned());
     let argv = vec![exe.display().to_string(), "--state".into(), state.dir().display().to_string(), role.into()];
     let log = std::env::var("DROVER_LOG").unwrap_or_else(|_| "info".into());
-    Ok(Daemon::new(role, state.run("drover"), argv).env("DROVER_LOG", log).ready(Ready::Started).retry(AGAIN))
+    let format = std::env::var("DROVER_LOG_FORMAT").unwrap_or_default();
+    let daemon = Daemon::new(role, state.run("drover"), argv).env("DROVER_LOG", log).env("DROVER_LOG_FORMAT", format);
+    Ok(daemon.ready(Ready::Started).retry(AGAIN))
 }
 
 fn mark(state: &State) -> PathBuf {
@@ -185,21 +187,30 @@ pub(crate) fn usage(state: &State, config: &Config, made: Option<&demo::Demo>) {
     }
 }
 
+/// Ends the pair and leaves what it started: guests, etcd, the front door.
+pub(crate) async fn stop_pair(state: &State) -> Result<(), String> {
+    std::fs::write(mark(state), b"").map_err(|e| format!("{} cannot be written: {e}.", mark(state).display()))?;
+    for role in ["supervise", "serve"] {
+        daemon(state, role)?.stop(GRACE * 2).await.map_err(|e| base::chain(&e))?;
+    }
+    Ok(())
+}
+
 pub(crate) async fn down(state: &State, destroy: bool) -> Result<(), String> {
     if !state.dir().exists() {
         progress("There is no cloud here.");
         return Ok(());
     }
     let config = Config::load(state, &Flags::default())?;
-    std::fs::write(mark(state), b"").map_err(|e| format!("{} cannot be written: {e}.", mark(state).display()))?;
     progress("Stopping the control plane …");
-    for role in ["supervise", "serve"] {
-        daemon(state, role)?.stop(GRACE * 2).await.map_err(|e| base::chain(&e))?;
-    }
+    stop_pair(state).await?;
     if config.has_host() {
         progress("Stopping guests and the network …");
         crate::serve::stop_host(state, &config).await?;
     } else if config.controller.is_some() {
+        if destroy {
+            server::give_seat_back(state, &config).await;
+        }
         server::stop(state, &config).await?;
     }
     if destroy {

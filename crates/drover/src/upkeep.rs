@@ -140,7 +140,8 @@ fn snapshots(dir: &Path) -> Vec<(SystemTime, PathBuf)> {
     all
 }
 
-fn newest(dir: &Path) -> Option<SystemTime> {
+/// When the newest was taken.
+pub(crate) fn newest(dir: &Path) -> Option<SystemTime> {
     snapshots(dir).pop().map(|(at, _)| at)
 }
 

@@ -1,0 +1,186 @@
+"""What operators do: a backup of a cluster that runs becomes another cluster, and `drover doctor` finds what is broken. `tests/run operate`."""
+import json
+import os
+import signal
+import subprocess
+import tarfile
+from lib import DROVER, STATE, alive, wait
+
+DIR = f"{STATE}-operate"
+# Each host has a network of its own, so that the old cluster and the new one may both run at the same address.
+TAG = f"do{os.getpid() % 100000}"
+ADDRESS = "10.78.0.1"
+BACKUP = f"{DIR}/backup.tar"
+
+
+def run(*argv, timeout=300, check=True):
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=timeout)
+    if check and done.returncode != 0:
+        raise AssertionError(f"{' '.join(argv)} ended with {done.returncode}:\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}")
+    return done
+
+
+def drover(where, state, *args, check=True):
+    return run("ip", "netns", "exec", f"{TAG}-{where}", DROVER, "--state", f"{DIR}/{state}", *args, check=check)
+
+
+def plug(where):
+    run("ip", "netns", "add", f"{TAG}-{where}")
+    run("ip", "-n", f"{TAG}-{where}", "link", "set", "lo", "up")
+    run("ip", "-n", f"{TAG}-{where}", "addr", "add", f"{ADDRESS}/32", "dev", "lo")
+
+
+def call(where, state, method, path, body=None):
+    """The answer of a controller's API to its administrator, and its status."""
+    token = drover(where, state, "token").stdout.strip()
+    argv = ["curl", "-s", "-m", "10", "-X", method, "--cacert", f"{DIR}/{state}/pki/ca.pem", "-H", f"x-auth-token: {token}",
+            "-H", "content-type: application/json", "-w", "\n%{http_code}", f"https://{ADDRESS}:8776{path}"]
+    done = run("ip", "netns", "exec", f"{TAG}-{where}", *argv, *(["-d", json.dumps(body)] if body else []))
+    text, _, status = done.stdout.rpartition("\n")
+    return int(status), json.loads(text) if text else None
+
+
+def make(name):
+    status, answer = call("old", "c1", "POST", "/identity/v3/projects", {"project": {"name": name}})
+    assert status == 201, answer
+
+
+def projects(where, state):
+    return {p["name"] for p in call(where, state, "GET", "/identity/v3/projects")[1]["projects"]}
+
+
+def doctor(where, state):
+    """Findings that are not well, as (level, check, text); and the exit code says the worst of them."""
+    done = drover(where, state, "doctor", "--json", check=False)
+    found = json.loads(done.stdout)["findings"]
+    worst = max(["ok", "warning", "error"].index(f["level"]) for f in found)
+    assert done.returncode == worst, (done.returncode, found)
+    assert all("advice" in f for f in found if f["level"] != "ok"), found
+    return [(f["level"], f["check"], f["found"]) for f in found if f["level"] != "ok"]
+
+
+def errors(found):
+    return {check for level, check, _ in found if level == "error"}
+
+
+def test_doctor_needs_no_cloud_and_changes_nothing():
+    os.makedirs(DIR, mode=0o711)
+    for where in ("old", "new"):
+        plug(where)
+    doctor("old", "nothing")
+    assert not os.path.exists(f"{DIR}/nothing")
+
+
+def test_a_backup_is_taken_while_the_cluster_runs():
+    drover("old", "c1", "server", "--name", "c1", "--address", ADDRESS)
+    token = drover("old", "c1", "join-token", "node").stdout.strip()
+    drover("old", "n1", "node", "--name", "n1", "--join", token, "--simulate")
+    make("before")
+    told = json.loads(drover("old", "c1", "backup", BACKUP, "--json").stdout)
+    assert told["content"]["rows"] > 100 and told["secrets"], told
+    assert os.stat(BACKUP).st_mode & 0o777 == 0o600
+    with tarfile.open(BACKUP) as archive:
+        names = set(archive.getnames())
+    assert {"manifest.json", "README", "config.json", "pki/ca.key", "store.etcd", "secrets/admin", "SHA256"} <= names, names
+    assert drover("old", "c1", "backup", BACKUP, check=False).returncode == 1, "nothing is overwritten"
+    make("after")
+    drover("old", "c1", "backup", "verify", BACKUP)
+    at = os.stat(BACKUP).st_size // 2
+    with open(BACKUP, "r+b") as f:
+        f.seek(at)
+        byte = f.read(1)
+        f.seek(at)
+        f.write(bytes([byte[0] ^ 1]))
+        f.flush()
+        damaged = drover("old", "c1", "backup", "verify", BACKUP, check=False)
+        assert damaged.returncode == 1 and "SHA-256" in damaged.stderr, damaged
+        f.seek(at)
+        f.write(byte)
+
+
+def test_doctor_finds_what_is_broken():
+    wait("all is well", lambda: not errors(doctor("old", "c1")), 30)
+    assert not errors(doctor("old", "n1"))
+    with open(f"{DIR}/c1/run/etcd/etcd-c1.json") as f:
+        etcd = json.load(f)["pid"]
+    os.kill(etcd, signal.SIGSTOP)
+    try:
+        found = doctor("old", "c1")
+        assert "etcd" in errors(found) and any("No quorum" in t or "members answer" in t for _, _, t in found), found
+    finally:
+        os.kill(etcd, signal.SIGCONT)
+    key = f"{DIR}/c1/pki/ca.key"
+    os.chmod(key, 0o644)
+    assert "permissions" in errors(doctor("old", "c1"))
+    os.chmod(key, 0o600)
+    certificate = f"{DIR}/n1/pki/cert.pem"
+    with open(certificate) as f, open(f"{DIR}/c1/pki/cert.pem") as other:
+        own, others = f.read(), other.read()
+    with open(certificate, "w") as f:
+        f.write(others)
+    found = [text for level, check, text in doctor("old", "n1") if check == "certificate"]
+    assert any("controller c1" in t for t in found) and any("key.pem" in t for t in found), found
+    with open(certificate, "w") as f:
+        f.write(own)
+
+
+def test_doctor_finds_a_full_disk():
+    small = f"{DIR}/small"
+    os.mkdir(small)
+    run("mount", "-t", "tmpfs", "-o", "size=8m", "drover-operate", small)
+    try:
+        with open(f"{small}/config.json", "w") as f:
+            f.write("{}")
+        os.chmod(f"{small}/config.json", 0o600)
+        with open(f"{small}/filling", "wb", buffering=0) as f:
+            try:
+                while True:
+                    f.write(b"x" * 4096)
+            except OSError:
+                pass
+        found = errors(doctor("old", "small"))
+        assert {"disk", "disk latency", "role"} <= found, found
+    finally:
+        run("umount", small)
+
+
+def test_a_backup_becomes_a_new_cluster():
+    occupied = drover("new", "c1", "restore", BACKUP, check=False)
+    assert occupied.returncode == 1 and "not empty" in occupied.stderr, occupied
+    beside = drover("old", "r1", "restore", BACKUP, check=False)
+    assert beside.returncode == 1 and "still runs" in beside.stderr, beside
+    assert not os.path.exists(f"{DIR}/r1"), "nothing was begun"
+    drover("new", "r1", "restore", BACKUP)
+    drover("new", "r1", "up")
+    names = projects("new", "r1")
+    assert "before" in names and "after" not in names, names
+    status, answer = call("new", "r1", "POST", "/identity/v3/projects", {"project": {"name": "since"}})
+    assert status == 201, answer
+    assert {"before", "after"} <= projects("old", "c1"), "the old one is as it was"
+    with open(f"{DIR}/c1/pki/ca.pem") as old, open(f"{DIR}/r1/pki/ca.pem") as new:
+        assert old.read() != new.read(), "no machine of the old cluster can speak to the new one"
+
+
+def test_a_host_goes_over_only_when_it_is_told():
+    drover("old", "n1", "down")
+    drover("new", "n1", "up", check=False)
+    wait("the host of the old cluster is refused", lambda: "link" in errors(doctor("new", "n1")), 30)
+    drover("new", "n1", "down")
+    os.makedirs(f"{DIR}/n1/node/servers/7f3c")
+    # The row of the host says that it is up until its seat is known to be gone.
+    wait("the host is down", lambda: "down" in drover("new", "r1", "node", "list").stdout, 60)
+    token = drover("new", "r1", "join-token", "node").stdout.strip()
+    refused = drover("new", "n1", "node", "--name", "n1", "--join", token, "--simulate", check=False)
+    assert refused.returncode == 1 and "servers/7f3c" in refused.stderr and "--take-over" in refused.stderr, refused
+    drover("new", "n1", "node", "--name", "n1", "--join", token, "--simulate", "--take-over")
+    wait("the host is up", lambda: " up " in drover("new", "r1", "node", "list").stdout, 30)
+
+
+def test_the_end():
+    for where, state in (("new", "n1"), ("new", "r1"), ("old", "c1")):
+        drover(where, state, "down", "--destroy")
+    for where in ("old", "new"):
+        left = [p for p in run("ip", "netns", "pids", f"{TAG}-{where}").stdout.split() if alive(int(p))]
+        assert not left, f"processes of {where} are left: {left}"
+        run("ip", "netns", "del", f"{TAG}-{where}")
+    run("rm", "-rf", DIR)
