@@ -14,7 +14,7 @@ ARGS ?=
 SEEDS ?= 100
 SEED ?=
 
-.PHONY: help up down status lab test sim fuzz storm chaos lint bench bench-cluster bench-real tempest guest build deps dev-deps clean
+.PHONY: help up down status lab test sim fuzz storm chaos upgrade lint bench bench-cluster bench-real tempest guest deb build deps dev-deps clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -51,6 +51,9 @@ storm: deps build ## 20 servers created and deleted at once, ten times, while pr
 chaos: dev-deps build ## every fault after the other on a lab under load, and a table of what clients noticed (ARGS=--short; DROVER_CHAOS_RATE, _HOLD, _PAUSE, _FAULTS)
 	DROVER_BIN=$(abspath $(DROVER)) tests/chaos/chaos.py $(ARGS)
 
+upgrade: dev-deps build ## a lab under load upgraded one machine after the other, from the previous commit or FROM=REV, and one taken back
+	DROVER_BIN=$(abspath $(DROVER)) FROM=$(FROM) tests/chaos/upgrade.py $(ARGS)
+
 lint: dev-deps ## format, clippy, the arrows between crates, licences and sources of dependencies
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings
@@ -72,6 +75,9 @@ tempest: ## upstream's Tempest against the running cloud, held to tests/tempest/
 
 guest: deps ## the small cloud guest that `up` registers as an image
 	@guest/build.sh $(GUEST)
+
+deb: build ## the Debian package, in target/deb
+	scripts/deb $(DROVER) $(TARGET)/deb
 
 build: deps
 	cargo build --release --package drover

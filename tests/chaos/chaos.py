@@ -13,6 +13,7 @@ again after each fault without a command. Figures are printed and never judged. 
   DROVER_CHAOS_MINUTES how long faults come at random, one every 20 seconds (30), with --random
   DROVER_CHAOS_FAULTS  only faults whose names contain one of these, between commas
   DROVER_CHAOS_KEEP    a directory for the logs of the hosts, if something was wrong
+  DROVER_UPGRADE_TO    another program: instead of faults, hosts go over to it one by one (upgrade.py)
 """
 import argparse
 import asyncio
@@ -32,7 +33,7 @@ from audit import audit
 from client import Failed
 from cloud import Cloud
 from cluster import Lab
-from faults import matrix
+from faults import matrix, upgrades
 from load import Load
 from registers import Registers
 
@@ -245,7 +246,10 @@ async def inside(options):
     registers = Registers(cloud, 2 if short else 3, seed)
     await registers.start()
     hold = number("HOLD", 6 if short else 20)
-    faults = [fault for fault in matrix(number("PAUSE", 6 if short else 60), hold) if fault.in_short or not short]
+    if new := os.environ.get("DROVER_UPGRADE_TO"):
+        faults = upgrades(options.drover, new, await lab.status(), hold / 4, short)
+    else:
+        faults = [fault for fault in matrix(number("PAUSE", 6 if short else 60), hold) if fault.in_short or not short]
     if only := os.environ.get("DROVER_CHAOS_FAULTS"):
         faults = [fault for fault in faults if any(word in fault.name for word in only.split(","))]
     run = Run(lab, cloud, load, registers)

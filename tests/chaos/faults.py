@@ -141,3 +141,32 @@ def matrix(pause, hold):
         Fault("all off", all_off, hold / 2, at_random=False),
         Fault("all stopped", all_stopped, hold / 2, at_random=False),
     ]
+
+
+def restarted(host, program):
+    """The host goes over to another program."""
+    async def strike(lab):
+        drover = ["exec", host, program, "--state", f"{lab.state}/lab/{host}"]
+        try:
+            # A program from before this command does it in two steps, and etcd and the front door with it.
+            await lab.run(*drover, "restart", "--help", timeout=20)
+        except Failed:
+            await lab.run(*drover, "down")
+            await lab.run(*drover, "up")
+        else:
+            await lab.run(*drover, "restart")
+        running = await lab.run("exec", host, "sh", "-c", f"readlink /proc/$(jq .pid {lab.state}/lab/{host}/run/drover/serve.json)/exe")
+        assert running.strip() == program, f"{host} runs {running}"
+    return strike
+
+
+def upgrades(old, new, hosts, hold, short):
+    """From one program to another: every controller and node, and one controller back and forth in between."""
+    controllers = [host["host"] for host in hosts if host["api"] is not None]
+    nodes = [host["host"] for host in hosts if host["host"].startswith("n")]
+    first, second, *rest = controllers
+    steps = [("upgrade", first, new), ("upgrade", second, new), ("take back", second, old), ("upgrade", second, new)]
+    if short:
+        steps, rest, nodes = steps[:3], [], nodes[:1]
+    steps += [("upgrade", host, new) for host in [*rest, *nodes]]
+    return [Fault(f"{what} {host}", restarted(host, program), hold) for what, host, program in steps]

@@ -15,3 +15,9 @@ def test_a_lab_serves_through_faults_and_loses_nothing():
     # Its figures are printed and not judged here: this machine may have other work.
     done = subprocess.run([os.path.join(CHAOS, "chaos.py"), "--short"], env={**os.environ, "DROVER_BIN": DROVER}, timeout=900)
     assert done.returncode == 0, "something was wrong; it is named above"
+
+
+def test_machines_are_restarted_one_by_one_under_load():
+    """As an upgrade does, with a copy of the same program: `make upgrade` does it with another version."""
+    done = subprocess.run([os.path.join(CHAOS, "upgrade.py"), "--same", "--short"], env={**os.environ, "DROVER_BIN": DROVER}, timeout=900)
+    assert done.returncode == 0, "something was wrong; it is named above"
