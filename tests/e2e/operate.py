@@ -2,6 +2,7 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import tarfile
 from lib import DROVER, STATE, alive, wait
@@ -124,6 +125,48 @@ def test_doctor_finds_what_is_broken():
         f.write(own)
 
 
+def process(state, of, name):
+    with open(f"{DIR}/{state}/run/{of}/{name}.json") as f:
+        return json.load(f)["pid"]
+
+
+def test_a_service_manager_ends_the_pair_and_nothing_else():
+    others = {"etcd": "etcd-c1", "door": "haproxy"}
+    before = {of: process("c1", of, name) for of, name in others.items()}
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(f"{DIR}/notify")
+        manager.settimeout(60)
+        argv = ["ip", "netns", "exec", f"{TAG}-old", DROVER, "--state", f"{DIR}/c1", "run"]
+        service = subprocess.Popen(argv, env={**os.environ, "NOTIFY_SOCKET": f"{DIR}/notify"}, stderr=subprocess.DEVNULL)
+        try:
+            assert manager.recv(100) == b"READY=1"
+            os.kill(process("c1", "drover", "supervise"), signal.SIGKILL)
+            wait("it runs again", lambda: alive(process("c1", "drover", "supervise")), 20)
+            drover("old", "c1", "restart")
+            assert service.poll() is None, "it bears a restart"
+            pair = [process("c1", "drover", role) for role in ("supervise", "serve")]
+            os.kill(pair[0], signal.SIGSTOP)
+            for both in pair:
+                os.kill(both, signal.SIGKILL)
+            wait("both run again", lambda: alive(process("c1", "drover", "serve")) and process("c1", "drover", "serve") != pair[1], 20)
+            wait("it serves", lambda: not errors(doctor("old", "c1")) & {"API", "role"}, 30)
+            pair = [process("c1", "drover", role) for role in ("supervise", "serve")]
+            service.terminate()
+            assert manager.recv(100) == b"STOPPING=1"
+            assert service.wait(60) == 0
+        finally:
+            service.kill()
+    assert not any(alive(p) for p in pair), "the pair has ended"
+    assert before == {of: process("c1", of, name) for of, name in others.items()} and all(alive(p) for p in before.values())
+    drover("old", "c1", "up")
+    serve = process("c1", "drover", "serve")
+    drover("old", "c1", "restart")
+    assert process("c1", "drover", "serve") != serve and not alive(serve)
+    assert before == {of: process("c1", of, name) for of, name in others.items()} and all(alive(p) for p in before.values())
+    figures = run("ip", "netns", "exec", f"{TAG}-old", "curl", "-s", "-m", "5", "http://127.0.0.1:8778/metrics").stdout
+    assert "drover_certificate_expires_seconds" in figures and "drover_node_attached" in figures, figures
+
+
 def test_doctor_finds_a_full_disk():
     small = f"{DIR}/small"
     os.mkdir(small)
@@ -174,6 +217,17 @@ def test_a_host_goes_over_only_when_it_is_told():
     assert refused.returncode == 1 and "servers/7f3c" in refused.stderr and "--take-over" in refused.stderr, refused
     drover("new", "n1", "node", "--name", "n1", "--join", token, "--simulate", "--take-over")
     wait("the host is up", lambda: " up " in drover("new", "r1", "node", "list").stdout, 30)
+
+
+def test_down_ends_what_a_service_manager_started():
+    drover("new", "n1", "down")
+    service = subprocess.Popen(["ip", "netns", "exec", f"{TAG}-new", DROVER, "--state", f"{DIR}/n1", "run"], stderr=subprocess.DEVNULL)
+    try:
+        wait("it runs", lambda: alive(process("n1", "drover", "serve")), 20)
+        drover("new", "n1", "down")
+        assert service.wait(20) == 0, "systemd does not start it again"
+    finally:
+        service.kill()
 
 
 def test_the_end():

@@ -240,6 +240,13 @@ def test_all_at_once_off_and_on_again():
     assert took < 30, took
 
 
+def test_one_that_is_removed_gives_its_seat_back():
+    gone = drover("c4", "down", "--destroy")
+    assert "still count on" not in gone.stderr and not os.path.exists(f"{DIR}/c4"), gone
+    assert "c4" not in controllers("c1")
+    write("c1")
+
+
 def test_the_hosts_are_removed():
     try:
         for name in ADDRESS:

@@ -3,13 +3,14 @@
 //! ```text
 //!   systemd ──▶ drover run ──▶ supervise ⇄ serve          guests, OVN, etcd, haproxy, keepalived: processes of their own
 //!     SIGTERM ──▶ ends the pair, and nothing else
+//!     drover down, from anywhere ──▶ ends all of it, and `drover run` with it
 //! ```
 //! So a stop or an upgrade of the service touches no guest and no vote of etcd. Whoever wants all of it stopped says `drover down`.
 use crate::{
     config::{Config, Flags, State},
     controller::Seat,
     node_role, server,
-    up::{self, progress},
+    up::{self, Stop, progress},
 };
 use std::{
     os::{
@@ -17,9 +18,17 @@ use std::{
         unix::{ffi::OsStrExt as _, net},
     },
     path::Path,
-    time::SystemTime,
+    time::{Duration, SystemTime},
 };
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    time::sleep,
+};
+
+/// The pair watches itself; this is for when both of it are gone.
+const LOOK: Duration = Duration::from_millis(500);
+/// A restart that takes longer has broken off.
+const RESTARTED: Duration = Duration::from_secs(180);
 
 /// Runs what the state directory holds until it is told to stop.
 pub(crate) async fn run(state: &State) -> Result<(), String> {
@@ -33,19 +42,32 @@ pub(crate) async fn run(state: &State) -> Result<(), String> {
     }
     let started = async {
         start(state).await?;
-        let watched = up::watch_partner(state, "supervise")?;
         tell_manager("READY=1");
-        std::future::pending::<()>().await;
-        drop(watched);
-        Ok::<(), String>(())
+        keep(state).await
     };
     tokio::select! {
-        ended = started => ended?,
+        ended = started => return ended,
         _ = stop.recv() => {}
         _ = interrupt.recv() => {}
     }
     tell_manager("STOPPING=1");
-    up::stop_pair(state).await
+    up::stop_pair(state, Stop::Down).await
+}
+
+/// Brings the pair back when both of it are away; returns when somebody said `drover down`.
+async fn keep(state: &State) -> Result<(), String> {
+    loop {
+        // Looked at in this order, as the word is said before the pair is stopped.
+        let runs = up::running(state)?.is_some();
+        match up::stopped_for(state) {
+            Some((Stop::Down, _)) => return Ok(()),
+            Some((Stop::Restart, age)) if age < RESTARTED => {}
+            Some((Stop::Restart, _)) => start(state).await?,
+            None if !runs => up::ensure_supervised(state).await?,
+            None => {}
+        }
+        sleep(LOOK).await;
+    }
 }
 
 /// Starts the pair again with this program: after an upgrade, or to use what has changed in `config.json`.
@@ -54,7 +76,7 @@ pub(crate) async fn restart(state: &State) -> Result<(), String> {
         return Err(format!("Nothing is in {}; name the state directory with --state.", state.dir().display()));
     }
     progress("Stopping the control plane …");
-    up::stop_pair(state).await?;
+    up::stop_pair(state, Stop::Restart).await?;
     start(state).await
 }
 

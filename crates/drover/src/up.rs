@@ -51,6 +51,9 @@ pub(crate) fn watch_partner(state: &State, role: &str) -> Result<supervise::Watc
 /// Keeps `serve` running until it is told to stop, then stops it.
 pub(crate) async fn supervise(state: &State) -> Result<(), String> {
     crate::serve::log();
+    if is_going_down(state) {
+        return Ok(());
+    }
     let mut stop = signal(SignalKind::terminate()).map_err(|e| e.to_string())?;
     let watched = watch_partner(state, "serve")?;
     stop.recv().await;
@@ -187,9 +190,34 @@ pub(crate) fn usage(state: &State, config: &Config, made: Option<&demo::Demo>) {
     }
 }
 
+/// Why the pair is stopped, for whoever else watches it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stop {
+    /// It stays down.
+    Down,
+    /// It comes back at once.
+    Restart,
+}
+
+/// What was said last about the pair, if it is to be down, and how long ago.
+pub(crate) fn stopped_for(state: &State) -> Option<(Stop, Duration)> {
+    let word = std::fs::read(mark(state)).ok()?;
+    let since = std::fs::metadata(mark(state)).and_then(|m| m.modified()).ok()?;
+    let stop = if word == RESTART { Stop::Restart } else { Stop::Down };
+    Some((stop, since.elapsed().unwrap_or_default()))
+}
+
+const RESTART: &[u8] = b"restart";
+
+/// Starts the one of the pair that starts the other, if it is away.
+pub(crate) async fn ensure_supervised(state: &State) -> Result<(), String> {
+    daemon(state, "supervise")?.ensure().await.map(|_| ()).map_err(|e| base::chain(&e))
+}
+
 /// Ends the pair and leaves what it started: guests, etcd, the front door.
-pub(crate) async fn stop_pair(state: &State) -> Result<(), String> {
-    std::fs::write(mark(state), b"").map_err(|e| format!("{} cannot be written: {e}.", mark(state).display()))?;
+pub(crate) async fn stop_pair(state: &State, why: Stop) -> Result<(), String> {
+    let word = if why == Stop::Restart { RESTART } else { b"" };
+    std::fs::write(mark(state), word).map_err(|e| format!("{} cannot be written: {e}.", mark(state).display()))?;
     for role in ["supervise", "serve"] {
         daemon(state, role)?.stop(GRACE * 2).await.map_err(|e| base::chain(&e))?;
     }
@@ -203,7 +231,7 @@ pub(crate) async fn down(state: &State, destroy: bool) -> Result<(), String> {
     }
     let config = Config::load(state, &Flags::default())?;
     progress("Stopping the control plane …");
-    stop_pair(state).await?;
+    stop_pair(state, Stop::Down).await?;
     if config.has_host() {
         progress("Stopping guests and the network …");
         crate::serve::stop_host(state, &config).await?;

@@ -89,22 +89,30 @@ async fn ready(look: &Look<'_>) -> Vec<Finding> {
 async fn etcd(look: &Look<'_>) -> Vec<Finding> {
     let Place::Etcd { members, .. } = &look.config.store else { return Vec::new() };
     let tls = engine::tls(look.state, look.config);
-    let urls = engine::urls(look.config, members);
-    let cluster = match Cluster::new(&urls, tls.as_ref()) {
+    let mut urls = engine::urls(look.config, members);
+    let unusable = |e: &Error| vec![error("etcd", base::chain(e), "Without it nothing is served; see the certificates.")];
+    let mut cluster = match Cluster::new(&urls, tls.as_ref()) {
         Ok(cluster) => cluster,
-        Err(e) => return vec![error("etcd", base::chain(&e), "Without it nothing is served; see the certificates.")],
+        Err(e) => return unusable(&e),
     };
-    let (health, alarms) = tokio::join!(cluster.health(), timeout(PATIENCE, cluster.alarms()));
-    let mut all = judge_etcd(&urls, &health);
-    if let Ok(Ok(alarms)) = alarms {
-        all.extend(judge_alarms(alarms));
-    }
-    // A member that the cluster has, and this machine does not know of.
+    let mut all = Vec::new();
+    // The members of now, as etcd itself tells them; else those that were written down.
     if let Ok(Ok(members)) = timeout(PATIENCE, cluster.members()).await {
+        let own = look.config.controller.as_ref().map(crate::controller::Controller::etcd_member).unwrap_or_default();
+        urls = engine::urls(look.config, &crate::controller::askable(&members, &own));
+        cluster = match Cluster::new(&urls, tls.as_ref()) {
+            Ok(cluster) => cluster,
+            Err(e) => return unusable(&e),
+        };
         for learner in members.iter().filter(|m| m.learner) {
             let advice = "It becomes a voter when it has caught up. If its machine is gone: drover controller remove NAME";
             all.push(warning("etcd", format!("{} does not vote yet", learner.peer_urls.join(" ")), advice));
         }
+    }
+    let (health, alarms) = tokio::join!(cluster.health(), timeout(PATIENCE, cluster.alarms()));
+    all.extend(judge_etcd(&urls, &health));
+    if let Ok(Ok(alarms)) = alarms {
+        all.extend(judge_alarms(alarms));
     }
     all
 }

@@ -1,5 +1,5 @@
 //! What the machine offers: KVM, the kernel's switch, memory.
-use super::{Finding, Look, PATIENCE, bytes, ok, warning};
+use super::{Finding, Look, PATIENCE, bytes, error, ok, warning};
 use std::{process::Stdio, time::Duration};
 use tokio::{
     io::AsyncWriteExt as _,
@@ -16,6 +16,7 @@ pub(super) async fn look(look: &Look<'_>) -> Vec<Finding> {
     if look.role.runs_guests(look.config) {
         all.push(kvm().await);
         all.push(datapath().await);
+        all.extend(services().await);
     }
     all
 }
@@ -112,6 +113,23 @@ async fn datapath() -> Finding {
         "the kernel has no module openvswitch, so packets go through a program",
         "Good for trials; for more speed use a kernel with CONFIG_OPENVSWITCH (Debian's linux-image-amd64 has it).",
     )
+}
+
+/// Those of the system that would share the kernel's switch with ours.
+async fn services() -> Option<Finding> {
+    if !std::path::Path::new("/run/systemd/system").exists() {
+        return None;
+    }
+    let units = ["openvswitch-switch", "ovn-host", "ovn-central"];
+    let mut active = Vec::new();
+    for unit in units {
+        if supervise::run(&["systemctl", "is-active", "--quiet", unit]).await.is_ok() {
+            active.push(unit);
+        }
+    }
+    let found = format!("{} of the system runs, and Drover runs its own", active.join(" "));
+    let advice = format!("Two of them fight for the kernel's switch: systemctl disable --now {}", active.join(" "));
+    (!active.is_empty()).then(|| error("services", found, advice))
 }
 
 #[cfg(test)]
