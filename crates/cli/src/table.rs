@@ -1,6 +1,11 @@
 //! Tables for people, JSON for programs. The one place that prints to stdout.
-#![expect(clippy::print_stdout, reason = "stdout is where a command's data goes")]
 use serde_json::Value;
+use std::io::Write as _;
+
+/// A reader that has had enough (`| head`) is no error.
+fn say(line: std::fmt::Arguments<'_>) {
+    writeln!(std::io::stdout(), "{line}").ok();
+}
 
 /// Prints rows under headers, columns padded to their widest cell.
 pub fn print_table(headers: &[&str], rows: &[Vec<String>]) {
@@ -11,7 +16,7 @@ pub fn print_table(headers: &[&str], rows: &[Vec<String>]) {
     let line = |cells: &[String]| {
         let padded: Vec<String> =
             cells.iter().zip(&widths).map(|(c, w)| format!("{c}{}", " ".repeat(w - c.chars().count()))).collect();
-        println!("{}", padded.join("  ").trim_end());
+        say(format_args!("{}", padded.join("  ").trim_end()));
     };
     line(&headers.iter().map(|h| (*h).to_owned()).collect::<Vec<_>>());
     for row in rows {
@@ -20,5 +25,5 @@ pub fn print_table(headers: &[&str], rows: &[Vec<String>]) {
 }
 
 pub fn print_json(value: &Value) {
-    println!("{value:#}");
+    say(format_args!("{value:#}"));
 }

@@ -5,7 +5,7 @@ use std::{path::Path, sync::Arc, time::Duration};
 use store::{Range, Store};
 use store_etcd::{
     Config, Etcd, Tls,
-    member::{self, Certificates, Cluster, Member, Restored, Spec},
+    member::{self, Alarms, Certificates, Cluster, Member, Restored, Spec},
 };
 use tempfile::TempDir;
 
@@ -223,6 +223,10 @@ async fn a_snapshot_becomes_a_new_cluster() {
     assert!(!file.with_extension("part").exists());
     let before = s.range(Range { prefix: "", after: None, limit: 1000 }).await.unwrap();
     s.txn(txn(vec![], vec![put("t/a/later", "1")])).await.unwrap();
+    let (newest, taken) = (before.entries.iter().map(|e| e.modified).max().unwrap(), member::revision(&file).await.unwrap());
+    assert_eq!(taken, newest, "the last row's, and nothing later");
+    let alarms = m.0.admin().unwrap().alarms().await.unwrap();
+    assert_eq!(alarms, Alarms { no_space: 0, others: 0 });
     m.0.ensure_stopped(GRACE).await.unwrap();
 
     let mut bytes = std::fs::read(&file).unwrap();
