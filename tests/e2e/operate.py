@@ -72,6 +72,24 @@ def test_doctor_needs_no_cloud_and_changes_nothing():
     assert not os.path.exists(f"{DIR}/nothing")
 
 
+def test_a_cloud_of_one_machine_is_saved_with_all_that_it_takes():
+    """The one that all parts share, with its real guest."""
+    found = json.loads(run(DROVER, "--state", STATE, "doctor", "--json", check=False).stdout)["findings"]
+    assert not [f for f in found if f["level"] == "error"], found
+    assert any(f["check"] == "API" for f in found), found
+    saved, there = f"{DIR}/whole.tar", f"{DIR}/whole"
+    told = json.loads(run(DROVER, "--state", STATE, "backup", saved, "--json").stdout)
+    assert told["store"] == "sqlite" and told["content"]["rows"] > 100, told
+    refused = run(DROVER, "--state", STATE, "restore", saved, check=False)
+    assert refused.returncode == 1 and "not empty" in refused.stderr, refused
+    run(DROVER, "--state", there, "restore", saved)
+    again = json.loads(run(DROVER, "--state", there, "backup", f"{DIR}/again.tar", "--json").stdout)
+    assert again["content"] == told["content"], (told, again)
+    for name in ("keys", "secrets"):
+        run("diff", "-r", f"{STATE}/{name}", f"{there}/{name}")
+    run("rm", "-rf", there)
+
+
 def test_a_backup_is_taken_while_the_cluster_runs():
     drover("old", "c1", "server", "--name", "c1", "--address", ADDRESS)
     token = drover("old", "c1", "join-token", "node").stdout.strip()
@@ -211,7 +229,7 @@ def test_a_host_goes_over_only_when_it_is_told():
     drover("new", "n1", "down")
     os.makedirs(f"{DIR}/n1/node/servers/7f3c")
     # The row of the host says that it is up until its seat is known to be gone.
-    wait("the host is down", lambda: "down" in drover("new", "r1", "node", "list").stdout, 60)
+    wait("the host is down", lambda: "down" in drover("new", "r1", "node", "list").stdout, 120)
     token = drover("new", "r1", "join-token", "node").stdout.strip()
     refused = drover("new", "n1", "node", "--name", "n1", "--join", token, "--simulate", check=False)
     assert refused.returncode == 1 and "servers/7f3c" in refused.stderr and "--take-over" in refused.stderr, refused

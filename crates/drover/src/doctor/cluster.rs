@@ -256,6 +256,11 @@ async fn public_address(vip: IpAddr, is_here: bool, interface: Option<&str>) -> 
 }
 
 async fn hosts_and_tasks(state: &State, config: &Config) -> Vec<Finding> {
+    // To log in would make a password where there is none.
+    if !state.dir().join("secrets/admin").exists() {
+        let advice = "The administrator's password is lost. Take secrets/ of another controller, or of a backup.";
+        return vec![error("secrets", "secrets/admin is not there", advice)];
+    }
     let asked = async {
         let client = Client::login(&demo::login(config, state, true)?).await.map_err(|e| e.to_string())?;
         let nodes = client.get("/operator/v1/nodes").await.map_err(|e| e.to_string())?;
