@@ -95,7 +95,8 @@ async def replaced(lab):
         await again(lambda: lab.on(by, "controller", "remove", name))
         token = (await again(lambda: lab.on(by, "join-token", "controller"))).strip()
         await lab.run("power-on", name)
-        await lab.on(name, "server", "--name", name, "--address", address, "--vip", lab.vip, "--interface", "eth0", "--join", token)
+        words = ["server", "--name", name, "--address", address, "--vip", lab.vip, "--interface", "eth0", "--join", token]
+        await again(lambda: lab.on(name, *words))
     return undo
 
 

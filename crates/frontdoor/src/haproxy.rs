@@ -18,8 +18,31 @@ pub(crate) struct Bundles {
 /// May be sent twice: it changes nothing, or the API gives a repetition the first answer.
 const REPEATABLE: &str = "{ method GET HEAD OPTIONS } or { method POST } { req.hdr(Idempotency-Key) -m found }";
 
+/// How requests are sent to controllers, in each backend.
+fn common(door: &FrontDoor, bundles: &Bundles) -> String {
+    format!(
+        r#"    # A controller that answers late gets less.
+    balance leastconn
+    retries 3
+    option redispatch 1
+    # A connection that failed was not a request yet: that is always tried elsewhere. The rest only for what may be sent twice.
+    retry-on conn-failure empty-response junk-response 503
+    http-request disable-l7-retry unless {REPEATABLE}
+    # A host that lost its power closes nothing.
+    option srvtcpka
+    srvtcpka-idle 1s
+    srvtcpka-intvl 1s
+    srvtcpka-cnt 2
+    default-server ssl verify required ca-file {ca} crt {machine} alpn http/1.1 tcp-ut 2s
+"#,
+        ca = door.ca.display(),
+        machine = bundles.machine.display(),
+    )
+}
+
 pub(crate) fn config(door: &FrontDoor, bundles: &Bundles) -> String {
     let dir = door.dir.display();
+    let common = common(door, bundles);
     let mut text = format!(
         r#"# Made by drover from the cluster's options; changes are lost.
 global
@@ -81,35 +104,26 @@ frontend door
     http-request set-header X-Forwarded-Proto https
     # A request can be repeated only when the door has all of it.
     http-request wait-for-body time 10s if {{ method POST }} {{ req.hdr(Idempotency-Key) -m found }}
+    # When none is thought to be well, the thought may be wrong, or one is just coming back.
+    use_backend anyone if {{ nbsrv(api) lt 1 }}
     default_backend api
 
 backend api
-    # A controller that answers late gets less.
-    balance leastconn
-    retries 3
-    option redispatch 1
-    # A connection that failed was not a request yet: that is always tried elsewhere. The rest only for what may be sent twice.
-    retry-on conn-failure empty-response junk-response 503
-    http-request disable-l7-retry unless {REPEATABLE}
-    option httpchk
+{common}    option httpchk
     http-check send meth GET uri /livez ver HTTP/1.1 hdr Host controller.drover.internal
     http-check expect status 200
-    # A host that lost its power closes nothing.
-    option srvtcpka
-    srvtcpka-idle 1s
-    srvtcpka-intvl 1s
-    srvtcpka-cnt 2
-    default-server ssl verify required ca-file {ca} crt {machine} alpn http/1.1
-    default-server check inter 1s fastinter 200ms downinter 500ms fall 3 rise 1 on-marked-down shutdown-sessions tcp-ut 2s
+    default-server check inter 1s fastinter 200ms downinter 500ms fall 3 rise 1 on-marked-down shutdown-sessions
     # Drover on this machine hears from all of them ten times a second; without it everything stays as it was.
     default-server agent-check agent-addr 127.0.0.1 agent-port {agent} agent-inter 100ms
 "#,
-        ca = door.ca.display(),
-        machine = bundles.machine.display(),
         agent = crate::AGENT_PORT,
     );
-    for controller in sorted(&door.controllers) {
-        let _ = writeln!(text, "    {}", server(controller));
+    for c in sorted(&door.controllers) {
+        let _ = writeln!(text, "    {} agent-send \"{}\\n\"", server(c), c.name);
+    }
+    let _ = write!(text, "\nbackend anyone\n{common}");
+    for c in sorted(&door.controllers) {
+        let _ = writeln!(text, "    {}", server(c));
     }
     let _ = write!(
         text,
@@ -118,8 +132,7 @@ backend api
 frontend local
     bind {local}
     http-request use-service prometheus-exporter if {{ path /metrics }}
-    http-request return status 503 if {{ path /backends }} {{ nbsrv(api) lt 1 }}
-    http-request return status 200 if {{ path /door /backends }}
+    http-request return status 200 if {{ path /door }}
     http-request return status 404
 "#,
         local = SocketAddr::from(([127, 0, 0, 1], door.local_port)),
@@ -148,7 +161,7 @@ fn binds(door: &FrontDoor, certificate: &Path) -> Vec<String> {
 fn server(c: &Controller) -> String {
     // The name in a controller's certificate, so that no node can stand in for one.
     let name = format!("{}.controller.drover.internal", c.name);
-    format!("server {} {} sni str({name}) check-sni {name} verifyhost {name} agent-send \"{}\\n\"", c.name, c.api, c.name)
+    format!("server {} {} sni str({name}) check-sni {name} verifyhost {name}", c.name, c.api)
 }
 
 /// What haproxy says itself, in the shape of most of the APIs' errors.

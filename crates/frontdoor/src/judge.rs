@@ -24,8 +24,10 @@ pub(crate) struct Known {
 
 /// Ten words a second are said: a controller that missed four gets nothing new. A busy one loses nothing by that.
 pub(crate) const SILENT: Duration = Duration::from_millis(450);
-/// It gets back what it has not finished: requests that may be repeated are, on another.
+/// What it has not finished is taken from it: requests that may be repeated are, on another.
 const GONE: Duration = Duration::from_millis(1300);
+/// The same for one that answers: its requests wait for the store, which may only be slow.
+const LOST: Duration = Duration::from_secs(5);
 
 impl Known {
     fn serves(self) -> bool {
@@ -36,10 +38,9 @@ impl Known {
 /// haproxy's words for its agent about one controller among `all`. Where nobody can serve, nobody is taken out: an election in the store
 /// lasts a moment, and requests wait for it where they are.
 pub(crate) fn word(one: Known, all: &[Known]) -> &'static str {
-    let away = one.silent.max(one.unready);
-    match one.readiness {
+    match one {
         _ if !all.iter().any(|k| k.serves()) => "up ready\n",
-        _ if away >= GONE => "down\n",
+        _ if one.silent >= GONE || one.unready >= LOST => "down\n",
         _ if one.serves() => "up ready\n",
         _ => "up drain\n",
     }
@@ -74,7 +75,8 @@ mod tests {
             (silent(500), "up drain\n"),
             (silent(1300), "down\n"),
             (unready(0), "up drain\n"),
-            (unready(1300), "down\n"),
+            (unready(4900), "up drain\n"),
+            (unready(5000), "down\n"),
             (draining, "up drain\n"),
         ] {
             assert_eq!(word(one, &[one, READY]), expected, "{one:?}");

@@ -2,11 +2,11 @@
 use crate::{Error, FrontDoor, haproxy::sorted};
 use std::{fmt::Write as _, net::IpAddr};
 
-/// What keepalived asks before it takes the address, and while it has it: `PORT PATH`. A shell has no start-up time worth speaking of and
+/// What keepalived asks before it takes the address, and while it has it: `PORT`. A shell has no start-up time worth speaking of and
 /// needs nothing installed; a haproxy that is being started again is given the time for it.
 pub(crate) const CHECK: &str = r#"# Made by drover; changes are lost.
 for pause in 0.1 0.3 0.3 0; do
-  if exec 3<>"/dev/tcp/127.0.0.1/$1" && printf 'GET %s HTTP/1.0\r\n\r\n' "$2" >&3 &&
+  if exec 3<>"/dev/tcp/127.0.0.1/$1" && printf 'GET /door HTTP/1.0\r\n\r\n' >&3 &&
     read -r -t 0.4 answer <&3 && [[ $answer == *' 200 '* ]]; then
     exit 0
   fi
@@ -44,20 +44,10 @@ global_defs {{
 
 # haproxy answers here.
 vrrp_script door {{
-    script "/bin/bash {check} {port} /door"
+    script "/bin/bash {check} {port}"
     interval 1
     timeout 3
     fall 1
-    rise 1
-    init_fail
-}}
-
-# haproxy reaches an API. Where it reaches none for a while and another door does, the address is of no use here.
-vrrp_script backends {{
-    script "/bin/bash {check} {port} /backends"
-    interval 1
-    timeout 3
-    fall 4
     rise 1
     init_fail
 }}
@@ -99,7 +89,6 @@ vrrp_instance api {{
     }}
     track_script {{
         door
-        backends
     }}
     track_file {{
         alone

@@ -35,7 +35,7 @@ use std::{
 
 /// Where clients of a cluster come in.
 pub const PORT: u16 = 8774;
-/// Where, on loopback only, haproxy tells how it is: `/door`, `/backends`, and `/metrics` for Prometheus.
+/// Where, on loopback only, haproxy tells that it runs, `/door`, and how it is: `/metrics` for Prometheus.
 pub const LOCAL_PORT: u16 = 8777;
 
 #[derive(Debug, thiserror::Error)]
