@@ -47,6 +47,8 @@ pub fn service() -> Service {
         routes,
         tables: vec![
             &auto_topology::TOPOLOGIES,
+            &ovn::cluster::CLUSTERS,
+            &ovn::cluster::MEMBERS,
             &ipam::claim::ALLOCATIONS,
             &ipam::claim::MACS,
             &segments::SEGMENTS,

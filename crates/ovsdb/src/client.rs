@@ -1,12 +1,30 @@
 //! What callers hold: a cheap handle to the task that keeps the connection.
 use crate::{
-    Endpoint, Error, Replica,
+    Endpoint, Error, Leader, Replica, Tls,
     replica::Shared,
     session::{Command, Link},
 };
 use serde_json::{Value, json};
 use std::{sync::Arc, time::Duration};
 use tokio::sync::{mpsc, oneshot, watch};
+
+/// Where a database is, and which of its servers is spoken to.
+#[derive(Clone, Debug)]
+pub struct Target {
+    /// Tried one after the other; what is told here counts from the next connection on.
+    pub endpoints: watch::Receiver<Vec<Endpoint>>,
+    /// For those by TLS.
+    pub tls: Option<Tls>,
+    pub leader: Option<Leader>,
+}
+
+impl Target {
+    /// These endpoints for ever, any of them.
+    pub fn fixed(endpoints: Vec<Endpoint>) -> Self {
+        // What was told last stays when nobody can tell any more.
+        Self { endpoints: watch::channel(endpoints).1, tls: None, leader: None }
+    }
+}
 
 /// A database server, connected for as long as a handle lives.
 #[derive(Clone, Debug)]
@@ -20,10 +38,14 @@ pub struct Client {
 impl Client {
     /// Starts connecting in the background; calls wait for the connection up to their deadline.
     pub fn new(endpoints: Vec<Endpoint>) -> Self {
-        let name = endpoints.iter().map(Endpoint::to_string).collect::<Vec<_>>().join(",");
+        Self::to(Target::fixed(endpoints))
+    }
+    /// As [`Self::new`].
+    pub fn to(target: Target) -> Self {
+        let name = target.endpoints.borrow().iter().map(Endpoint::to_string).collect::<Vec<_>>().join(",");
         let (commands, inbox) = mpsc::channel(256);
         let (state, connected) = watch::channel(false);
-        tokio::spawn(Link { endpoints, inbox, state }.run());
+        tokio::spawn(Link { target, inbox, state }.run());
         Self { commands, connected, endpoints: name.into(), within: Duration::from_secs(10) }
     }
     /// The deadline of each call made through this handle; 10 s unless changed.

@@ -80,6 +80,9 @@ impl Shared {
         *self.tables.write().unwrap_or_else(PoisonError::into_inner) = fresh;
         self.version.send_modify(|v| *v += 1);
     }
+    pub(crate) fn read(&self) -> std::sync::RwLockReadGuard<'_, Tables> {
+        self.tables.read().unwrap_or_else(PoisonError::into_inner)
+    }
     pub(crate) fn update(&self, updates: Value) {
         self.tables.write().unwrap_or_else(PoisonError::into_inner).apply(updates);
         self.version.send_modify(|v| *v += 1);
@@ -89,7 +92,7 @@ impl Shared {
 impl Replica {
     /// Looks at the tables; `look` must be short, updates wait for it.
     pub fn read<R>(&self, look: impl FnOnce(&Tables) -> R) -> R {
-        look(&self.shared.tables.read().unwrap_or_else(PoisonError::into_inner))
+        look(&self.shared.read())
     }
     /// Notifies after each change; the number grows.
     pub fn changes(&self) -> watch::Receiver<u64> {

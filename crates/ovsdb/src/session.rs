@@ -1,5 +1,11 @@
 //! The task that owns the connection: connects, re-follows, passes messages, keeps alive.
-use crate::{Endpoint, frame::Framer, replica::Shared};
+use crate::{
+    Leader, Target,
+    endpoint::{Reader, Writer},
+    frame::Framer,
+    leader,
+    replica::Shared,
+};
 use base::retry::Backoff;
 use serde_json::{Value, json};
 use std::{
@@ -8,7 +14,7 @@ use std::{
     time::Duration,
 };
 use tokio::{
-    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
+    io::{AsyncReadExt, AsyncWriteExt},
     sync::{mpsc, oneshot, watch},
     time::Instant,
 };
@@ -31,11 +37,13 @@ enum Pending {
     Call(Reply<Value>),
     /// The first state of monitor `id`; someone waits for it only the first time.
     Snapshot(u64, Option<Reply<()>>),
+    /// What the server says of itself.
+    Look,
     Echo,
 }
 
 pub(crate) struct Link {
-    pub(crate) endpoints: Vec<Endpoint>,
+    pub(crate) target: Target,
     pub(crate) inbox: mpsc::Receiver<Command>,
     pub(crate) state: watch::Sender<bool>,
 }
@@ -50,26 +58,51 @@ struct Followed {
 impl Link {
     /// Runs until all clients are gone.
     pub(crate) async fn run(mut self) {
-        let (mut followed, mut attempt) = (Followed::default(), 0u32);
+        let (mut followed, mut attempt, mut round) = (Followed::default(), 0usize, 0u32);
         while !(self.inbox.is_closed() && self.inbox.is_empty()) {
-            let endpoint = &self.endpoints[attempt as usize % self.endpoints.len().max(1)];
-            if let Ok(Ok((r, w))) = tokio::time::timeout(CONNECT_WITHIN, endpoint.connect()).await {
-                let begun = Instant::now();
-                self.state.send_replace(true);
-                let ended = Session::new(r, w).run(&mut self.inbox, &mut followed).await;
-                self.state.send_replace(false);
-                let Err(cause) = ended else { return };
-                tracing::warn!(endpoint = %endpoint, "connection to the database at {endpoint} ended, trying again: {cause}");
-                attempt = if begun.elapsed() > GONE_AFTER { 0 } else { attempt };
-            }
-            tokio::time::sleep(RETRY.jittered(attempt)).await;
+            let endpoints = self.target.endpoints.borrow().clone();
+            let next = endpoints.get(attempt % endpoints.len().max(1));
             attempt = attempt.wrapping_add(1);
+            if let Some(endpoint) = next {
+                let opened = tokio::time::timeout(CONNECT_WITHIN, self.open(endpoint)).await;
+                match opened.unwrap_or_else(|_| Err("no answer".into())) {
+                    Ok(session) => {
+                        let begun = Instant::now();
+                        self.state.send_replace(true);
+                        let ended = session.run(&mut self.inbox, &mut followed).await;
+                        self.state.send_replace(false);
+                        let Err(cause) = ended else { return };
+                        tracing::warn!(endpoint = %endpoint, "connection to the database at {endpoint} ended, trying again: {cause}");
+                        round = if begun.elapsed() > GONE_AFTER { 0 } else { round };
+                    }
+                    Err(cause) => tracing::debug!(endpoint = %endpoint, cause, "{endpoint} is not used"),
+                }
+            }
+            // The others are asked at once: one of them may lead.
+            if attempt % endpoints.len().max(1) == 0 {
+                tokio::time::sleep(RETRY.jittered(round)).await;
+                round = round.saturating_add(1);
+            }
         }
+    }
+
+    /// Connects, and sees whether this is the server to speak to.
+    async fn open(&self, endpoint: &crate::Endpoint) -> Result<Session, String> {
+        let (r, w) = endpoint.connect(self.target.tls.as_ref()).await.map_err(|e| e.to_string())?;
+        let mut session = Session::new(r, w);
+        if let Some(leader) = &self.target.leader {
+            session.look(leader.clone()).await?;
+        }
+        Ok(session)
     }
 }
 
 struct Session {
-    reader: Box<dyn AsyncRead + Send + Unpin>,
+    reader: Reader,
+    framer: Framer,
+    buffer: Vec<u8>,
+    /// What the server must be, and what it says of itself.
+    leader: Option<(Leader, Shared)>,
     outbox: mpsc::Sender<Vec<u8>>,
     pending: HashMap<u64, Pending>,
     last_id: u64,
@@ -78,17 +111,60 @@ struct Session {
 }
 
 impl Session {
-    fn new(reader: Box<dyn AsyncRead + Send + Unpin>, mut writer: Box<dyn AsyncWrite + Send + Unpin>) -> Self {
+    fn new(reader: Reader, mut writer: Writer) -> Self {
         let (outbox, mut queue) = mpsc::channel::<Vec<u8>>(256);
         // Writing in its own task: while the server waits for us to read, we must not wait for it to read.
         tokio::spawn(async move {
             while let Some(bytes) = queue.recv().await {
-                if writer.write_all(&bytes).await.is_err() {
+                if writer.write_all(&bytes).await.is_err() || writer.flush().await.is_err() {
                     return;
                 }
             }
         });
-        Self { reader, outbox, pending: HashMap::new(), last_id: 0, heard: Instant::now(), asked: false }
+        Self {
+            reader,
+            framer: Framer::default(),
+            buffer: vec![0; 64 << 10],
+            leader: None,
+            outbox,
+            pending: HashMap::new(),
+            last_id: 0,
+            heard: Instant::now(),
+            asked: false,
+        }
+    }
+
+    /// Fails when this is not the server to speak to. If it is none later, [`Self::run`] ends.
+    async fn look(&mut self, wanted: Leader) -> Result<(), String> {
+        let look = Leader::look();
+        // Without it the server hangs up on changes that we see ourselves.
+        self.request("set_db_change_aware", json!([true]), Pending::Echo).await?;
+        self.request("monitor", json!([leader::SERVER, leader::LOOK, look.wanted]), Pending::Look).await?;
+        self.leader = Some((wanted, look));
+        let mut nobody = Followed::default();
+        while self.pending.values().any(|p| matches!(p, Pending::Look)) {
+            self.read(&mut nobody).await?;
+        }
+        self.judge()
+    }
+    fn judge(&self) -> Result<(), String> {
+        self.leader.as_ref().map_or(Ok(()), |(wanted, look)| wanted.judge(&look.read()))
+    }
+    /// Takes what the server says next.
+    async fn read(&mut self, followed: &mut Followed) -> Result<(), String> {
+        let n = self.reader.read(&mut self.buffer).await.map_err(|e| e.to_string())?;
+        self.took(n, followed).await
+    }
+    async fn took(&mut self, n: usize, followed: &mut Followed) -> Result<(), String> {
+        if n == 0 {
+            return Err("closed by the server".into());
+        }
+        (self.heard, self.asked) = (Instant::now(), false);
+        self.framer.push(&self.buffer[..n])?;
+        while let Some(message) = self.framer.next()? {
+            self.receive(message, followed).await?;
+        }
+        Ok(())
     }
 
     /// Ok when no client is left, Err with the cause when the connection is.
@@ -98,21 +174,11 @@ impl Session {
         for (id, shared) in again {
             self.follow(id, &shared, None).await?;
         }
-        let mut framer = Framer::default();
-        let mut buffer = vec![0; 64 << 10];
         loop {
             let quiet = if self.asked { GONE_AFTER } else { ASK_AFTER };
             tokio::select! {
-                read = self.reader.read(&mut buffer) => {
-                    let n = read.map_err(|e| e.to_string())?;
-                    if n == 0 {
-                        return Err("closed by the server".into());
-                    }
-                    (self.heard, self.asked) = (Instant::now(), false);
-                    framer.push(&buffer[..n])?;
-                    while let Some(message) = framer.next()? {
-                        self.receive(message, followed).await?;
-                    }
+                read = self.reader.read(&mut self.buffer) => {
+                    self.took(read.map_err(|e| e.to_string())?, followed).await?;
                 }
                 command = inbox.recv() => match command {
                     Some(command) => self.obey(command, followed).await?,
@@ -162,6 +228,13 @@ impl Session {
                 let reply = json!({ "result": message["params"], "error": null, "id": message["id"] });
                 return self.send(&reply).await;
             }
+            Some("update") if message["params"][0] == leader::LOOK => {
+                if let Some((_, look)) = &self.leader {
+                    look.update(message["params"][1].take());
+                }
+                return self.judge();
+            }
+            Some("monitor_canceled") => return Err("the server has the database no more".into()),
             Some("update") => {
                 let id = message["params"][0].as_u64().unwrap_or_default();
                 let updates = message["params"][1].take();
@@ -192,6 +265,11 @@ impl Session {
                     Some(reply) => drop(reply.send(told)),
                     // A table that could be followed before cannot be now: take another server.
                     None => told?,
+                }
+            }
+            Some(Pending::Look) => {
+                if let Some((_, look)) = &self.leader {
+                    look.replace(outcome?);
                 }
             }
             Some(Pending::Echo) | None => {}

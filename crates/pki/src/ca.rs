@@ -110,14 +110,24 @@ pub struct Ca {
 impl Ca {
     /// A new authority for a new cluster.
     pub fn create(cluster: &str) -> Result<Self, Error> {
-        let key = KeyPair::generate()?;
+        Self::named(&format!("Drover cluster {cluster}"), &KeyPair::generate()?)
+    }
+
+    /// The authority that certifies controllers alone, for those who must not take a node's certificate. It is the same key under another
+    /// name: every controller can make it by itself, and takes what the others made.
+    pub fn for_controllers(&self) -> Result<Self, Error> {
+        let cluster = self.fingerprint();
+        Self::named(&format!("Drover controllers {}", cluster.get(..16).unwrap_or_default()), &KeyPair::from_pem(&self.key_pem)?)
+    }
+
+    fn named(name: &str, key: &KeyPair) -> Result<Self, Error> {
         let mut params = CertificateParams::default();
         params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-        params.distinguished_name = named(&format!("Drover cluster {cluster}"));
+        params.distinguished_name = named(name);
         let now = OffsetDateTime::now_utc();
         (params.not_before, params.not_after) = (now - SKEW, now + AUTHORITY);
-        Ok(Self { ca_pem: params.self_signed(&key)?.pem(), key_pem: key.serialize_pem() })
+        Ok(Self { ca_pem: params.self_signed(key)?.pem(), key_pem: key.serialize_pem() })
     }
 
     /// The authority in `dir`; a new one at the first use.

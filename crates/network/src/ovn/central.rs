@@ -1,30 +1,27 @@
 //! OVN's central part on one machine: the two databases and northd, supervised in a run directory of our own.
-use super::{Error, Nb};
+use super::{Error, Nb, daemon::daemon};
 use ovsdb::Endpoint;
 use std::{
-    net::SocketAddr,
     path::{Path, PathBuf},
     time::Duration,
 };
 use supervise::{Daemon, Ready, Watched};
 
-const SCHEMAS: &str = "/usr/share/ovn";
-const GRACE: Duration = Duration::from_secs(5);
+pub(super) const SCHEMAS: &str = "/usr/share/ovn";
+pub(super) const GRACE: Duration = Duration::from_secs(5);
 
 /// Where central runs. Make one with [`Central::new`] and change what differs.
 #[derive(Clone, Debug)]
 pub struct Central {
     /// Databases, sockets, records and logs.
     pub run_dir: PathBuf,
-    /// A named network namespace; only matters for `sb_listen`.
+    /// A named network namespace.
     pub netns: Option<String>,
-    /// Where the southbound database listens for chassis of other hosts; those of this host use its socket.
-    pub sb_listen: Option<SocketAddr>,
 }
 
 impl Central {
     pub fn new(run_dir: impl Into<PathBuf>) -> Self {
-        Self { run_dir: run_dir.into(), netns: None, sb_listen: None }
+        Self { run_dir: run_dir.into(), netns: None }
     }
     /// Where to reach the northbound database.
     pub fn nb(&self) -> Endpoint {
@@ -39,13 +36,12 @@ impl Central {
     /// [`Self::ensure_northd`], so that northd never sees a northbound database that was lost and is not yet filled.
     pub async fn ensure_databases(&self) -> Result<Nb, Error> {
         std::fs::create_dir_all(&self.run_dir).map_err(|source| Error::File { path: self.run_dir.clone(), source })?;
-        for (name, listen) in [("nb", None), ("sb", self.sb_listen)] {
+        for name in ["nb", "sb"] {
             self.ensure_file(name).await?;
-            self.database(name, listen).ensure().await?;
+            self.database(name).ensure().await?;
         }
         let nb = Nb::connect(vec![self.nb()]).await?;
-        // Gateways move within 0.3 s; the default would be 3 s.
-        nb.set_options(&[("bfd-min-rx", "100"), ("bfd-min-tx", "100"), ("bfd-mult", "3")]).await?;
+        nb.prepare().await?;
         Ok(nb)
     }
     /// Starts northd if it does not run yet.
@@ -67,32 +63,19 @@ impl Central {
 
     /// Databases first, northd last.
     fn daemons(&self) -> [Daemon; 3] {
-        [self.database("nb", None), self.database("sb", self.sb_listen), self.northd()]
+        [self.database("nb"), self.database("sb"), self.northd()]
     }
     fn northd(&self) -> Daemon {
         let argv = ["ovn-northd".into(), format!("--ovnnb-db={}", self.nb()), format!("--ovnsb-db={}", self.sb())];
         self.daemon("northd", argv.to_vec()).ready(Ready::Socket(self.path("northd", "ctl")))
     }
-    fn database(&self, name: &str, listen: Option<SocketAddr>) -> Daemon {
-        let mut argv = vec!["ovsdb-server".to_owned(), format!("--remote=punix:{}", self.path(name, "sock").display())];
-        argv.extend(listen.map(|at| match at {
-            SocketAddr::V4(at) => format!("--remote=ptcp:{}:{}", at.port(), at.ip()),
-            SocketAddr::V6(at) => format!("--remote=ptcp:{}:[{}]", at.port(), at.ip()),
-        }));
-        argv.push(self.path(name, "db").display().to_string());
+    fn database(&self, name: &str) -> Daemon {
+        let remote = format!("--remote=punix:{}", self.path(name, "sock").display());
+        let argv = vec!["ovsdb-server".to_owned(), remote, self.path(name, "db").display().to_string()];
         self.daemon(name, argv).ready(Ready::Socket(self.path(name, "sock")))
     }
-    fn daemon(&self, name: &str, mut argv: Vec<String>) -> Daemon {
-        argv.extend(["--no-chdir".into(), "-vsyslog:off".into(), "-vfile:off".into()]);
-        argv.push(format!("--unixctl={}", self.path(name, "ctl").display()));
-        let dir = self.run_dir.display().to_string();
-        let daemon = Daemon::new(name, &self.run_dir, argv).netns(self.netns.clone());
-        daemon
-            .env("OVS_RUNDIR", &dir)
-            .env("OVN_RUNDIR", &dir)
-            .env("OVS_LOGDIR", &dir)
-            .env("OVN_LOGDIR", &dir)
-            .env("OVS_DBDIR", dir)
+    fn daemon(&self, name: &str, argv: Vec<String>) -> Daemon {
+        daemon(&self.run_dir, self.netns.clone(), name, argv)
     }
 
     /// Creates the database file under another name first: half of one must not look like one.

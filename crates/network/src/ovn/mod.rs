@@ -7,7 +7,9 @@
 //! NB holds nothing that cannot be rebuilt: [`Nb::apply`] on an empty database gives the same rows as on any other. Each
 //! row of ours bears a stable key in `external_ids`; rows without one belong to somebody else and are left alone.
 pub mod central;
+pub mod cluster;
 pub mod compile;
+mod daemon;
 pub mod model;
 pub mod names;
 pub mod row;
@@ -27,6 +29,10 @@ pub enum Error {
     Process(#[from] supervise::Error),
     #[error("cannot prepare {path} for OVN; check the directory's owner and free space", path = path.display())]
     File { path: std::path::PathBuf, source: std::io::Error },
+    #[error("the rows about OVN's members cannot be used now; trying again")]
+    Store(#[from] store::StoreError),
+    #[error("{program} is not installed on this controller; install ovn-central and openvswitch-common")]
+    Missing { program: &'static str },
     #[error("the northbound database has no NB_Global row; run ovn-northd against it once")]
     NoGlobal,
 }

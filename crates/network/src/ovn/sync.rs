@@ -7,7 +7,7 @@ use super::{
     Error,
     row::{Datum, Desired, KEY, Key, Row, Table},
 };
-use ovsdb::{Client, Endpoint, Replica, Tables, value};
+use ovsdb::{Client, Endpoint, Replica, Tables, Target, value};
 use serde_json::{Map, Value, json};
 use std::{
     collections::{BTreeSet, HashMap, HashSet},
@@ -45,13 +45,22 @@ pub struct Nb {
 impl Nb {
     /// Connects and reads our tables.
     pub async fn connect(endpoints: Vec<Endpoint>) -> Result<Self, Error> {
-        let client = Client::new(endpoints);
+        Self::reach(Target::fixed(endpoints)).await
+    }
+    /// As [`Self::connect`].
+    pub async fn reach(target: Target) -> Result<Self, Error> {
+        let client = Client::to(target);
         let columns: Vec<(&str, Vec<&str>)> = Table::ALL.iter().map(|t| (t.name(), followed(*t))).collect();
         let global = ["external_ids", "options", "hv_cfg", "nb_cfg"];
         let tables: Vec<(&str, &[&str])> =
             columns.iter().map(|(t, c)| (*t, c.as_slice())).chain([(GLOBAL, global.as_slice())]).collect();
         let replica = client.monitor(DATABASE, &tables).await?;
         Ok(Self { client, replica, one_at_a_time: tokio::sync::Mutex::default() })
+    }
+
+    /// Sets what the deployment wants of OVN: gateways move within 0.3 s, where the default would be 3 s.
+    pub async fn prepare(&self) -> Result<(), Error> {
+        self.set_options(&[("bfd-min-rx", "100"), ("bfd-min-tx", "100"), ("bfd-mult", "3")]).await
     }
 
     /// Makes the database hold exactly `desired` (besides rows that are not ours). Twice is once.

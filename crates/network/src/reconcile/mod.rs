@@ -6,12 +6,14 @@
 //! ```
 //! Every pass looks at everything: NB can be lost at any time and comes back whole. What changes while a pass runs is taken by the
 //! next one.
+mod place;
 mod status;
 mod topology;
 
-use crate::ovn::{self, Central, Nb};
+use crate::ovn::{self, Central, Nb, cluster};
 use base::retry::Backoff;
 use reconcile::Fence;
+use place::Place;
 use status::Change;
 use std::{collections::HashSet, sync::Arc, time::Duration};
 use store::{Changed, Db, Row};
@@ -24,39 +26,49 @@ const BACKOFF: Backoff = Backoff::new(Duration::from_millis(100), Duration::from
 /// Changes that come together are taken together.
 const GATHER: Duration = Duration::from_millis(5);
 const RESYNC: Duration = Duration::from_secs(60);
-/// Keys of this service's rows.
-const PREFIX: &str = "network/";
+/// Keys of rows that say what OVN shall be, and where it is.
+const PREFIXES: [&str; 3] = ["network/", "compute/nodes/", cluster::PREFIX];
 
 /// Runs OVN's central part on this machine and keeps it as the rows say. `gateways` are the chassis for router gateways.
 pub async fn run(db: Db, fence: Fence, central: Central, gateways: Vec<String>) {
+    keep(&db, &fence, &Place::Here { central, gateways }).await;
+}
+
+/// Keeps the OVN of a cluster's controllers as the rows say. Until a host needs it, all hosts are simulated, and so is OVN.
+pub async fn run_cluster(db: Db, fence: Fence, tls: ovsdb::Tls) {
+    tokio::select! {
+        () = run_sim(db.clone(), fence.clone()) => {}
+        () = cluster::needed(&db) => {}
+    }
+    keep(&db, &fence, &Place::Cluster { tls }).await;
+}
+
+async fn keep(db: &Db, fence: &Fence, place: &Place) {
     let mut attempt = 0;
     loop {
-        let Err(e) = follow(&db, &fence, &central, &gateways, &mut attempt).await;
+        let Err(e) = follow(db, fence, place, &mut attempt).await;
         let wait = BACKOFF.jittered(attempt);
         tracing::error!(cause = %base::chain(&*e), again_in_ms = wait.as_millis() as u64, "OVN could not be brought up to date; trying again");
         attempt += 1;
+        // What needs no OVN does not wait for it.
+        if let Err(e) = show(db, fence, None).await {
+            tracing::warn!(error = %base::chain(&*e), "Port statuses could not be written; trying again");
+        }
         tokio::time::sleep(wait).await;
     }
 }
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
-async fn follow(
-    db: &Db,
-    fence: &Fence,
-    central: &Central,
-    gateways: &[String],
-    attempt: &mut u32,
-) -> Result<std::convert::Infallible, Failure> {
+async fn follow(db: &Db, fence: &Fence, place: &Place, attempt: &mut u32) -> Result<std::convert::Infallible, Failure> {
     let mut rows = db.view.changes();
-    let nb = central.ensure_databases().await?;
-    apply(db, fence, &nb, gateways, true).await?;
+    let mut open = place.open(db).await?;
+    apply(db, fence, &open.nb, place, true).await?;
     // Only now: northd must not see a northbound database that was lost and is not yet filled.
-    central.ensure_northd().await?;
-    let _processes = central.watch();
-    let mut observed = nb.changes();
+    let _processes = place.filled(db, fence, &open).await?;
+    let mut observed = open.nb.changes();
     let mut resync = tokio::time::interval_at(Instant::now() + RESYNC, RESYNC);
-    show(db, fence, &nb).await?;
+    show(db, fence, Some(&open.nb)).await?;
     loop {
         *attempt = 0;
         let mut compile = false;
@@ -71,9 +83,10 @@ async fn follow(
         }
         observed.mark_unchanged();
         if compile {
-            apply(db, fence, &nb, gateways, false).await?;
+            open.moved(db)?;
+            apply(db, fence, &open.nb, place, false).await?;
         }
-        show(db, fence, &nb).await?;
+        show(db, fence, Some(&open.nb)).await?;
     }
 }
 
@@ -91,7 +104,7 @@ fn waiting(rows: &mut Receiver<Changed>) -> Result<Option<Result<Changed, RecvEr
 /// Does a change touch this service? One that was missed may have.
 fn concerns(change: &Result<Changed, RecvError>) -> Result<bool, Failure> {
     match change {
-        Ok(change) => Ok(change.keys.iter().any(|k| k.starts_with(PREFIX))),
+        Ok(change) => Ok(change.keys.iter().any(|k| PREFIXES.iter().any(|p| k.starts_with(p)))),
         Err(RecvError::Lagged(_)) => Ok(true),
         Err(RecvError::Closed) => Err("the view is closed".into()),
     }
@@ -99,11 +112,14 @@ fn concerns(change: &Result<Changed, RecvError>) -> Result<bool, Failure> {
 
 /// `claim`: whoever wrote before us can write no more, even if there is nothing to change. Who was paused between the check of its fence
 /// and its write finds that the database has moved, checks again, and ends.
-async fn apply(db: &Db, fence: &Fence, nb: &Nb, gateways: &[String], claim: bool) -> Result<(), Failure> {
+async fn apply(db: &Db, fence: &Fence, nb: &Nb, place: &Place, claim: bool) -> Result<(), Failure> {
     loop {
         let checked = fence.clone();
         db.transact(move |tx: &mut store::Tx<'_>| checked.check(tx)).await?;
-        let topology = topology::topology(&db.read(), gateways);
+        let topology = {
+            let reader = db.read();
+            topology::topology(&reader, &place.gateways(&reader))
+        };
         let desired = ovn::compile(&topology);
         for problem in &desired.problems {
             tracing::warn!(problem, "A part of the network cannot be built");
@@ -116,11 +132,15 @@ async fn apply(db: &Db, fence: &Fence, nb: &Nb, gateways: &[String], claim: bool
     }
 }
 
-/// Writes what was observed into the rows.
-async fn show(db: &Db, fence: &Fence, nb: &Nb) -> Result<(), Failure> {
-    let up: HashSet<String> = nb.ports_up();
-    let is_up = |row: &Row| up.contains(row.id());
-    let changes = all_rows(db).iter().filter_map(|r| Change::of(r, &is_up)).collect();
+/// Writes what was observed into the rows: ports that a chassis has, and those on simulated hosts, which nobody plugs. Without a database to
+/// look at, what it showed last stays.
+async fn show(db: &Db, fence: &Fence, nb: Option<&Nb>) -> Result<(), Failure> {
+    let up: HashSet<String> = nb.map(Nb::ports_up).unwrap_or_default();
+    let simulated = cluster::simulated(&db.read());
+    let is_simulated = |row: &Row| simulated.contains(row.text("binding:host_id"));
+    let is_up = |row: &Row| up.contains(row.id()) || is_simulated(row);
+    let rows = all_rows(db);
+    let changes = rows.iter().filter(|r| nb.is_some() || is_simulated(r)).filter_map(|r| Change::of(r, &is_up)).collect();
     status::write(db, fence, changes).await.map_err(Into::into)
 }
 
