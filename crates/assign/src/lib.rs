@@ -248,6 +248,9 @@ pub struct HostReport {
     pub volume_gib: u64,
     pub volume_free_gib: u64,
     pub host_ip: String,
+    /// Provider networks that the host is on: routers' gateways may be there.
+    #[serde(default)]
+    pub physical_networks: Vec<String>,
 }
 
 /// What runs now.

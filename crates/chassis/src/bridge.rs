@@ -40,8 +40,8 @@ impl Switch {
     }
 
     /// Writes who we are and where OVN is, if it is not written yet.
-    pub(crate) async fn describe(&self, config: &Config, datapath: Datapath) -> Result<(), Error> {
-        let southbound = config.southbound.iter().map(Endpoint::to_string).collect::<Vec<_>>().join(",");
+    pub(crate) async fn describe(&self, config: &Config, southbound: &[Endpoint], datapath: Datapath) -> Result<(), Error> {
+        let southbound = southbound.iter().map(Endpoint::to_string).collect::<Vec<_>>().join(",");
         let mappings = config.provider.iter().map(|p| format!("{}:{}", p.physical_network, p.bridge));
         let pairs = [
             ("system-id", config.system_id.clone()),
@@ -75,26 +75,40 @@ impl Switch {
 /// Makes our bridges and sets up the host's end of the provider bridge.
 pub(crate) async fn ensure(switch: &Switch, config: &Config, datapath: Datapath) -> Result<(), Error> {
     // OVN would make it too, but ports may be plugged before it gets there.
-    ensure_bridge(switch, &config.integration_bridge, datapath, &[("fail_mode", json!("secure"))]).await?;
+    ensure_bridge(
+        switch,
+        &config.integration_bridge,
+        datapath,
+        stable_mac(config, &config.integration_bridge),
+        &[("fail_mode", json!("secure"))],
+    )
+    .await?;
     let Some(provider) = &config.provider else { return Ok(()) };
     // Before there is a way to the host, what it lets through.
     if let Some(nat) = &provider.nat {
         nat.ensure().await?;
     }
-    ensure_bridge(switch, &provider.bridge, datapath, &[]).await?;
+    ensure_bridge(switch, &provider.bridge, datapath, stable_mac(config, &provider.bridge), &[]).await?;
     if let Some(uplink) = &provider.uplink {
-        ensure_uplink(switch, &provider.bridge, uplink).await?;
+        ensure_port(switch, &provider.bridge, uplink).await?;
+        ip(config.netns.as_deref(), &format!("link set {uplink} up")).await?;
     }
     host_end(config, provider, datapath).await
 }
 
-async fn ensure_bridge(switch: &Switch, name: &str, datapath: Datapath, more: &[(&str, Value)]) -> Result<(), Error> {
+pub(crate) async fn ensure_bridge(
+    switch: &Switch,
+    name: &str,
+    datapath: Datapath,
+    mac: Mac,
+    more: &[(&str, Value)],
+) -> Result<(), Error> {
     let there = switch.replica.read(|t| t.find("Bridge", "name", &Value::from(name)).is_some());
     if there {
         return Ok(());
     }
     // A fixed MAC: neighbours keep talking to the host after the switch was restarted and its device made anew.
-    let mac = value::map([("hwaddr", stable_mac(name).to_string())]);
+    let mac = value::map([("hwaddr", mac.to_string())]);
     let mut bridge = json!({
         "name": name, "datapath_type": datapath.name(), "ports": value::named("p"), "other_config": mac,
         "external_ids": value::map([("drover", "1")]),
@@ -112,7 +126,8 @@ async fn ensure_bridge(switch: &Switch, name: &str, datapath: Datapath, more: &[
     switch.change(operations).await
 }
 
-async fn ensure_uplink(switch: &Switch, bridge: &str, uplink: &str) -> Result<(), Error> {
+/// Makes a network card a port of the bridge.
+pub(crate) async fn ensure_port(switch: &Switch, bridge: &str, uplink: &str) -> Result<(), Error> {
     if switch.replica.read(|t| t.find("Port", "name", &Value::from(uplink)).is_some()) {
         return Ok(());
     }
@@ -141,9 +156,9 @@ async fn host_end(config: &Config, provider: &Provider, datapath: Datapath) -> R
     Ok(())
 }
 
-/// The same locally administered MAC for the same bridge.
-fn stable_mac(bridge: &str) -> Mac {
-    let digits = named(&format!("bridge/{bridge}")).replace('-', "");
+/// The same locally administered MAC for the same bridge of the same host; hosts may be joined by their uplinks.
+fn stable_mac(config: &Config, bridge: &str) -> Mac {
+    let digits = named(&format!("bridge/{}/{bridge}", config.system_id)).replace('-', "");
     let octet = |i: usize| u8::from_str_radix(&digits[2 * i..2 * i + 2], 16).unwrap_or(0);
     Mac([0x02, octet(0), octet(1), octet(2), octet(3), octet(4)])
 }

@@ -1,5 +1,5 @@
 //! The three processes of a chassis.
-use crate::{Config, Error};
+use crate::{Config, Error, Tls};
 use ovsdb::Endpoint;
 use std::{
     os::unix::fs::MetadataExt as _,
@@ -45,11 +45,12 @@ impl Datapath {
 pub struct Daemons {
     run_dir: PathBuf,
     netns: Option<String>,
+    tls: Option<Tls>,
 }
 
 impl Daemons {
     pub fn new(config: &Config) -> Self {
-        Self { run_dir: config.run_dir.clone(), netns: config.netns.clone() }
+        Self { run_dir: config.run_dir.clone(), netns: config.netns.clone(), tls: config.tls.clone() }
     }
     /// Where this host's `Open_vSwitch` database is.
     pub fn database(&self) -> Endpoint {
@@ -127,20 +128,24 @@ impl Daemons {
     fn ovsdb(&self) -> Daemon {
         let remote = format!("--remote=punix:{}", self.path("db.sock").display());
         let control = format!("--unixctl={}", self.path("ovsdb.ctl").display());
-        let argv = ["ovsdb-server".to_owned(), remote, control, self.path("conf.db").display().to_string()];
+        let argv = vec!["ovsdb-server".to_owned(), remote, control, self.path("conf.db").display().to_string()];
         self.daemon("ovsdb", argv).ready(Ready::Socket(self.path("db.sock")))
     }
     fn vswitchd(&self) -> Daemon {
         let socket = self.path("vswitchd.ctl");
-        let argv = ["ovs-vswitchd".into(), self.database().to_string(), format!("--unixctl={}", socket.display())];
+        let argv = vec!["ovs-vswitchd".into(), self.database().to_string(), format!("--unixctl={}", socket.display())];
         self.daemon("vswitchd", argv).ready(Ready::Socket(socket))
     }
     fn controller(&self) -> Daemon {
         // It has no option for its control socket; the socket's name holds its pid.
-        self.daemon("controller", ["ovn-controller".into(), self.database().to_string()])
+        let mut argv = vec!["ovn-controller".into(), self.database().to_string()];
+        if let Some(Tls { ca, certificate, key }) = &self.tls {
+            let files = [("private-key", key), ("certificate", certificate), ("ca-cert", ca)];
+            argv.extend(files.map(|(name, path)| format!("--{name}={}", path.display())));
+        }
+        self.daemon("controller", argv)
     }
-    fn daemon<const N: usize>(&self, name: &str, argv: [String; N]) -> Daemon {
-        let mut argv = argv.to_vec();
+    fn daemon(&self, name: &str, mut argv: Vec<String>) -> Daemon {
         argv.extend(["--no-chdir".into(), "-vsyslog:off".into(), "-vfile:off".into()]);
         let dir = self.run_dir.display().to_string();
         let daemon = Daemon::new(name, &self.run_dir, argv).netns(self.netns.clone());

@@ -9,16 +9,23 @@ mod bridge;
 mod daemons;
 mod nat;
 mod ports;
+mod underlay;
 
 pub use daemons::{Daemons, Datapath};
 pub use nat::Nat;
 pub use ports::{Attachment, Plugged};
+pub use underlay::Underlay;
 
 use base::retry::Backoff;
 use bridge::Switch;
 use ipnet::IpNet;
 use ovsdb::Endpoint;
-use std::{net::IpAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    net::IpAddr,
+    path::PathBuf,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 use supervise::Watched;
 
 #[derive(Debug, thiserror::Error)]
@@ -46,15 +53,35 @@ pub struct Config {
     pub netns: Option<String>,
     /// OVN's name of the chassis, which `requested-chassis` and gateway lists mean.
     pub system_id: String,
-    /// Where the southbound database is.
+    /// Where the southbound database is, to begin with; see [`Chassis::follow`].
     pub southbound: Vec<Endpoint>,
+    /// For a southbound database by TLS.
+    pub tls: Option<Tls>,
     /// The address that other chassis send Geneve to; any address will do for a single host.
     pub encap_ip: IpAddr,
+    /// The interface that has it; needed by several hosts with the userspace datapath.
+    pub underlay: Option<Underlay>,
     /// The integration bridge, usually `br-int`; at most 15 characters like every interface.
     pub integration_bridge: String,
     pub provider: Option<Provider>,
     /// None: ask the kernel.
     pub datapath: Option<Datapath>,
+}
+
+impl Config {
+    /// Names of all bridges.
+    fn bridges(&self) -> Vec<&String> {
+        let others = self.provider.as_ref().map(|p| &p.bridge).into_iter().chain(self.underlay.as_ref().map(|u| &u.bridge));
+        std::iter::once(&self.integration_bridge).chain(others).collect()
+    }
+}
+
+/// What this host shows, and who vouches for the others; PEM files.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tls {
+    pub ca: PathBuf,
+    pub certificate: PathBuf,
+    pub key: PathBuf,
 }
 
 /// The bridge of a provider network, and the host's place on it.
@@ -78,13 +105,13 @@ pub struct Chassis {
     daemons: Daemons,
     datapath: Datapath,
     switch: Switch,
+    southbound: Mutex<Vec<Endpoint>>,
 }
 
 impl Chassis {
     /// Starts and sets up what is not there yet. Processes and ports that were there stay as they are.
     pub async fn ensure(config: Config) -> Result<Self, Error> {
-        let bridges = std::iter::once(&config.integration_bridge).chain(config.provider.as_ref().map(|p| &p.bridge));
-        if let Some(long) = bridges.into_iter().find(|name| name.is_empty() || name.len() > 15) {
+        if let Some(long) = config.bridges().into_iter().find(|name| name.is_empty() || name.len() > 15) {
             return Err(Error::Name(long.clone()));
         }
         let datapath = match config.datapath {
@@ -95,11 +122,13 @@ impl Chassis {
         daemons.ensure_database().await?;
         let switch = Switch::connect(daemons.database()).await?;
         // OVN reads this when it starts, so it comes first.
-        switch.describe(&config, datapath).await?;
+        switch.describe(&config, &config.southbound, datapath).await?;
         daemons.ensure_switch().await?;
         bridge::ensure(&switch, &config, datapath).await?;
+        underlay::ensure(&switch, &config, datapath).await?;
         daemons.ensure_controller().await?;
-        Ok(Self { config, daemons, datapath, switch })
+        let southbound = Mutex::new(config.southbound.clone());
+        Ok(Self { config, daemons, datapath, switch, southbound })
     }
     pub fn config(&self) -> &Config {
         &self.config
@@ -113,8 +142,18 @@ impl Chassis {
     }
     /// Sets the host's side again: after `ovs-vswitchd` came back in the userspace datapath, bridges are new devices.
     pub async fn repair(&self) -> Result<(), Error> {
-        self.switch.describe(&self.config, self.datapath).await?;
-        bridge::ensure(&self.switch, &self.config, self.datapath).await
+        self.describe().await?;
+        bridge::ensure(&self.switch, &self.config, self.datapath).await?;
+        underlay::ensure(&self.switch, &self.config, self.datapath).await
+    }
+    /// The southbound database is here from now on. Nothing happens to guests: what OVN told the switch stays until it tells something else.
+    pub async fn follow(&self, southbound: Vec<Endpoint>) -> Result<(), Error> {
+        *self.southbound.lock().unwrap_or_else(PoisonError::into_inner) = southbound;
+        self.describe().await
+    }
+    async fn describe(&self) -> Result<(), Error> {
+        let southbound = self.southbound.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        self.switch.describe(&self.config, &southbound, self.datapath).await
     }
 
     /// Puts back what others may have removed from the host's firewall.
@@ -199,13 +238,12 @@ pub async fn remove(config: &Config) -> Result<(), Error> {
         nat.remove().await?;
     }
     // The userspace datapath's bridge devices outlive it, with the host's addresses on them.
-    let provider = config.provider.as_ref().map(|p| &p.bridge);
-    for bridge in std::iter::once(&config.integration_bridge).chain(provider) {
+    for bridge in config.bridges() {
         if supervise::ip(config.netns.as_deref(), &format!("link show {bridge}")).await.is_ok() {
             supervise::ip(config.netns.as_deref(), &format!("link delete {bridge}")).await?;
         }
     }
-    Ok(())
+    underlay::give_back(config).await
 }
 
 /// Switches off what the userspace datapath cannot do for a packet that leaves through `interface`: checksums left to the

@@ -183,7 +183,11 @@ impl Config {
     pub(crate) fn ca(&self, state: &State) -> Option<PathBuf> {
         self.controller.as_ref().map(|_| pki::Files::of(&state.pki()).ca)
     }
-    /// Does this machine run guests in the same process?
+    /// Does this machine run guests, for a cluster or for itself?
+    pub(crate) fn has_guests(&self) -> bool {
+        self.has_host() || self.node.as_ref().is_some_and(|node| node.network.is_some())
+    }
+    /// Is this machine a cloud by itself, and its host in the same process?
     pub(crate) fn has_host(&self) -> bool {
         self.controller.is_none() && self.node.is_none() && self.simulate == 0
     }

@@ -3,9 +3,13 @@
 //! ```text
 //!   8774  front door: the public APIs (TLS)         2379  etcd, for controllers (mTLS)
 //!   8775  link: nodes and controllers (mTLS)        2380  etcd, among its members (mTLS)
-//!   8776  the APIs of this process (TLS)
+//!   8776  the APIs of this process (TLS)           6641  OVN northbound, for controllers (mTLS); its raft: 6643
+//!                                                 6642  OVN southbound, for nodes, too (mTLS); its raft: 6644
 //! ```
-use crate::config::{Config, State};
+use crate::{
+    central,
+    config::{Config, State},
+};
 use ipnet::IpNet;
 use pki::{Ca, Files, Identity, Role};
 use serde::{Deserialize, Serialize};
@@ -110,7 +114,8 @@ impl Controller {
         let identity = Identity { role: Role::Controller, name: name.to_owned() };
         let request = files.request().map_err(|e| base::chain(&e))?;
         let issued = ca.sign(&request.csr_pem, &identity, &self.addresses()).map_err(|e| base::chain(&e))?;
-        files.keep(&issued).map_err(|e| base::chain(&e))
+        files.keep(&issued).map_err(|e| base::chain(&e))?;
+        central::certify(state, name, ca, &self.addresses()).map_err(|e| base::chain(&e))
     }
 }
 

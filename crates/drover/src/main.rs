@@ -2,6 +2,7 @@
 #![expect(clippy::print_stderr, reason = "progress and errors of a command go to stderr")]
 mod admission;
 mod backup;
+mod central;
 mod config;
 mod controller;
 mod demo;
@@ -13,6 +14,7 @@ mod foreground;
 mod host;
 mod line;
 mod node_role;
+mod real_node;
 mod schema;
 mod serve;
 mod server;
@@ -66,7 +68,7 @@ enum Command {
     /// Make this machine a host of a cluster, or go on with the one that is here; `drover node list` lists them.
     #[command(
         args_conflicts_with_subcommands = true,
-        after_help = "Example: on a controller, drover join-token node; then here: drover node --name n1 --join TOKEN@10.0.0.1:8775 --simulate"
+        after_help = "Example: on a controller, drover join-token node; then here: drover node --name n1 --join TOKEN@10.0.0.1:8775 --uplink eth1"
     )]
     Node {
         #[command(flatten)]

@@ -2,7 +2,9 @@
 use crate::{
     admission,
     config::{Config, Flags, State},
-    figures, serve,
+    figures,
+    real_node::{self, Guests, Network, NetworkFlags},
+    serve,
     server::Invitation,
     sim,
     up::{self, progress},
@@ -14,17 +16,19 @@ use node::sim::Delays;
 use pki::{Files, Identity, Issued, Role};
 use serde::{Deserialize, Serialize};
 use std::{
+    io::ErrorKind,
     net::{IpAddr, SocketAddr, UdpSocket},
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
 };
 use tokio::{
+    sync::watch,
     task::JoinSet,
     time::{Instant, sleep},
 };
 
-const ATTACHED_WITHIN: Duration = Duration::from_secs(60);
+const ATTACHED_WITHIN: Duration = Duration::from_secs(90);
 const RENEWAL: Duration = Duration::from_secs(3600);
 const LOOK: Duration = Duration::from_millis(50);
 
@@ -50,18 +54,27 @@ pub(crate) struct NodeFlags {
     /// cluster does not know of them is destroyed. Since 0.1.
     #[arg(long, requires = "join")]
     take_over: bool,
+    #[command(flatten)]
+    network: NetworkFlags,
 }
 
 /// See the module.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Host {
     pub(crate) address: IpAddr,
-    pub(crate) simulate: bool,
+    /// Of a real host; the guests of one without are simulated.
+    #[serde(default)]
+    pub(crate) network: Option<Network>,
     /// Where its figures are told; `None`: at the usual place.
     #[serde(default)]
     pub(crate) metrics: Option<SocketAddr>,
     /// Lines of controllers, as they were when it joined.
     pub(crate) controllers: Vec<String>,
+}
+
+/// Says why the host cannot run guests, as long as it cannot.
+fn problem(state: &State) -> PathBuf {
+    state.run("problem")
 }
 
 /// Says to which controller the host is attached, as long as it is.
@@ -71,9 +84,8 @@ fn attached(state: &State) -> PathBuf {
 
 pub(crate) async fn node(state: &State, flags: &NodeFlags) -> Result<(), String> {
     state.create()?;
-    let first = !state.config().exists();
     let mut config = Config::load(state, &Flags::default())?;
-    if !first && config.node.is_none() {
+    if state.config().exists() && config.node.is_none() {
         return Err(format!(
             "{} holds something else than a host; choose another directory with --state.",
             state.dir().display()
@@ -81,21 +93,30 @@ pub(crate) async fn node(state: &State, flags: &NodeFlags) -> Result<(), String>
     }
     if let Some(invitation) = &flags.join {
         join(state, &mut config, flags, invitation).await?;
-    } else if first {
+    } else if let Some(host) = &mut config.node {
+        if let Some(network) = &host.network {
+            host.network = Some(Network::configure(Some(network), &flags.network, host.address).await?);
+        }
+        config.save(state)?;
+    } else {
         return Err("Say which cluster this host joins: --join TOKEN@HOST:PORT, as `drover join-token node` prints it.".into());
     }
     resume(state).await
 }
 
 async fn join(state: &State, config: &mut Config, flags: &NodeFlags, invitation: &Invitation) -> Result<(), String> {
-    if !flags.simulate {
-        return Err("Hosts of a cluster are simulated for now; add --simulate. For real guests on one machine: drover up.".into());
-    }
     config.name = Some(admission::valid_name(&flags.name.clone().unwrap_or_else(|| config.name()))?);
     let address = match flags.address {
         Some(address) => address,
         None => towards(&invitation.line)
             .map_err(|e| format!("{} cannot be reached: {e}. Check the address, or give --address.", invitation.line))?,
+    };
+    let network = if flags.simulate {
+        None
+    } else {
+        real_node::check_programs()?;
+        let kept = config.node.as_ref().and_then(|host| host.network.as_ref());
+        Some(Network::configure(kept, &flags.network, address).await?)
     };
     let files = Files::of(&state.pki());
     refuse_strangers(state, &files, flags, invitation)?;
@@ -106,7 +127,7 @@ async fn join(state: &State, config: &mut Config, flags: &NodeFlags, invitation:
     let grant = admitted.map_err(|e| base::chain(&e))?.grant;
     files.keep(&Issued { certificate_pem: grant.certificate, ca_pem: grant.ca }).map_err(|e| base::chain(&e))?;
     let metrics = flags.metrics.or(config.node.as_ref().and_then(|n| n.metrics));
-    config.node = Some(Host { metrics, address, simulate: flags.simulate, controllers: grant.controllers });
+    config.node = Some(Host { metrics, address, network, controllers: grant.controllers });
     config.save(state)
 }
 
@@ -151,11 +172,16 @@ pub(crate) async fn resume(state: &State) -> Result<(), String> {
         }
         if started.elapsed() > ATTACHED_WITHIN {
             let log = state.run("drover").join("serve.log");
-            return Err(format!(
-                "No controller took this host within {} s; it goes on trying. The log is {}.",
-                ATTACHED_WITHIN.as_secs(),
-                log.display()
-            ));
+            let seconds = ATTACHED_WITHIN.as_secs();
+            return Err(match std::fs::read_to_string(problem(state)) {
+                Ok(cause) => format!(
+                    "This host cannot run guests after {seconds} s; it goes on trying. {cause} The log is {}.",
+                    log.display()
+                ),
+                Err(_) => {
+                    format!("No controller took this host within {seconds} s; it goes on trying. The log is {}.", log.display())
+                }
+            });
         }
         sleep(LOOK).await;
     }
@@ -173,13 +199,10 @@ pub(crate) async fn serve(state: &State, config: &Config, host: &Host) -> Result
         remembered: state.dir().join("controllers.json"),
         version: env!("CARGO_PKG_VERSION").into(),
     });
-    let mut settings = node::Config::new(state.node(), config.name());
-    settings.host_ip = host.address.to_string();
     std::fs::create_dir_all(state.node()).map_err(|e| format!("Directory {} cannot be made: {e}.", state.node().display()))?;
-    let blobs = Arc::new(RemoteBlobs(upstream.clone()));
-    let (agent, _simulated) = node::sim::start(settings, sim::SIZE, Delays::default(), upstream.clone(), blobs);
-    let agent: Arc<dyn assign::Agent> = agent;
-    upstream.serve(&agent);
+    let (tell, mut running) = watch::channel(Guests::Wait);
+    let guests = run_guests(state, config, host, upstream.clone(), tell);
+    tokio::pin!(guests);
     let certified = keep_certified(state, &upstream);
     tokio::pin!(certified);
     let mut line = upstream.attached();
@@ -191,20 +214,49 @@ pub(crate) async fn serve(state: &State, config: &Config, host: &Host) -> Result
     let stop = serve::stopped(stop);
     tokio::pin!(stop);
     loop {
-        let now = line.borrow_and_update().clone();
-        let told = match now {
-            Some(line) => state.write(&mark, line.as_bytes()),
-            None => std::fs::remove_file(&mark).map_err(|e| e.to_string()),
+        let (runs, why_not) = match &*running.borrow_and_update() {
+            Guests::Wait => (false, None),
+            Guests::Run => (true, None),
+            Guests::Fail(cause) => (false, Some(cause.clone())),
         };
-        if let Err(e) = told {
-            tracing::debug!(error = e, "Whether the host is attached could not be noted");
-        }
+        note(state, &mark, line.borrow_and_update().clone().filter(|_| runs));
+        note(state, &problem(state), why_not);
         tokio::select! {
             () = &mut stop => return Ok(()),
             () = &mut certified => {}
+            () = &mut guests => {}
             changed = line.changed() => changed.map_err(|e| e.to_string())?,
+            changed = running.changed() => changed.map_err(|e| e.to_string())?,
         }
     }
+}
+
+/// Keeps a text for those who look, or takes it away.
+fn note(state: &State, path: &Path, text: Option<String>) {
+    let noted = match text {
+        Some(text) => state.write(path, text.as_bytes()),
+        None => std::fs::remove_file(path)
+            .or_else(|e| if e.kind() == ErrorKind::NotFound { Ok(()) } else { Err(e) })
+            .map_err(|e| e.to_string()),
+    };
+    if let Err(e) = noted {
+        tracing::debug!(error = e, "How the host is could not be noted");
+    }
+}
+
+/// Runs the guests, real or simulated, for ever.
+async fn run_guests(state: &State, config: &Config, host: &Host, upstream: Arc<Upstream>, tell: watch::Sender<Guests>) {
+    if host.network.is_some() {
+        return real_node::run(state, config, host, upstream, tell).await;
+    }
+    let mut settings = node::Config::new(state.node(), config.name());
+    settings.host_ip = host.address.to_string();
+    let blobs = Arc::new(RemoteBlobs(upstream.clone()));
+    let (agent, _simulated) = node::sim::start(settings, sim::SIZE, Delays::default(), upstream.clone(), blobs);
+    let agent: Arc<dyn assign::Agent> = agent;
+    upstream.serve(&agent);
+    tell.send_replace(Guests::Run);
+    std::future::pending::<()>().await;
 }
 
 /// Asks for a new certificate when a third of the old one's time is left.

@@ -1,6 +1,7 @@
 //! `drover serve`: every role of one machine in one process, wired together. Decisions are made elsewhere.
 use crate::{
     admission::Admission,
+    central,
     config::{Config, Flags, State},
     door, engine, figures, host, line, node_role, schema, sim, up, upkeep,
 };
@@ -60,7 +61,7 @@ pub(crate) async fn serve(state: &State) -> Result<(), String> {
     let (cloud, services, etcd) = assemble(state, &config).await?;
     let mut work = JoinSet::new();
     let shards: Arc<Shards> = cloud.state.get().ok_or("no shards")?;
-    start_work(state, &config, &cloud, &shards, &mut work)?;
+    start_work(state, &config, &cloud, etcd.clone(), &shards, &mut work)?;
     upkeep::start(state, &config, etcd.clone(), &shards, &mut work);
     start_line(state, &config, &cloud, etcd, &mut work).await?;
     let stop = drained(stop_on_signal()?, &cloud, &config);
@@ -236,6 +237,7 @@ fn start_work(
     state: &State,
     config: &Config,
     cloud: &Arc<Cloud>,
+    etcd: Option<Arc<Etcd>>,
     shards: &Arc<Shards>,
     work: &mut JoinSet<()>,
 ) -> Result<(), String> {
@@ -257,9 +259,21 @@ fn start_work(
     let forget = move |fence: reconcile::Fence| api::idempotency::sweep(db.clone(), move |tx| fence.check(tx));
     work.spawn(shards.clone().lead(KEYS, forget));
     if !config.has_host() {
-        // Hosts of a cluster are simulated: there is no OVN to be kept.
         let db = cloud.db.clone();
-        work.spawn(shards.clone().lead(OVN, move |fence| network::reconcile::run_sim(db.clone(), fence)));
+        match central::of(state, config) {
+            Some(central) => {
+                let (rows, tls) = (db.clone(), central.certificates.northbound());
+                let compile = move |fence| network::reconcile::run_cluster(rows.clone(), fence, tls.clone());
+                work.spawn(shards.clone().lead(OVN, compile));
+                if !up::is_going_down(state) {
+                    work.spawn(network::ovn::cluster::keep(db, central, central::roster(config, etcd)));
+                }
+            }
+            // Hosts are simulated in this process: there is no OVN to be kept.
+            None => {
+                work.spawn(shards.clone().lead(OVN, move |fence| network::reconcile::run_sim(db.clone(), fence)));
+            }
+        }
         work.spawn(sim::run(state.clone(), config.clone(), nodes, blobs));
         return Ok(());
     }

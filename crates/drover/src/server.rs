@@ -8,6 +8,7 @@
 //! Each step is kept before the next begins, so that a command which broke off can be repeated.
 use crate::{
     admission::{self, Bequest},
+    central,
     config::{Config, Flags, State},
     controller::{self, Controller, Seat},
     door,
@@ -219,6 +220,9 @@ pub(crate) async fn give_seat_back(state: &State, config: &Config) {
 pub(crate) async fn stop(state: &State, config: &Config) -> Result<(), String> {
     progress("Closing the front door …");
     door::stop(state, config).await?;
+    if let Some(central) = central::of(state, config) {
+        network::ovn::cluster::stop(&central).await.map_err(|e| base::chain(&e))?;
+    }
     let member = config.controller.as_ref().and_then(|c| c.member(state, &config.name()));
     if let Some(member) = member {
         progress("Stopping etcd …");

@@ -232,7 +232,7 @@ pub(crate) async fn down(state: &State, destroy: bool) -> Result<(), String> {
     let config = Config::load(state, &Flags::default())?;
     progress("Stopping the control plane …");
     stop_pair(state, Stop::Down).await?;
-    if config.has_host() {
+    if config.has_guests() {
         progress("Stopping guests and the network …");
         crate::serve::stop_host(state, &config).await?;
     } else if config.controller.is_some() {

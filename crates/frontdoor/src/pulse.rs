@@ -31,7 +31,7 @@ use tokio::{
 /// UDP, on each controller's address.
 pub const PULSE_PORT: u16 = 8775;
 /// Where haproxy asks, on loopback only.
-pub const AGENT_PORT: u16 = 8778;
+pub const AGENT_PORT: u16 = 8779;
 
 pub(crate) const BEAT: Duration = Duration::from_millis(100);
 /// Answers to older questions say nothing about now.

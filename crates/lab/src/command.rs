@@ -22,6 +22,9 @@ pub enum Command {
         /// How many hosts n1, n2, … are nodes [default: 3].
         #[arg(long, value_name = "N")]
         nodes: Option<u8>,
+        /// Let the nodes run real guests, with QEMU and Open vSwitch; each has a card `eth1` on the lab's network for routers' gateways.
+        #[arg(long)]
+        real: bool,
         /// What the names of the namespaces begin with [default: drover].
         #[arg(long, value_name = "NAME", hide = true)]
         prefix: Option<String>,
@@ -77,7 +80,7 @@ pub enum Answer {
 pub async fn run(command: &Command, state: &Path, drover: &Path, tell: &(dyn Fn(&str) + Sync)) -> Result<Answer, Error> {
     let lab = || Lab::open(state, drover);
     match command {
-        Command::Up { controllers, nodes, prefix } => {
+        Command::Up { controllers, nodes, real, prefix } => {
             let begun = Instant::now();
             let there = Lab::find(state, drover)?;
             let old = there.map(|l| l.shape);
@@ -86,6 +89,7 @@ pub async fn run(command: &Command, state: &Path, drover: &Path, tell: &(dyn Fn(
                 prefix.as_deref().or(old.as_ref().map(|o| o.prefix.as_str())).unwrap_or("drover"),
                 or(*controllers, |s| s.controllers),
                 or(*nodes, |s| s.nodes),
+                *real || old.as_ref().is_some_and(|s| s.real),
             )?;
             if let Some(old) = old.filter(|o| *o != shape) {
                 return Err(Error::OtherShape { old: old.to_string(), new: shape.to_string() });

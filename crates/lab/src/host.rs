@@ -38,14 +38,17 @@ pub(crate) struct Shape {
     pub(crate) prefix: String,
     pub(crate) controllers: u8,
     pub(crate) nodes: u8,
+    /// The nodes run real guests.
+    #[serde(default)]
+    pub(crate) real: bool,
 }
 
 impl Shape {
-    pub(crate) fn new(prefix: &str, controllers: u8, nodes: u8) -> Result<Self, Error> {
+    pub(crate) fn new(prefix: &str, controllers: u8, nodes: u8, real: bool) -> Result<Self, Error> {
         if !(1..=9).contains(&controllers) || nodes > 80 {
             return Err(Error::Size { controllers, nodes });
         }
-        Ok(Self { version: 1, prefix: prefix.to_owned(), controllers, nodes })
+        Ok(Self { version: 1, prefix: prefix.to_owned(), controllers, nodes, real })
     }
 
     pub(crate) fn hosts(&self) -> Vec<Host> {
@@ -54,6 +57,12 @@ impl Shape {
         let all = (1..=self.controllers).map(controller).chain((1..=self.nodes).map(node));
         let all = all.chain([("client".to_owned(), Role::Client, CLIENT)]);
         all.map(|(name, role, address)| Host { netns: self.netns(&name), name, role, address }).collect()
+    }
+
+    /// A host's ports of the bridge: its `eth0`, and of a real node the card that is on the provider network.
+    pub(crate) fn ports(&self, host: &Host) -> Vec<String> {
+        let uplink = (self.real && host.role == Role::Node).then(|| format!("{}x", host.name));
+        std::iter::once(host.name.clone()).chain(uplink).collect()
     }
 
     /// The namespace with the bridge.
@@ -67,7 +76,8 @@ impl Shape {
 
 impl std::fmt::Display for Shape {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{} controllers and {} nodes", self.controllers, self.nodes)
+        let kind = if self.real { "real" } else { "simulated" };
+        write!(f, "{} controllers and {} {kind} nodes", self.controllers, self.nodes)
     }
 }
 
@@ -138,7 +148,7 @@ mod tests {
 
     #[test]
     fn hosts_follow_from_numbers() {
-        let hosts = Shape::new("drover", 3, 2).unwrap().hosts();
+        let hosts = Shape::new("drover", 3, 2, false).unwrap().hosts();
         let text: Vec<_> = hosts.iter().map(|h| format!("{} {} {}", h.name, h.netns, h.address)).collect();
         assert_eq!(
             text,
@@ -151,11 +161,11 @@ mod tests {
                 "client drover-client 10.77.0.200"
             ]
         );
-        let largest = Shape::new("drover", 9, 80).unwrap().hosts();
+        let largest = Shape::new("drover", 9, 80, true).unwrap().hosts();
         let mut addresses: Vec<_> = largest.iter().map(|h| h.address).chain([VIP]).collect();
         addresses.sort_unstable();
         addresses.dedup();
         assert_eq!(addresses.len(), 9 + 80 + 2, "no address twice");
-        assert!(matches!(Shape::new("drover", 10, 0), Err(Error::Size { .. })));
+        assert!(matches!(Shape::new("drover", 10, 0, false), Err(Error::Size { .. })));
     }
 }

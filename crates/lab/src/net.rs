@@ -76,6 +76,15 @@ pub(crate) async fn ensure(lab: &Lab) -> Result<(), Error> {
             ip(Some(netns), "link set lo up").await?;
             ip(Some(netns), "link set eth0 up").await?;
         }
+        for uplink in lab.shape.ports(&host).into_iter().skip(1).filter(|port| !has(port)) {
+            ip(Some(&switch), &format!("link add {uplink} type veth peer name eth1 netns {netns}")).await?;
+            ip(Some(&switch), &format!("link set {uplink} master {BRIDGE} up")).await?;
+            ip(Some(netns), "link set eth1 up").await?;
+        }
+        if lab.shape.real {
+            // A switch that forwards without the kernel takes packets as they are, and there is no card that completes them.
+            run_in(Some(netns), &["ethtool", "-K", "eth0", "tx", "off"]).await?;
+        }
     }
     Ok(())
 }
@@ -91,13 +100,17 @@ pub(crate) async fn remove(lab: &Lab) -> Result<(), Error> {
 }
 
 pub(crate) async fn plug(lab: &Lab, host: &Host) -> Result<(), Error> {
-    ip(Some(&lab.shape.switch()), &format!("link set {} up", host.name)).await?;
+    for port in lab.shape.ports(host) {
+        ip(Some(&lab.shape.switch()), &format!("link set {port} up")).await?;
+    }
     Ok(())
 }
 
 /// Takes the link: the host sees that its carrier is gone.
 pub(crate) async fn unplug(lab: &Lab, host: &Host) -> Result<(), Error> {
-    ip(Some(&lab.shape.switch()), &format!("link set {} down", host.name)).await?;
+    for port in lab.shape.ports(host) {
+        ip(Some(&lab.shape.switch()), &format!("link set {port} down")).await?;
+    }
     Ok(())
 }
 
@@ -105,8 +118,9 @@ pub(crate) async fn unplug(lab: &Lab, host: &Host) -> Result<(), Error> {
 pub(crate) async fn set_cut(lab: &Lab, host: &Host, cut: Cut) -> Result<(), Error> {
     // Adding what is there is no error, and so it can be deleted after that: one transaction, whatever there was.
     let change = |set: &str, wanted: bool| {
-        let add = format!("add element bridge lab {set} {{ \"{}\" }}", host.name);
-        let delete = format!("delete element bridge lab {set} {{ \"{}\" }}", host.name);
+        let ports = lab.shape.ports(host).iter().map(|port| format!("\"{port}\"")).collect::<Vec<_>>().join(", ");
+        let add = format!("add element bridge lab {set} {{ {ports} }}");
+        let delete = format!("delete element bridge lab {set} {{ {ports} }}");
         if wanted { add } else { format!("{add}; {delete}") }
     };
     let text = format!("{}; {}", change("out", cut.out), change("into", cut.into));

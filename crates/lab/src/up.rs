@@ -94,8 +94,8 @@ async fn join_controller(lab: &Lab, host: &Host, first: &Host) -> Result<(), Err
 }
 
 async fn join_node(lab: &Lab, host: &Host, first: &Host) -> Result<(), Error> {
-    // Real hosts of a cluster are to come.
-    let line = format!("node --name {} --join {} --simulate", host.name, token(lab, first, "node").await?);
+    let kind = if lab.shape.real { "--uplink eth1" } else { "--simulate" };
+    let line = format!("node --name {} --join {} {kind}", host.name, token(lab, first, "node").await?);
     power::drover(lab, host, &words(&line)).await?;
     Ok(())
 }

@@ -68,7 +68,7 @@ struct Shared {
     attached: watch::Sender<Option<String>>,
     host: Mutex<Option<HostReport>>,
     agent: OnceLock<Weak<dyn Agent>>,
-    controllers: Mutex<Vec<String>>,
+    controllers: watch::Sender<Vec<String>>,
 }
 
 /// One attached line.
@@ -100,7 +100,7 @@ impl Upstream {
             attached: watch::Sender::new(None),
             host: Mutex::default(),
             agent: OnceLock::new(),
-            controllers: Mutex::new(controllers),
+            controllers: watch::Sender::new(controllers),
         });
         let task = tokio::spawn(shared.clone().keep_attached()).abort_handle();
         Arc::new(Self { shared, task })
@@ -133,6 +133,11 @@ impl Upstream {
         self.shared.attached.subscribe()
     }
 
+    /// Lines of the controllers as they are known, `host:port`.
+    pub fn controllers(&self) -> watch::Receiver<Vec<String>> {
+        self.shared.controllers.subscribe()
+    }
+
     /// Ways to the controllers, the one that we are attached to first.
     pub(crate) fn ways(&self) -> Result<Vec<Way>, Error> {
         self.shared.ways()
@@ -142,7 +147,7 @@ impl Upstream {
 impl Shared {
     fn ways(&self) -> Result<Vec<Way>, Error> {
         let attached = self.line.borrow().as_ref().map(|l| l.way.clone());
-        let known = lock(&self.controllers).clone();
+        let known = self.controllers.borrow().clone();
         let others = known.iter().filter(|c| attached.as_ref().is_none_or(|a| a.address() != *c));
         let others: Result<Vec<Way>, Error> = others.map(|c| Way::to(c, &lock(&self.credentials))).collect();
         Ok(attached.into_iter().chain(others?).collect())
@@ -155,14 +160,14 @@ impl Shared {
 
     /// The controllers in the order to try, and those of the settings last: the remembered ones may all be gone.
     fn round(&self) -> Vec<String> {
-        let mut known = lock(&self.controllers).clone();
+        let mut known = self.controllers.borrow().clone();
         known.shuffle(&mut rand::rng());
         let others = self.settings.controllers.iter().filter(|c| !known.contains(c)).cloned().collect::<Vec<_>>();
         known.into_iter().chain(others).collect()
     }
 
     fn know(&self, controllers: Vec<String>) {
-        if controllers.is_empty() || *lock(&self.controllers) == controllers {
+        if controllers.is_empty() || *self.controllers.borrow() == controllers {
             return;
         }
         let path = &self.settings.remembered;
@@ -171,7 +176,7 @@ impl Shared {
         if let Err(e) = std::fs::write(&next, text).and_then(|()| std::fs::rename(&next, path)) {
             tracing::warn!(path = %path.display(), error = %e, "The list of controllers cannot be kept");
         }
-        *lock(&self.controllers) = controllers;
+        self.controllers.send_replace(controllers);
     }
 }
 

@@ -228,6 +228,7 @@ fn host() -> Report {
         volume_gib: 0,
         volume_free_gib: 0,
         host_ip: "127.0.0.1".into(),
+        physical_networks: Vec::new(),
     })
 }
 

@@ -78,7 +78,9 @@ impl Lab {
             netns: Some(host.clone()),
             system_id: "n1".into(),
             southbound: vec![central.sb()],
+            tls: None,
             encap_ip: "127.0.0.1".parse().unwrap(),
+            underlay: None,
             integration_bridge: "dvt-int".into(),
             provider: Some(chassis::Provider {
                 bridge: "dvt-ex".into(),

@@ -18,7 +18,7 @@ use std::{
 };
 use store::Table;
 use supervise::Identity as Process;
-use testkit::TestCloud;
+use testkit::{Setup, TestCloud};
 use tokio::{sync::watch, task::JoinHandle};
 
 const WITHIN: Duration = Duration::from_secs(60);
@@ -94,7 +94,8 @@ impl Lab {
         let ca = Ca::create("raft").unwrap();
         let controllers: Vec<_> = (1..=3).map(|n| controller(dir.path(), &ca, n)).collect();
         let roster = Arc::new(Mutex::new(controllers.iter().map(|c| c.address).collect()));
-        let cloud = common::cloud().await;
+        let setup = Setup { services: vec![network::service()], tables: vec![&NODES], ..Setup::default() };
+        let cloud = TestCloud::with(setup).await;
         Some(Self { dir, ca, cloud, controllers, keepers: vec![None, None, None], roster })
     }
 
@@ -197,7 +198,9 @@ impl Lab {
         let id = common::id(&common::make(&admin, "networks", json!({"name": "n"})).await);
         let begun = Instant::now();
         let name = Value::from(format!("drover-{id}"));
-        let there = |t: &ovsdb::Tables| (t.rows("Logical_Switch").filter(|(_, r)| r.get("name") == Some(&name)).count() == 1).then_some(());
+        let there = |t: &ovsdb::Tables| {
+            (t.rows("Logical_Switch").filter(|(_, r)| r.get("name") == Some(&name)).count() == 1).then_some(())
+        };
         nb.replica().wait(WITHIN, "the network", there).await.unwrap();
         begun.elapsed()
     }

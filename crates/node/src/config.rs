@@ -15,6 +15,8 @@ pub struct Config {
     pub host_name: String,
     /// Address of the host as the API shows it.
     pub host_ip: String,
+    /// Provider networks that the host is on.
+    pub physical_networks: Vec<String>,
     /// Start of the names of taps (`<prefix>t…`) and metadata interfaces (`<prefix>m…`); at most 4 bytes (Linux allows 15 in all).
     pub interface_prefix: String,
     /// Start of the names of metadata namespaces.
@@ -76,6 +78,7 @@ impl Config {
             dir: dir.into(),
             host_name: host_name.into(),
             host_ip: "127.0.0.1".into(),
+            physical_networks: Vec::new(),
             interface_prefix: "dv".into(),
             namespace_prefix: "drover-meta-".into(),
             reserved_memory_mib: 512,

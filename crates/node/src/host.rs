@@ -42,6 +42,7 @@ pub fn report(config: &Config, hypervisor_type: &str, hypervisor_version: u64, a
         volume_gib: (room.total / GIB).saturating_sub(reserved),
         volume_free_gib: (room.free / GIB).saturating_sub(reserved),
         host_ip: config.host_ip.clone(),
+        physical_networks: config.physical_networks.clone(),
     }
 }
 

@@ -278,6 +278,7 @@ impl Hypervisor for Sim {
                 volume_gib: self.size.disk_gib,
                 volume_free_gib: self.size.disk_gib,
                 host_ip: self.host_ip.clone(),
+                physical_networks: Vec::new(),
             }
         })
     }

@@ -76,6 +76,7 @@ fn note(node: &mut Node, report: &HostReport) {
     node.volume_gib = report.volume_gib;
     node.volume_free_gib = report.volume_free_gib;
     node.host_ip.clone_from(&report.host_ip);
+    node.physical_networks.clone_from(&report.physical_networks);
 }
 
 /// The process that the host's agent talks to is a member under another id now.

@@ -291,6 +291,7 @@ pub(super) fn host_report() -> HostReport {
         volume_gib: 100,
         volume_free_gib: 90,
         host_ip: "192.0.2.1".into(),
+        physical_networks: Vec::new(),
     }
 }
 

@@ -64,6 +64,9 @@ pub(crate) struct Node {
     pub volume_free_gib: u64,
     #[field(hidden)]
     pub host_ip: String,
+    /// Provider networks that it is on.
+    #[field(hidden, kind = Kind::Any)]
+    pub physical_networks: Vec<String>,
 }
 
 impl Rules for Node {}

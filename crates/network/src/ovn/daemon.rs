@@ -7,10 +7,5 @@ pub(super) fn daemon(run_dir: &Path, netns: Option<String>, name: &str, mut argv
     argv.push(format!("--unixctl={}", run_dir.join(format!("{name}.ctl")).display()));
     let dir = run_dir.display().to_string();
     let daemon = Daemon::new(name, run_dir, argv).netns(netns);
-    daemon
-        .env("OVS_RUNDIR", &dir)
-        .env("OVN_RUNDIR", &dir)
-        .env("OVS_LOGDIR", &dir)
-        .env("OVN_LOGDIR", &dir)
-        .env("OVS_DBDIR", dir)
+    daemon.env("OVS_RUNDIR", &dir).env("OVN_RUNDIR", &dir).env("OVS_LOGDIR", &dir).env("OVN_LOGDIR", &dir).env("OVS_DBDIR", dir)
 }

@@ -12,8 +12,8 @@ mod topology;
 
 use crate::ovn::{self, Central, Nb, cluster};
 use base::retry::Backoff;
-use reconcile::Fence;
 use place::Place;
+use reconcile::Fence;
 use status::Change;
 use std::{collections::HashSet, sync::Arc, time::Duration};
 use store::{Changed, Db, Row};

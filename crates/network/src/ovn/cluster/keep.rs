@@ -1,23 +1,16 @@
 //! Keeps this controller's part of OVN as the rows say.
 use super::{
-    Controller, Database, Roster, endpoints, needed,
+    Controller, Database, Roster, endpoints,
     member::Member,
+    needed,
     plan::{self, Ids, Step},
     rows::{self, Cluster, Member as Row},
     status::Status,
 };
-use crate::ovn::{
-    Error,
-    central::GRACE,
-    daemon::daemon,
-};
+use crate::ovn::{Error, central::GRACE, daemon::daemon};
 use base::retry::Backoff;
 use ovsdb::Endpoint;
-use std::{
-    collections::HashMap,
-    path::Path,
-    time::Duration,
-};
+use std::{collections::HashMap, path::Path, time::Duration};
 use store::{Db, StoreError, TransactError, Tx};
 use supervise::{Daemon, Ready, Watched};
 use tokio::time::{Instant, sleep, timeout};
@@ -36,7 +29,8 @@ const NORTHD: &str = "northd";
 /// Waits until a host needs OVN, then keeps this controller's members and northd running, for ever. What runs goes on without it.
 pub async fn keep(db: Db, controller: Controller, roster: Roster) {
     needed(&db).await;
-    let mut keeper = Keeper { db, controller, roster, looks: 0, watched: HashMap::new(), known: HashMap::new(), since: HashMap::new() };
+    let mut keeper =
+        Keeper { db, controller, roster, looks: 0, watched: HashMap::new(), known: HashMap::new(), since: HashMap::new() };
     let mut changes = keeper.db.view.changes();
     let mut attempt = 0;
     loop {
@@ -44,7 +38,11 @@ pub async fn keep(db: Db, controller: Controller, roster: Roster) {
             Ok(()) => attempt = 0,
             Err(e) => {
                 let wait = BACKOFF.jittered(attempt);
-                tracing::error!(cause = base::chain(&e), again_in_ms = wait.as_millis() as u64, "OVN on this controller is not as it should be; trying again");
+                tracing::error!(
+                    cause = base::chain(&e),
+                    again_in_ms = wait.as_millis() as u64,
+                    "OVN on this controller is not as it should be; trying again"
+                );
                 attempt += 1;
                 sleep(wait).await;
             }
@@ -209,7 +207,12 @@ impl Keeper {
         if status.leads
             && let Some(server) = plan::stranger(status, database, &cluster.cid, members)
         {
-            tracing::warn!(server = server.id, address = server.address, "A server of {} is nobody any more; it is taken out", database.name());
+            tracing::warn!(
+                server = server.id,
+                address = server.address,
+                "A server of {} is nobody any more; it is taken out",
+                database.name()
+            );
             member.kick(&server.id).await?;
         }
         Ok(())

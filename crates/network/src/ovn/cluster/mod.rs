@@ -20,8 +20,8 @@ mod rows;
 mod status;
 
 pub use keep::{keep, stop};
-pub(crate) use rows::{Cluster, PREFIX, read};
 pub use rows::{CLUSTERS, Database, MEMBERS};
+pub(crate) use rows::{Cluster, PREFIX, read};
 
 use assign::Pending;
 use ovsdb::{Endpoint, Tls};
@@ -44,7 +44,8 @@ impl Pem {
     /// As OVN's programs take them.
     fn arguments(&self) -> [String; 3] {
         let Self { ca, certificate, key } = self;
-        [("private-key", key), ("certificate", certificate), ("ca-cert", ca)].map(|(name, path)| format!("--{name}={}", path.display()))
+        [("private-key", key), ("certificate", certificate), ("ca-cert", ca)]
+            .map(|(name, path)| format!("--{name}={}", path.display()))
     }
 }
 
@@ -134,10 +135,14 @@ pub(crate) fn gateways(reader: &Reader<'_>) -> Vec<String> {
 
 /// Returns when a host needs OVN.
 pub(crate) async fn needed(db: &store::Db) {
+    use tokio::sync::broadcast::error::RecvError;
     let mut changes = db.view.changes();
-    while !is_needed(&db.read()) {
-        if let Err(tokio::sync::broadcast::error::RecvError::Closed) = changes.recv().await {
-            std::future::pending::<()>().await;
-        }
+    let mut look = true;
+    while !look || !is_needed(&db.read()) {
+        look = match changes.recv().await {
+            Ok(change) => change.keys.iter().any(|key| key.starts_with(NODES.name)),
+            Err(RecvError::Lagged(_)) => true,
+            Err(RecvError::Closed) => std::future::pending().await,
+        };
     }
 }

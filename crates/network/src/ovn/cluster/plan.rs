@@ -95,6 +95,9 @@ mod tests {
         assert!(lost(&anew), "two lost their data");
         let moved = [all[0].clone(), all[1].clone(), Member { address: [10, 0, 0, 9].into(), ..all[2].clone() }];
         assert_eq!(stranger(&moved), Some("cccc"));
-        assert!(!is_lost(&Status { has_leader: true, ..three }, Database::Northbound, "x", &all[..1]), "it works: they are kicked");
+        assert!(
+            !is_lost(&Status { has_leader: true, ..three }, Database::Northbound, "x", &all[..1]),
+            "it works: they are kicked"
+        );
     }
 }

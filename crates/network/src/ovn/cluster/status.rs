@@ -50,7 +50,8 @@ mod tests {
         let server = |id: &str, address: &str| Server { id: id.into(), address: address.into() };
         let servers = vec![server("1c1b", "ssl:127.7.0.1:6643"), server("2a2b", "ssl:[fd00::2]:6643")];
         assert_eq!(parse(text), Status { joined: true, leads: true, has_leader: true, servers });
-        let joining = "Status: joining cluster\nRemotes for joining: ssl:127.7.0.1:6643\nRole: follower\nLeader: unknown\nServers:\n";
+        let joining =
+            "Status: joining cluster\nRemotes for joining: ssl:127.7.0.1:6643\nRole: follower\nLeader: unknown\nServers:\n";
         assert_eq!(parse(joining), Status::default());
     }
 }
