@@ -22,7 +22,7 @@ impl Own {
         self.run(command).await.unwrap();
     }
     fn up(&self) -> Command {
-        Command::Up { controllers: Some(2), nodes: Some(1), prefix: Some(self.prefix.clone()) }
+        Command::Up { controllers: Some(2), nodes: Some(1), real: false, prefix: Some(self.prefix.clone()) }
     }
     async fn host(&self, name: &str) -> Status {
         let Answer::Status(all) = self.run(Command::Status).await.unwrap() else { unreachable!("status answers so") };
@@ -145,7 +145,7 @@ async fn a_lab_has_faults_and_leaves_nothing() {
     // What is there stays as it is; another shape needs a new lab.
     lab.ok(lab.up()).await;
     lab.until("c1", "is as it was", |s| s.processes["python3"] == 2).await;
-    let larger = Command::Up { controllers: Some(3), nodes: None, prefix: None };
+    let larger = Command::Up { controllers: Some(3), nodes: None, real: false, prefix: None };
     assert!(matches!(lab.run(larger).await, Err(Error::OtherShape { .. })));
     assert!(matches!(lab.run(Command::Heal { host: host("c7") }).await, Err(Error::NoHost { .. })));
 

@@ -100,7 +100,7 @@ struct Moved;
 impl Keeper {
     async fn look(&mut self) -> Result<(), Error> {
         self.looks += 1;
-        if self.looks % ROSTER == 0 {
+        if self.looks.is_multiple_of(ROSTER) {
             self.forget_who_left().await?;
         }
         for database in Database::ALL {
@@ -137,7 +137,12 @@ impl Keeper {
 
     /// Begins a raft anew in place of that one.
     async fn found(&mut self, member: &Member<'_>, instead: Option<Cluster>) -> Result<(), Error> {
-        tracing::warn!("No controller has data of {} that count; this one begins anew, and rows fill it", member.database.name());
+        match instead {
+            None => tracing::info!("This controller begins {}", member.database.name()),
+            Some(_) => {
+                tracing::warn!("The raft of {} is lost; this controller begins another, and rows fill it", member.database.name())
+            }
+        }
         self.end(member).await?;
         let ids = member.found().await?;
         self.declare(member, &ids, instead, true).await
