@@ -72,7 +72,7 @@ def serves():
     return call("GET", "/readyz")[0] == 200
 
 
-def guest(name, command, seconds=120):
+def guest(name, command, seconds=300):
     """What a command prints on a guest."""
     def once():
         done = client(*SSH, f"root@{made[name]['fixed']}", command, check=False, timeout=60)
@@ -111,7 +111,7 @@ def boot(name, host):
     body = {"name": name, "imageRef": made_once["image"], "flavorRef": "nano", "key_name": "key", "availability_zone": f"nova:{host}",
             "networks": [{"uuid": made_once["private"]}]}
     made[name] = {"id": api("POST", "/compute/v2.1/servers", {"server": body})["server"]["id"]}
-    wait(f"{name} is built", lambda: server(name)["status"] != "BUILD", 120)
+    wait(f"{name} is built", lambda: server(name)["status"] != "BUILD", 300)
     assert server(name)["status"] == "ACTIVE" and server(name)["OS-EXT-SRV-ATTR:host"] == host, server(name)
     port = api("GET", f"/network/v2.0/ports?device_id={made[name]['id']}")["ports"][0]
     made[name]["fixed"] = port["fixed_ips"][0]["ip_address"]
@@ -241,7 +241,7 @@ def test_a_host_comes_back_after_a_power_cut():
     wait("b is known to be off, or runs", lambda: server("b")["status"] == "SHUTOFF" or made["b"]["id"] in guests())
     if server("b")["status"] == "SHUTOFF":
         api("POST", f"/compute/v2.1/servers/{made['b']['id']}/action", {"os-start": None})
-    assert guest("b", "hostname", 180) == "b"
+    assert guest("b", "hostname") == "b"
     assert " 0% packet loss" in guest("a", f"ping -c 3 {made['b']['fixed']}")
 
 
