@@ -105,13 +105,12 @@ pub(crate) async fn beat(state: State, config: Config, cloud: Arc<Cloud>, pulse:
     told.spawn(feel(cloud, pulse.clone()));
     for attempt in 0.. {
         let ended = match Sockets::bind(controller.address).await {
-            Ok(sockets) => pulse.run(sockets).await.map(|never| match never {}),
+            Ok(sockets) => pulse.run(sockets).await,
             Err(e) => Err(e),
         };
-        if let Err(e) = ended {
-            let dir = state.run("door");
-            tracing::error!(error = %e, dir = %dir.display(), "The doors of the other controllers do not learn how this one is; trying again");
-        }
+        let Err(e) = ended;
+        let dir = state.run("door");
+        tracing::error!(error = %e, dir = %dir.display(), "The doors of the other controllers do not learn how this one is; trying again");
         sleep(AGAIN.jittered(attempt)).await;
     }
 }

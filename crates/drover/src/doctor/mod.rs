@@ -79,7 +79,7 @@ impl Role {
             Self::New => true,
             Self::Whole { guests } => guests,
             Self::Controller => false,
-            Self::Node => config.node.as_ref().is_some_and(|n| !n.simulate),
+            Self::Node => config.node.as_ref().is_some_and(|n| n.network.is_some()),
         }
     }
 }
