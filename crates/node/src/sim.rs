@@ -155,6 +155,16 @@ impl Sim {
     pub fn shelf(&self) -> &volumes::Shelf {
         &self.shelf
     }
+    /// Servers whose guests have a volume, with the volume.
+    pub fn writers(&self) -> Vec<(String, String)> {
+        let ids: BTreeSet<String> = lock(&self.guests).keys().cloned().collect();
+        let volumes = |id: String| {
+            let process = self.memory.get(&id).process;
+            let plugged = process.into_iter().flat_map(|p| p.volumes.into_values());
+            plugged.map(move |v| (id.clone(), v.volume_id)).collect::<Vec<_>>()
+        };
+        ids.into_iter().flat_map(volumes).collect()
+    }
     /// Guests that have a process.
     pub fn guests(&self) -> BTreeMap<String, Status> {
         lock(&self.guests).iter().map(|(id, g)| (id.clone(), g.status)).collect()

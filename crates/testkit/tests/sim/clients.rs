@@ -32,6 +32,7 @@ enum Kind {
     Port,
     Network,
     FloatingIp,
+    Volume,
 }
 
 impl Kind {
@@ -41,11 +42,13 @@ impl Kind {
             Self::Port => "port",
             Self::Network => "network",
             Self::FloatingIp => "floatingip",
+            Self::Volume => "volume",
         }
     }
     fn path(self) -> String {
         match self {
             Self::Server => COMPUTE.to_owned(),
+            Self::Volume => "/volume/v3/volumes".to_owned(),
             Self::Port | Self::Network | Self::FloatingIp => format!("{NETWORK}/{}s", self.name()),
         }
     }
@@ -55,12 +58,13 @@ impl Kind {
             Self::Port => "network/ports/",
             Self::Network => "network/networks/",
             Self::FloatingIp => "network/floatingips/",
+            Self::Volume => "volume/volumes/",
         }
     }
     /// What users name it by.
     fn label(self) -> &'static str {
         match self {
-            Self::Server | Self::Port | Self::Network => "name",
+            Self::Server | Self::Port | Self::Network | Self::Volume => "name",
             Self::FloatingIp => "description",
         }
     }
@@ -106,21 +110,23 @@ impl User {
                 // Together with others, and some of these at the same address.
                 let now = base::SystemClock.now().0;
                 sleep(Duration::from_micros(u64::try_from(1_000_000 - now.rem_euclid(1_000_000)).unwrap())).await;
-                if self.dice.chance(0.5) {
+                if self.dice.chance(0.25) {
                     let address = 50 + (now / 1_000_000).rem_euclid(6);
                     self.create(Kind::Port, Some(format!("10.1.0.{address}"))).await;
                     continue;
                 }
             }
-            match self.dice.below(20) {
+            match self.dice.below(24) {
                 0..=4 => self.create(Kind::Server, None).await,
                 5..=6 => self.create(Kind::Port, None).await,
                 7 => self.create(Kind::Network, None).await,
                 8 => self.create(Kind::FloatingIp, None).await,
-                9..=12 => self.act().await,
-                13..=14 => self.rename().await,
-                15 => self.associate().await,
-                16 => self.look().await,
+                9..=11 => self.act().await,
+                12 => self.create(Kind::Volume, None).await,
+                13..=14 => self.plug().await,
+                15 => self.rename().await,
+                16 => self.associate().await,
+                17 => self.look().await,
                 _ => self.delete().await,
             }
         }
@@ -153,6 +159,7 @@ impl User {
                 port
             }
             Kind::Network => json!({ "name": name }),
+            Kind::Volume => json!({"name": name, "size": 1}),
             Kind::FloatingIp => json!({"description": name, "floating_network_id": self.common.public}),
         };
         let (path, key) = (kind.path(), base::id::uuid());
@@ -219,12 +226,12 @@ impl User {
         }
         let Some(answer) = self.door.insist(&Asked::new("DELETE", &path, Value::Null)).await else { return };
         match answer.status {
-            204 | 404 => {
+            202 | 204 | 404 => {
                 self.things.remove(&id);
                 self.gone.insert(id, kind);
             }
             // In use: it stays. An earlier try may have been carried out, but then this one would not find it in use.
-            409 => {
+            400 | 409 => {
                 if let Some(thing) = self.things.get_mut(&id) {
                     thing.maybe_gone = false;
                 }
@@ -266,6 +273,17 @@ impl User {
             None => drop(thing.names.insert(name)),
             Some(a) if a.status == 200 => thing.names = BTreeSet::from([name]),
             Some(_) => {}
+        }
+    }
+
+    /// Attaches a volume to a server, or detaches it.
+    async fn plug(&mut self) {
+        let (Some(server), Some(volume)) = (self.some(Kind::Server), self.some(Kind::Volume)) else { return };
+        let path = format!("{COMPUTE}/{server}/os-volume_attachments");
+        if self.dice.chance(0.6) {
+            self.door.send(&Asked::new("POST", &path, json!({"volumeAttachment": {"volumeId": volume}}))).await;
+        } else {
+            self.door.send(&Asked::new("DELETE", &format!("{path}/{volume}"), Value::Null)).await;
         }
     }
 

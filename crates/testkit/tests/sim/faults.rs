@@ -1,5 +1,5 @@
 //! What goes wrong: drawn from the seed, each fault for its time. Each world has its own mix, so that some see few kinds and often.
-use crate::{chance::Dice, controller::Controller, host::Host, line::Wire};
+use crate::{chance::Dice, controller::Controller, host::Host, line::Wire, operator::Operator};
 use std::{sync::Arc, time::Duration};
 use store::faulty::Way;
 use tokio::{task::JoinSet, time::sleep};
@@ -32,7 +32,7 @@ const KINDS: [Kind; 10] = [
 ];
 
 /// Faults until it is dropped; then nothing is healed.
-pub(crate) async fn strike(dice: Dice, controllers: Vec<Arc<Controller>>, hosts: Vec<Arc<Host>>) {
+pub(crate) async fn strike(dice: Dice, controllers: Vec<Arc<Controller>>, hosts: Vec<Arc<Host>>, operator: Arc<Operator>) {
     let mut kinds: Vec<Kind> = KINDS.into_iter().filter(|_| dice.chance(0.6)).collect();
     if kinds.is_empty() {
         kinds.push(Kind::Weather);
@@ -47,7 +47,7 @@ pub(crate) async fn strike(dice: Dice, controllers: Vec<Arc<Controller>>, hosts:
         sleep(dice.seconds(0.1..2.0 * mean)).await;
         while under_way.try_join_next().is_some() {}
         let (Some(kind), Some(c), Some(h)) = (dice.pick(&kinds), dice.pick(&controllers), dice.pick(&hosts)) else { return };
-        let (kind, c, h, dice) = (*kind, c.clone(), h.clone(), dice.clone());
+        let (kind, c, h, dice, operator) = (*kind, c.clone(), h.clone(), dice.clone(), operator.clone());
         under_way.spawn(async move {
             match kind {
                 Kind::Kill => {
@@ -93,13 +93,29 @@ pub(crate) async fn strike(dice: Dice, controllers: Vec<Arc<Controller>>, hosts:
                     h.start();
                 }
                 Kind::Power => {
-                    h.lose_power();
-                    sleep(dice.seconds(1.0..90.0)).await;
-                    h.start();
+                    if h.has_power() {
+                        h.lose_power();
+                        h.outage(outage(h.clone(), operator, dice));
+                    }
                 }
                 Kind::Guest => h.hurt_a_guest(),
             }
         });
+    }
+}
+
+/// A host without power, until it has it again. An operator may not wait for that.
+async fn outage(host: Arc<Host>, operator: Arc<Operator>, dice: Arc<Dice>) {
+    let is_evacuated = dice.chance(0.5);
+    sleep(dice.seconds(1.0..30.0)).await;
+    if is_evacuated {
+        operator.evacuate(&host.name).await;
+    }
+    sleep(dice.seconds(0.0..60.0)).await;
+    host.power_on();
+    if is_evacuated {
+        sleep(dice.seconds(0.0..20.0)).await;
+        operator.is_back(&host.name).await;
     }
 }
 
@@ -117,6 +133,7 @@ pub(crate) async fn heal(controllers: &[Arc<Controller>], hosts: &[Arc<Host>]) {
     }
     for h in hosts {
         h.set_wire(Wire::Open);
+        h.outage_over().await;
         h.start();
     }
 }

@@ -21,6 +21,8 @@ pub(crate) struct Ground {
     pub(crate) common: Common,
     /// Of members, each of a project of its own.
     pub(crate) tokens: Vec<String>,
+    /// The administrator's.
+    pub(crate) admin: String,
 }
 
 /// Makes it through a controller that is gone afterwards.
@@ -50,14 +52,19 @@ pub(crate) async fn furnish(dir: PathBuf) -> Ground {
         answer.body
     };
     let id = |body: &Value, kind: &str| body[kind]["id"].as_str().unwrap().to_owned();
-    let roles = ask(&admin, "GET", "/identity/v3/roles?name=member", Value::Null).await;
-    let role = roles["roles"][0]["id"].as_str().unwrap();
-    let mut tokens = Vec::new();
-    for name in ["p", "q"] {
+    let roles = ask(&admin, "GET", "/identity/v3/roles", Value::Null).await;
+    let role_of = |name: &str| {
+        let role = roles["roles"].as_array().unwrap().iter().find(|r| r["name"] == name).unwrap();
+        role["id"].as_str().unwrap().to_owned()
+    };
+    let (mut tokens, mut projects) = (Vec::new(), Vec::new());
+    // The second may ask for addresses of the first one's network, as an administrator.
+    for (name, role) in [("p", role_of("member")), ("q", role_of("admin"))] {
         let project = id(&ask(&admin, "POST", "/identity/v3/projects", json!({"project": {"name": name}})).await, "project");
         let user = json!({"user": {"name": name, "password": "the user's password"}});
         let user = id(&ask(&admin, "POST", "/identity/v3/users", user).await, "user");
         ask(&admin, "PUT", &format!("/identity/v3/projects/{project}/users/{user}/roles/{role}"), Value::Null).await;
+        projects.push(project.clone());
         tokens.push(login(name, "the user's password", name).await);
         // Quotas that are reached.
         let quota = json!({"quota": {"port": 20, "network": 4, "floatingip": 4}});
@@ -73,7 +80,7 @@ pub(crate) async fn furnish(dir: PathBuf) -> Ground {
     let public = id(&ask(&admin, "POST", "/network/v2.0/networks", public).await, "network");
     let subnet = json!({"subnet": {"network_id": public, "cidr": "203.0.113.0/28", "ip_version": 4}});
     ask(&admin, "POST", "/network/v2.0/subnets", subnet).await;
-    let network = json!({"network": {"name": "n", "shared": true}});
+    let network = json!({"network": {"name": "n", "shared": true, "project_id": projects[0]}});
     let network = id(&ask(&admin, "POST", "/network/v2.0/networks", network).await, "network");
     let subnet = json!({"subnet": {"network_id": network, "cidr": "10.1.0.0/26", "ip_version": 4}});
     let subnet = id(&ask(&admin, "POST", "/network/v2.0/subnets", subnet).await, "subnet");
@@ -85,5 +92,5 @@ pub(crate) async fn furnish(dir: PathBuf) -> Ground {
     let image = json!({"name": "i", "disk_format": "raw", "container_format": "bare", "visibility": "public"});
     let image = ask(&admin, "POST", "/image/v2/images", image).await["id"].as_str().unwrap().to_owned();
     first.upload(&admin.token, &image, &[42; 512]).await;
-    Ground { memory, blobs, keys, common: Common { image, network, public }, tokens }
+    Ground { memory, blobs, keys, common: Common { image, network, public }, tokens, admin: admin.token }
 }

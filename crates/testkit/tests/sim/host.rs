@@ -6,7 +6,7 @@ use crate::{
     mutant::Mutant,
     trace::Trace,
 };
-use assign::{BlobInfo, Blobs, Pending};
+use assign::{Assignments, BlobInfo, Blobs, Pending};
 use node::{
     plan::Status,
     sim::{Delays, Machine, Size},
@@ -14,10 +14,13 @@ use node::{
 use std::{
     collections::{BTreeMap, BTreeSet},
     path::Path,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
-use tokio::sync::watch;
+use tokio::{sync::watch, task::JoinHandle};
 
 /// Few enough guests fit that some boots find no room.
 const SIZE: Size = Size { vcpus: 4, memory_mib: 4096, disk_gib: 100 };
@@ -50,6 +53,11 @@ pub(crate) struct Host {
     controllers: Vec<Arc<Controller>>,
     mutant: Option<Mutant>,
     running: Mutex<Option<(Arc<node::Agent>, Arc<Upstream>)>>,
+    has_power: AtomicBool,
+    /// What it was told last, where a defect has it act on that.
+    remembered: Mutex<Option<Arc<Assignments>>>,
+    /// What goes on until its power is back.
+    outage: Mutex<Option<JoinHandle<()>>>,
 }
 
 impl Host {
@@ -79,6 +87,9 @@ impl Host {
             controllers: controllers.to_vec(),
             mutant,
             running: Mutex::default(),
+            has_power: AtomicBool::new(true),
+            remembered: Mutex::default(),
+            outage: Mutex::default(),
         })
     }
 
@@ -86,13 +97,16 @@ impl Host {
         self.running.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Starts its agent, if none runs.
+    /// Starts its agent, if none runs and it has power.
     pub(crate) fn start(&self) {
         let mut running = self.running();
-        if running.is_none() {
+        if running.is_none() && self.has_power() {
             self.trace.note(&format!("{} has an agent", self.name));
             let seed = self.dice.seed();
             let upstream = Upstream::start(&self.name, &self.trace, seed, self.wire.subscribe(), &self.controllers, self.mutant);
+            if let Some(last) = self.remembered.lock().unwrap_or_else(PoisonError::into_inner).take() {
+                upstream.pretend(&last);
+            }
             let agent = self.machine.start(upstream.clone());
             upstream.serve(&agent);
             *running = Some((agent, upstream));
@@ -108,8 +122,32 @@ impl Host {
     /// The machine loses its power, and with it its guests.
     pub(crate) fn lose_power(&self) {
         self.trace.note(&format!("{} loses its power", self.name));
-        *self.running() = None;
+        self.has_power.store(false, Ordering::SeqCst);
+        let last = self.running().take().map(|(_, upstream)| upstream.told());
+        *self.remembered.lock().unwrap_or_else(PoisonError::into_inner) = last.filter(|_| self.mutant == Some(Mutant::EagerNode));
         self.machine.lose_power();
+    }
+
+    pub(crate) fn has_power(&self) -> bool {
+        self.has_power.load(Ordering::SeqCst)
+    }
+
+    pub(crate) fn power_on(&self) {
+        self.has_power.store(true, Ordering::SeqCst);
+        self.start();
+    }
+
+    /// Its power is gone until the work has ended, whatever else ends meanwhile.
+    pub(crate) fn outage(&self, work: impl Future<Output = ()> + Send + 'static) {
+        *self.outage.lock().unwrap_or_else(PoisonError::into_inner) = Some(tokio::spawn(work));
+    }
+
+    /// Waits for the end of an outage.
+    pub(crate) async fn outage_over(&self) {
+        let outage = self.outage.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(outage) = outage {
+            outage.await.unwrap();
+        }
     }
 
     pub(crate) fn set_wire(&self, wire: Wire) {
@@ -128,6 +166,10 @@ impl Host {
 
     pub(crate) fn guests(&self) -> BTreeMap<String, Status> {
         self.machine.sim().guests()
+    }
+    /// Volumes that guests write to now, each with its server.
+    pub(crate) fn writers(&self) -> Vec<(String, String)> {
+        self.machine.sim().writers()
     }
     pub(crate) fn plugged(&self) -> BTreeSet<String> {
         self.machine.plugged()

@@ -111,6 +111,20 @@ impl Upstream {
         Arc::new(Self { shared, _keeper: keeper })
     }
 
+    /// What it was told last.
+    pub(crate) fn told(&self) -> Arc<Assignments> {
+        self.shared.assignments.borrow().clone()
+    }
+
+    /// As if it had been told so anew: epochs that do not say what is old.
+    pub(crate) fn pretend(&self, level: &Assignments) {
+        let anew = |a: &Arc<ServerAssignment>| {
+            Arc::new(ServerAssignment { epoch: a.epoch + 1, revision: a.revision + 1, ..ServerAssignment::clone(a) })
+        };
+        let servers = level.servers.iter().map(|(id, a)| (id.clone(), anew(a))).collect();
+        self.shared.assignments.send_replace(Arc::new(Assignments { servers, ..level.clone() }));
+    }
+
     /// Names who answers questions.
     pub(crate) fn serve(&self, agent: &Arc<node::Agent>) {
         *lock(&self.shared.agent) = Some(Arc::downgrade(agent));

@@ -14,6 +14,7 @@ mod ground;
 mod host;
 mod line;
 mod mutant;
+mod operator;
 mod oracle;
 mod run;
 mod trace;
@@ -25,7 +26,7 @@ use run::{Plan, seeds};
 /// Seeds that run with every change.
 const BUDGET: u64 = 10;
 /// A defect must be found within so many.
-const ENOUGH: u64 = 8;
+const ENOUGH: u64 = 20;
 
 #[test]
 fn seeds_keep_every_promise() {
@@ -74,6 +75,11 @@ fn finds_a_lease_that_ends_early() {
 #[test]
 fn finds_a_node_that_does_not_let_go() {
     finds(Mutant::DeafNode);
+}
+
+#[test]
+fn finds_a_host_that_acts_before_it_is_told() {
+    finds(Mutant::EagerNode);
 }
 
 /// What `make sim` runs.

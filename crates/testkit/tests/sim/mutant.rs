@@ -28,9 +28,11 @@ pub(crate) enum Mutant {
     ShortLease,
     /// Servers that a node is not assigned any more stay assigned.
     DeafNode,
+    /// A host does what it was told before it lost its power, whatever epoch that was.
+    EagerNode,
 }
 
-pub(crate) const ALL: [(&str, Mutant); 7] = [
+pub(crate) const ALL: [(&str, Mutant); 8] = [
     ("no-fence", Mutant::NoFence),
     ("blind-retry", Mutant::BlindRetry),
     ("leaked-allocation", Mutant::LeakedAllocation),
@@ -38,6 +40,7 @@ pub(crate) const ALL: [(&str, Mutant); 7] = [
     ("lost-write", Mutant::LostWrite),
     ("short-lease", Mutant::ShortLease),
     ("deaf-node", Mutant::DeafNode),
+    ("eager-node", Mutant::EagerNode),
 ];
 
 impl Mutant {
@@ -64,7 +67,7 @@ impl Broken {
             Mutant::LeakedAllocation => {
                 txn.writes.retain(|w| !matches!(w, Write::Delete { key } if key.starts_with("placement/allocations/")));
             }
-            Mutant::BlindRetry | Mutant::LostWrite | Mutant::ShortLease | Mutant::DeafNode => {}
+            Mutant::BlindRetry | Mutant::LostWrite | Mutant::ShortLease | Mutant::DeafNode | Mutant::EagerNode => {}
         }
     }
 }

@@ -12,6 +12,7 @@ pub(crate) const SERVERS: &str = "compute/servers/";
 const ALLOCATIONS: &str = "placement/allocations/";
 const PROVIDERS: &str = "placement/resource_providers/";
 const PORTS: &str = "network/ports/";
+const VOLUMES: &str = "volume/volumes/";
 const USAGE: &str = "core/usage/";
 const SHARDS: &str = "control/shards/";
 
@@ -224,11 +225,17 @@ impl Oracle {
         }
     }
 
-    /// A server runs on one host at most.
+    /// A server runs on one host at most, and a volume is written to by one server.
     pub(crate) fn check_runners(&self) {
         let hosts = self.hosts.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let mut runs: BTreeMap<String, &str> = BTreeMap::new();
+        let mut written: BTreeMap<String, String> = BTreeMap::new();
         for host in &hosts {
+            for (server, volume) in host.writers() {
+                if let Some(other) = written.insert(volume.clone(), server.clone()) {
+                    self.trace.violation(&format!("volume {volume} is written to by {other} and by {server}"));
+                }
+            }
             for (id, _) in host.guests().into_iter().filter(|(_, s)| matches!(s, Status::Running | Status::Paused)) {
                 if let Some(other) = runs.insert(id.clone(), &host.name) {
                     self.trace.violation(&format!("server {id} runs on {other} and on {}", host.name));
@@ -268,6 +275,10 @@ impl Oracle {
         let busy = rows.below(SERVERS).find(|(_, s)| !s["task_state"].is_null() || !s["deadline"].is_null());
         if let Some((id, server)) = busy {
             return Some(format!("server {id} is {:?} with task {:?}", text(server, "vm_state"), text(server, "task_state")));
+        }
+        let changing = rows.below(VOLUMES).find(|(_, v)| text(v, "status").ends_with("ing"));
+        if let Some((id, volume)) = changing {
+            return Some(format!("volume {id} is {}", text(volume, "status")));
         }
         let hosts = self.hosts.lock().unwrap_or_else(PoisonError::into_inner).clone();
         for host in &hosts {

@@ -8,6 +8,7 @@ use crate::{
     ground::{Ground, furnish},
     host::Host,
     mutant::Mutant,
+    operator::Operator,
     oracle::Oracle,
     trace::{Outcome, Trace},
 };
@@ -57,7 +58,7 @@ where
 }
 
 async fn live(seed: u64, mutant: Option<Mutant>, ground: Ground, dir: PathBuf, file: Option<PathBuf>) -> Outcome {
-    let Ground { memory, blobs, keys, common, tokens } = ground;
+    let Ground { memory, blobs, keys, common, tokens, admin } = ground;
     let trace = Arc::new(Trace::new(file.as_deref()));
     let dice = Dice::new(seed, 1);
     let controller = |i| Controller::new(i, seed, &trace, &memory, mutant, &blobs, &keys);
@@ -83,7 +84,9 @@ async fn live(seed: u64, mutant: Option<Mutant>, ground: Ground, dir: PathBuf, f
         users.spawn(User::new(&format!("u{i}"), door, dice, common.clone()).run(quiet.clone()));
     }
     let storm = dice.seconds(40.0..120.0);
-    let faults = tokio::spawn(faults::strike(Dice::new(seed, 2), controllers.clone(), hosts.clone()));
+    let door = Door { trace: trace.clone(), controllers: controllers.clone(), dice: Arc::new(Dice::new(seed, 4)), token: admin };
+    let operator = Arc::new(Operator { door });
+    let faults = tokio::spawn(faults::strike(Dice::new(seed, 2), controllers.clone(), hosts.clone(), operator));
     watched(&trace, &oracle, storm).await;
 
     trace.note("everything is healed");
