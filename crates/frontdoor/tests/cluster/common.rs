@@ -63,8 +63,9 @@ impl Cluster {
         cluster.holder().await;
         until("all three are served", || async {
             let page = cluster.local(1, "/metrics").await;
-            let up =
-                page.lines().filter(|l| l.starts_with("haproxy_server_status{") && l.contains("\"UP\"") && l.ends_with(" 1"));
+            let up = page
+                .lines()
+                .filter(|l| l.starts_with("haproxy_server_status{proxy=\"api\"") && l.contains("\"UP\"") && l.ends_with(" 1"));
             (up.count() == 3).then_some(())
         })
         .await;
