@@ -255,7 +255,7 @@ fn again<T>(bind: impl Fn() -> std::io::Result<T>) -> T {
             Ok(bound) => return bound,
             Err(e) => assert!(std::time::Instant::now() < until, "{e}"),
         }
-        std::thread::sleep(Duration::from_millis(5));
+        std::thread::park_timeout(Duration::from_millis(5));
     }
 }
 
