@@ -98,8 +98,9 @@ def members(database, at):
     return "Status: cluster member" in text, "Role: leader" in text, len(servers)
 
 
-def whole():
-    return all(members(database, at)[::2] == (True, 3) for database in ("nb", "sb") for at in CONTROLLERS)
+def whole(controllers=tuple(CONTROLLERS)):
+    """Each of these is a member, and no other server is."""
+    return all(members(database, at)[::2] == (True, len(controllers)) for database in ("nb", "sb") for at in controllers)
 
 
 def server(name):
@@ -210,6 +211,10 @@ def test_guests_go_on_while_all_controllers_are_away():
     assert sent - got == 0 and " 0% packet loss" in inside, (sent, got, inside)
 
 
+def drover_on(at, *words, **options):
+    return lab("exec", at, DROVER, "--state", f"{DIR}/lab/{at}", *words, **options)
+
+
 def status():
     return {host["host"]: host for host in json.loads(run(DROVER, "--state", DIR, "--json", "lab", "status").stdout)}
 
@@ -233,6 +238,19 @@ def test_a_controller_that_loses_ovn_gets_it_again():
     wait("it is a member again, and the old one is none", whole)
 
 
+def test_a_controller_that_is_replaced_takes_its_place_in_ovn():
+    lab("power-off", "c3")
+    wait("the cloud serves", serves)
+    wait("c3 is missed", lambda: drover_on("c1", "controller", "remove", "c3", check=False).returncode == 0)
+    wait("c3 is none of OVN's members", lambda: whole(("c1", "c2")))
+    # Another machine with the old one's name and address.
+    shutil.rmtree(f"{DIR}/lab/c3")
+    lab("power-on", "c3")
+    token = drover_on("c1", "join-token", "controller").stdout.strip()
+    drover_on("c3", *"server --name c3 --address 10.77.0.3 --interface eth0 --join".split(), token)
+    wait("the new one is a member", whole)
+
+
 def test_a_host_comes_back_after_a_power_cut():
     lab("power-off", "n2")
     lab("power-on", "n2")
@@ -245,13 +263,19 @@ def test_a_host_comes_back_after_a_power_cut():
     assert " 0% packet loss" in guest("a", f"ping -c 3 {made['b']['fixed']}")
 
 
-def test_the_lab_is_removed():
+def test_hosts_are_left_as_they_were():
     for at in HOSTS:
         # As an operator would: guests, switch and bridges leave the host.
-        lab("exec", at, DROVER, "--state", f"{DIR}/lab/{at}", "down")
+        drover_on(at, "down")
         assert not status()[at]["processes"], status()[at]
         links = [link["ifname"] for link in json.loads(lab("exec", at, "ip", "-j", "link").stdout)]
         assert sorted(links) == ["eth0", "eth1", "lo"], links
         assert "10.77.0.1" in lab("exec", at, "ip", "-4", "address", "show", "dev", "eth0").stdout
+    # And one goes on as if nothing had been.
+    drover_on("n1", "node")
+    wait("n1 is up again", lambda: sorted(hypervisors()) == ["down", "up"])
+
+
+def test_the_lab_is_removed():
     lab("down")
     shutil.rmtree(DIR, ignore_errors=True)

@@ -22,6 +22,11 @@ fn files(state: &State) -> Files {
     Files::of(&state.pki().join("controllers"))
 }
 
+/// Is there what [`of`] names?
+pub(crate) fn is_certified(state: &State) -> bool {
+    both(state).exists() && files(state).certificate.exists()
+}
+
 /// Makes what [`of`] names, beside the controller's own certificate.
 pub(crate) fn certify(state: &State, name: &str, ca: &Ca, addresses: &[IpAddr]) -> Result<(), pki::Error> {
     let (files, alone) = (files(state), ca.for_controllers()?);

@@ -122,7 +122,8 @@ impl Controller {
 /// Replaces the certificate when it wants to be.
 pub(crate) fn renew(state: &State, config: &Config, now: SystemTime) -> Result<bool, String> {
     let Some(controller) = &config.controller else { return Ok(false) };
-    if !Files::of(&state.pki()).wants_renewal(now).map_err(|e| base::chain(&e))? {
+    // One that was made by a version before OVN's has half of what it needs.
+    if central::is_certified(state) && !Files::of(&state.pki()).wants_renewal(now).map_err(|e| base::chain(&e))? {
         return Ok(false);
     }
     let ca = Ca::load(&state.pki()).map_err(|e| base::chain(&e))?;

@@ -205,6 +205,12 @@ impl Lab {
         begun.elapsed()
     }
 
+    /// Returns when the database has the port.
+    async fn switch_port(&self, nb: &Nb, id: &str) {
+        let there = |t: &ovsdb::Tables| t.find("Logical_Switch_Port", "name", &Value::from(id)).map(drop);
+        nb.replica().wait(WITHIN, "the port", there).await.unwrap();
+    }
+
     async fn networks(&self) -> usize {
         let list = self.cloud.admin().await.get("/network/v2.0/networks").await.expect(200);
         list.body["networks"].as_array().unwrap().len()
@@ -243,6 +249,17 @@ async fn three_controllers_keep_ovn_through_what_happens_to_them() {
     lab.whole(&[0, 1, 2]).await;
     until("northd runs everywhere", || lab.controllers.iter().all(|c| process(c, "northd").is_some())).await;
     lab.write(&nb).await;
+
+    // Ports on real hosts wait for OVN, those on simulated ones for nobody.
+    let admin = lab.cloud.admin().await;
+    let network = common::net(&admin, "10.9.0.0/24").await.0;
+    for (host, status) in [("s1", "ACTIVE"), ("n1", "DOWN")] {
+        let body = json!({"network_id": network, "binding:host_id": host});
+        let port = common::id(&common::make(&admin, "ports", body).await);
+        lab.switch_port(&nb, &port).await;
+        let path = format!("/network/v2.0/ports/{port}");
+        testkit::until("its status", || admin.get(&path), |answer| answer.at("/port/status") == status).await;
+    }
 
     // A node's certificate is good for the southbound database alone.
     let pem = certified(&lab.dir.path().join("n1"), &lab.ca, &Identity { role: Role::Node, name: "n1".into() });

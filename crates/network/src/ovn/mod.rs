@@ -31,8 +31,8 @@ pub enum Error {
     File { path: std::path::PathBuf, source: std::io::Error },
     #[error("the rows about OVN's members cannot be used now; trying again")]
     Store(#[from] store::StoreError),
-    #[error("{program} is not installed on this controller; install ovn-central and openvswitch-common")]
-    Missing { program: &'static str },
+    #[error("OVN is not installed on this controller; install it with: apt-get install ovn-central openvswitch-common")]
+    Missing,
     #[error("the northbound database has no NB_Global row; run ovn-northd against it once")]
     NoGlobal,
 }

@@ -103,10 +103,12 @@ impl Keeper {
         if self.looks.is_multiple_of(ROSTER) {
             self.forget_who_left().await?;
         }
+        // What ails one does not hold up the other.
+        let mut failed = Ok(());
         for database in Database::ALL {
-            self.tend(database).await?;
+            failed = failed.and(self.tend(database).await);
         }
-        self.tend_northd().await
+        failed.and(self.tend_northd().await)
     }
 
     async fn tend(&mut self, database: Database) -> Result<(), Error> {

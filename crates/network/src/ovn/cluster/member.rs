@@ -45,11 +45,8 @@ impl Member<'_> {
 
     /// Makes the file of a new raft's first member, to be put in place by [`Self::settle`].
     pub(super) async fn found(&self) -> Result<Ids, Error> {
-        let schema = Path::new(SCHEMAS).join(format!("ovn-{}.ovsschema", self.database.short()));
-        if !schema.exists() {
-            return Err(Error::Missing { program: "ovn-central" });
-        }
         let fresh = self.clear()?;
+        let schema = self.schema();
         let own = self.database.raft(self.at.address);
         run(&["ovsdb-tool", "create-cluster", &fresh, &schema.display().to_string(), &own]).await?;
         ids(&self.fresh()).await
@@ -71,8 +68,16 @@ impl Member<'_> {
         std::fs::rename(self.fresh(), &path).map_err(|source| Error::File { path, source })
     }
 
+    fn schema(&self) -> PathBuf {
+        Path::new(SCHEMAS).join(format!("ovn-{}.ovsschema", self.database.short()))
+    }
+
     /// Removes what is left of older data; all of it can be had again.
     fn clear(&self) -> Result<String, Error> {
+        // It comes with the programs.
+        if !self.schema().exists() {
+            return Err(Error::Missing);
+        }
         let lock = |path: &Path| path.with_file_name(format!(".{}.~lock~", path.file_name().unwrap_or_default().display()));
         std::fs::create_dir_all(&self.at.run_dir).map_err(|source| Error::File { path: self.at.run_dir.clone(), source })?;
         for path in [self.file(), self.fresh(), lock(&self.fresh())] {
