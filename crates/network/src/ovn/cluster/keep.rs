@@ -227,17 +227,13 @@ impl Keeper {
 
     /// Runs it when both databases are there and hold what they shall.
     async fn tend_northd(&mut self) -> Result<(), Error> {
-        let daemon = {
+        let (daemon, is_ready) = {
             let reader = self.db.read();
             let filled = rows::read(&reader, Database::Northbound).0.is_some_and(|c| c.filled);
             let [nb, sb] = Database::ALL.map(|database| endpoints(&reader, database));
-            let is_ready = filled && !nb.is_empty() && !sb.is_empty();
-            is_ready.then(|| northd(&self.controller, &nb, &sb)).ok_or_else(|| northd(&self.controller, &nb, &sb))
+            (northd(&self.controller, &nb, &sb), filled && !nb.is_empty() && !sb.is_empty())
         };
-        match daemon {
-            Ok(daemon) => self.run(daemon).await,
-            Err(daemon) => self.stop(daemon).await,
-        }
+        if is_ready { self.run(daemon).await } else { self.stop(daemon).await }
     }
 
     /// Removes the rows of those who are no controllers any more. Rows first: who has one now was a controller before we ask.
