@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import time
+import uuid
 from lib import DROVER, STATE, alive, commands, wait
 
 # The hosts' sockets are in it: a short name.
@@ -42,8 +43,15 @@ def call(method, path, *more):
 
 
 def api(method, path, body=None, *more):
+    """As a client that repeats what had no answer: the public address moves while controllers go."""
     data = [] if body is None else ["-H", "content-type: application/json", "-d", json.dumps(body)]
-    status, answer = call(method, path, "-H", f"x-auth-token: {token()}", *data, *more)
+    if method == "POST":
+        data += ["-H", f"idempotency-key: {uuid.uuid4()}"]
+
+    def once():
+        status, answer = call(method, path, "-H", f"x-auth-token: {token()}", *data, *more)
+        return (status, answer) if status not in (0, 502, 503, 504) else None
+    status, answer = wait(f"an answer to {method} {path}", once, 30)
     assert 200 <= status < 300, (method, path, status, answer)
     return answer
 
