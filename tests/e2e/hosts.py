@@ -254,6 +254,8 @@ def test_a_controller_that_is_replaced_takes_its_place_in_ovn():
     # Another machine with the old one's name and address.
     shutil.rmtree(f"{DIR}/lab/c3")
     lab("power-on", "c3")
+    # Its link carries a moment later.
+    wait("c3 reaches c1", lambda: lab("exec", "c3", "ping", "-c", "1", "-W", "1", "10.77.0.1", check=False).returncode == 0)
     token = drover_on("c1", "join-token", "controller").stdout.strip()
     drover_on("c3", *"server --name c3 --address 10.77.0.3 --interface eth0 --join".split(), token)
     wait("the new one is a member", whole)
