@@ -92,7 +92,8 @@ def guests():
     """QEMU processes of servers, by server id."""
     found = {}
     for number, argv in commands():
-        match = re.search(r"servers/([0-9a-f-]{36})", " ".join(argv))
+        # Those of the lab, and not of a cloud beside it.
+        match = re.search(rf"{DIR}/lab/.*servers/([0-9a-f-]{{36}})", " ".join(argv))
         if "qemu-system" in argv[0] and match:
             found[match.group(1)] = number
     return found
