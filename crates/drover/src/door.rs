@@ -99,18 +99,30 @@ pub(crate) async fn keep(state: State, config: Config, etcd: Option<Arc<Etcd>>, 
 }
 
 /// Tells the other controllers' doors how this one is, and its own how they are.
-pub(crate) async fn beat(state: State, config: Config, cloud: Arc<Cloud>, pulse: Arc<Pulse>) {
+pub(crate) async fn beat(config: Config, cloud: Arc<Cloud>, pulse: Arc<Pulse>) {
     let Some(controller) = &config.controller else { return };
-    let mut told = JoinSet::new();
-    told.spawn(feel(cloud, pulse.clone()));
+    let (address, of_thread) = (controller.address, pulse.clone());
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let thread = runtime.and_then(|runtime| {
+        let run = move || runtime.block_on(answer(address, of_thread));
+        std::thread::Builder::new().name("pulse".into()).spawn(run)
+    });
+    if let Err(e) = thread {
+        tracing::error!(error = %e, "There is no thread to tell the other controllers' doors how this one is; they send it nothing");
+        return;
+    }
+    feel(cloud, pulse).await;
+}
+
+/// On a thread of its own: what a busy process has to do must not make it look dead.
+async fn answer(address: IpAddr, pulse: Arc<Pulse>) {
     for attempt in 0.. {
-        let ended = match Sockets::bind(controller.address).await {
+        let ended = match Sockets::bind(address).await {
             Ok(sockets) => pulse.run(sockets).await,
             Err(e) => Err(e),
         };
         let Err(e) = ended;
-        let dir = state.run("door");
-        tracing::error!(error = %e, dir = %dir.display(), "The doors of the other controllers do not learn how this one is; trying again");
+        tracing::error!(error = %e, "The other controllers' doors do not learn how this one is; trying again");
         sleep(AGAIN.jittered(attempt)).await;
     }
 }

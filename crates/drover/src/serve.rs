@@ -150,7 +150,7 @@ async fn start_line(
         tracing::warn!("haproxy is not installed: this controller has no front door, and no VIP; install haproxy and keepalived");
     } else if !up::is_going_down(state) {
         let pulse = door::pulse(state, config)?;
-        work.spawn(door::beat(state.clone(), config.clone(), cloud.clone(), pulse.clone()));
+        work.spawn(door::beat(config.clone(), cloud.clone(), pulse.clone()));
         work.spawn(door::keep(state.clone(), config.clone(), etcd.clone(), pulse));
     }
     let line = Arc::new(line::Line {

@@ -66,6 +66,8 @@ defaults
     option httplog
     # What went well is in the log of the API that served it.
     option dontlog-normal
+    # Nobody works for a client that has left: what waits for the store then would be carried out much later.
+    option abortonclose
     # Neighbours on one network: an answer later than this will not come.
     timeout connect 1s
     # Who sends its headers slower holds a connection for nothing.
@@ -82,7 +84,7 @@ defaults
     timeout server-fin 5s
     timeout queue 5s
     # Each check is a new connection, and a machine may be busy. Who can serve is known sooner, by the agent.
-    timeout check 2s
+    timeout check 5s
 {errors}
 frontend door
     # No HTTP/2: haproxy 2.6 takes a server's death after an HTTP/2 request for a failed connection, and repeats writes that were carried out.
@@ -112,7 +114,8 @@ backend api
 {common}    option httpchk
     http-check send meth GET uri /livez ver HTTP/1.1 hdr Host controller.drover.internal
     http-check expect status 200
-    default-server check inter 1s fastinter 200ms downinter 500ms fall 3 rise 1 on-marked-down shutdown-sessions
+    # An interval is also the time in which a check must be connected. Those who are refused need no check: their requests go elsewhere.
+    default-server check inter 5s downinter 1s fall 3 rise 1 on-marked-down shutdown-sessions
     # Drover on this machine hears from all of them ten times a second; without it everything stays as it was.
     default-server agent-check agent-addr 127.0.0.1 agent-port {agent} agent-inter 100ms
 "#,

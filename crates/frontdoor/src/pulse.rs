@@ -34,6 +34,8 @@ pub const PULSE_PORT: u16 = 8775;
 pub const AGENT_PORT: u16 = 8779;
 
 pub(crate) const BEAT: Duration = Duration::from_millis(100);
+/// What a controller has said of itself is good for so long.
+const STALE: Duration = Duration::from_millis(1500);
 /// Answers to older questions say nothing about now.
 const CURRENT: u64 = 10;
 /// haproxy writes its one line at once, and it is short.
@@ -98,6 +100,13 @@ impl Seen {
         let unready = if self.readiness == Readiness::Unready { unready } else { Duration::ZERO };
         Known { readiness: self.readiness, unready, silent: now.saturating_duration_since(self.heard) }
     }
+    /// What one knows of oneself: never silent, but perhaps not well.
+    fn own(&self, now: Instant) -> Known {
+        let known = self.known(now);
+        let readiness = if known.silent < STALE { known.readiness } else { Readiness::Unready };
+        let unready = if readiness == Readiness::Unready { now.saturating_duration_since(self.well) } else { Duration::ZERO };
+        Known { readiness, unready, silent: Duration::ZERO }
+    }
 }
 
 /// The file by which keepalived learns it, in the directory of a [`crate::FrontDoor`].
@@ -112,7 +121,7 @@ impl Pulse {
         Arc::new(Self { name: name.to_owned(), key, run: rand::random(), alone: alone_file(dir), inner: Mutex::new(inner) })
     }
 
-    /// How this controller is.
+    /// How this controller is. Say it again at least once a second: a process that cannot say it cannot serve either.
     pub fn say(&self, readiness: Readiness) {
         self.inner().own.hear(readiness, Instant::now());
     }
@@ -127,7 +136,7 @@ impl Pulse {
         }
     }
 
-    /// Asks, answers and tells for as long as it is polled.
+    /// Asks, answers and tells for as long as it is polled; best on a thread of its own, which is on time while others are busy.
     pub async fn run(self: &Arc<Self>, sockets: Sockets) -> io::Result<Infallible> {
         let Sockets { pulse, agent } = sockets;
         let mut beats = interval(BEAT);
@@ -181,7 +190,7 @@ impl Pulse {
             QUESTION => {
                 let (nonce, code) = datagram.split_at(16);
                 if self.is_code(b"question", &self.name, nonce, code) {
-                    let said = [nonce, &[byte(self.inner().own.readiness)]].concat();
+                    let said = [nonce, &[byte(self.inner().own.own(now).readiness)]].concat();
                     let _ = socket.try_send_to(&[&said[..], &self.code(b"answer", &self.name, &said)].concat(), from);
                 }
             }
@@ -228,8 +237,7 @@ impl Pulse {
 
     fn word(&self, name: &str) -> Option<&'static str> {
         let (now, inner) = (Instant::now(), self.inner());
-        // This process cannot be silent to itself.
-        let own = Known { silent: Duration::ZERO, ..inner.own.known(now) };
+        let own = inner.own.own(now);
         let peers = inner.peers.values().map(|(_, seen)| seen.known(now));
         let all: Vec<_> = peers.chain([own]).collect();
         let one = if name == self.name { own } else { inner.peers.get(name)?.1.known(now) };
@@ -272,14 +280,15 @@ fn readiness(byte: u8) -> Option<Readiness> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use tokio::sync::watch;
 
     fn controller(n: u8) -> Controller {
         Controller { name: format!("c{n}"), api: ([127, 0, 0, n], 8776).into() }
     }
 
     struct Here {
-        pulse: Arc<Pulse>,
         run: tokio::task::JoinHandle<()>,
+        says: watch::Sender<Option<Readiness>>,
         agent: SocketAddr,
         dir: tempfile::TempDir,
     }
@@ -297,10 +306,22 @@ mod tests {
             let Err(e) = running.run(sockets).await;
             panic!("{e}");
         });
-        Here { pulse, run, agent: at, dir }
+        let (says, said) = watch::channel(None);
+        tokio::spawn(async move {
+            while said.has_changed().is_ok() {
+                if let Some(readiness) = *said.borrow() {
+                    pulse.say(readiness);
+                }
+                tokio::time::sleep(BEAT).await;
+            }
+        });
+        Here { says, run, agent: at, dir }
     }
 
     impl Here {
+        fn keeps_saying(&self, readiness: impl Into<Option<Readiness>>) {
+            self.says.send_replace(readiness.into());
+        }
         async fn word(&self, name: &str) -> String {
             let mut stream = TcpStream::connect(self.agent).await.unwrap();
             stream.write_all(format!("{name}\n").as_bytes()).await.unwrap();
@@ -335,17 +356,18 @@ mod tests {
     #[tokio::test]
     async fn a_door_learns_who_can_serve_from_those_who_may_say_so() {
         let (one, two, forger) = (start(11, 7).await, start(12, 7).await, start(13, 8).await);
-        one.pulse.say(Readiness::Ready);
-        forger.pulse.say(Readiness::Ready);
+        one.keeps_saying(Readiness::Ready);
+        forger.keeps_saying(Readiness::Ready);
         one.says("c13", "down").await;
         one.says("c12", "down").await;
-        two.pulse.say(Readiness::Ready);
+        two.keeps_saying(Readiness::Ready);
         one.says("c12", "up ready").await;
-        two.pulse.say(Readiness::Draining);
+        two.keeps_saying(Readiness::Draining);
         one.says("c12", "up drain").await;
-        two.pulse.say(Readiness::Ready);
+        two.keeps_saying(Readiness::Ready);
         two.says("c11", "up ready").await;
-        one.pulse.say(Readiness::Unready);
+        // It has hung.
+        one.keeps_saying(None);
         one.says("c11", "down").await;
         two.says("c11", "down").await;
         assert_eq!(one.word("c14").await, "", "nobody knows it");
