@@ -23,6 +23,8 @@ fn common(door: &FrontDoor, bundles: &Bundles) -> String {
     format!(
         r#"    # A controller that answers late gets less.
     balance leastconn
+    # Connections are kept and used by all: many clients at once, after an outage, cost no handshake each.
+    http-reuse always
     retries 3
     option redispatch 1
     # A connection that failed was not a request yet: that is always tried elsewhere. The rest only for what may be sent twice.
@@ -68,8 +70,8 @@ defaults
     option dontlog-normal
     # Nobody works for a client that has left: what waits for the store then would be carried out much later.
     option abortonclose
-    # Neighbours on one network: an answer later than this will not come.
-    timeout connect 1s
+    # With the handshake, which a busy machine does late. Who is dead is known sooner, by the agent.
+    timeout connect 3s
     # Who sends its headers slower holds a connection for nothing.
     timeout http-request 10s
     # Clients come back for more within one command or page.
