@@ -240,6 +240,7 @@ async def inside(options):
     lab = Lab(options.drover, options.state, ["nsenter", f"--net=/proc/{options.outside}/ns/net"])
     cloud = Cloud(options.state, await lab.addresses(), int(number("USES", 10)))
     await cloud.prepare()
+    lab.cloud = cloud
     short = options.short
     seed = int(number("SEED", time.time_ns() % 1000000))
     load = Load(cloud, number("RATE", 50 if short else 200), seed)

@@ -19,6 +19,8 @@ class Lab:
         self.drover, self.state, self.outside = drover, state, list(outside)
         self.ca = f"{state}/lab/ca.pem"
         self.vip = "10.77.0.100/24"
+        # For faults that need load of their own.
+        self.cloud = None
 
     def disk_of_its_own(self):
         """One host's state is on a file system of its own, which can be full."""

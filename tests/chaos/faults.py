@@ -2,8 +2,12 @@
 import asyncio
 import glob
 import os
+import random
 import shutil
+import uuid
 from dataclasses import dataclass
+import client
+from cloud import COMPUTE, until
 from cluster import Failed
 
 
@@ -100,6 +104,58 @@ async def replaced(lab):
     return undo
 
 
+# Servers that are created while controllers are killed, for how long they are, and until when all must be known after that.
+BOOTS, KILLS_FOR, BOOTED_WITHIN = 200, 20, 60
+
+
+async def boots(lab):
+    """Many servers at once, while processes of controllers are killed, one a second."""
+    cloud, tag = lab.cloud, f"boot-{uuid.uuid4().hex[:8]}"
+    loop, slots = asyncio.get_running_loop(), asyncio.Semaphore(20)
+
+    async def create(n):
+        body = {"server": {"name": f"{tag}-{n}", "flavorRef": "chaos", "imageRef": cloud.image, "networks": [{"uuid": cloud.network}]}}
+        async with slots:
+            await cloud.must("POST", f"{COMPUTE}/servers", body, key=uuid.uuid4().hex)
+
+    async def found():
+        answer = await cloud.must("GET", f"{COMPUTE}/servers/detail?limit=1000&name={tag}")
+        return answer["servers"]
+
+    async def known():
+        return all(server["status"] in ("ACTIVE", "ERROR") for server in await found())
+
+    async def gone():
+        return not await found()
+    creating = asyncio.gather(*(create(n) for n in range(BOOTS)))
+    kills, end = 0, loop.time() + KILLS_FOR
+    while loop.time() < end:
+        try:
+            await lab.run("kill", random.choice(await lab.controllers()), random.choice(["serve", "serve", "supervise"]))
+            kills += 1
+        except Failed:
+            pass  # It is just being started again.
+        await asyncio.sleep(1)
+    await creating
+    took = await until(f"each of {BOOTS} servers is ACTIVE or ERROR", known, BOOTED_WITHIN)
+    servers = await found()
+    if sorted(server["name"] for server in servers) != sorted(f"{tag}-{n}" for n in range(BOOTS)):
+        raise Failed(f"{len(servers)} servers for {BOOTS} requests")
+    causeless = [server["id"] for server in servers if server["status"] == "ERROR" and not server.get("fault", {}).get("message")]
+    if causeless:
+        raise Failed(f"servers in ERROR without a cause: {causeless}")
+    active = sum(server["status"] == "ACTIVE" for server in servers)
+    print(f"chaos:   {BOOTS} boots, {kills} kills: {active} ACTIVE, {BOOTS - active} ERROR with a cause, {took:.1f} s after the last kill", flush=True)
+    for server in servers:
+        try:
+            await cloud.must("DELETE", f"{COMPUTE}/servers/{server['id']}")
+        except client.Failed as e:
+            # The answer to the one before was lost.
+            if ": 404 " not in str(e):
+                raise
+    await until("they are gone", gone, BOOTED_WITHIN)
+
+
 async def again(ask):
     """As an operator would."""
     for _ in range(5):
@@ -136,6 +192,7 @@ def matrix(pause, hold):
         Fault("pause (VIP)", undone("pause", "resume", holder), pause, True),
         Fault("pause serve (VIP)", undone("pause", "resume", holder, "serve"), pause),
         Fault("pause etcd (leader)", undone("pause", "resume", leader, "etcd"), pause),
+        Fault("boots and kills", boots, 0, at_random=False),
         Fault("slow disk (leader)", slow_disk, hold, at_random=False),
         Fault("full disk", full_disk, hold, at_random=False),
         Fault("machine replaced", replaced, hold / 2, at_random=False),
