@@ -16,10 +16,7 @@ use std::{
     time::Duration,
 };
 use store_etcd::{Etcd, member::MemberInfo};
-use tokio::{
-    task::JoinSet,
-    time::{sleep, timeout},
-};
+use tokio::time::{sleep, timeout};
 
 /// How often the cluster's members and our certificate are looked at again.
 const FOLLOW: Duration = Duration::from_secs(2);
