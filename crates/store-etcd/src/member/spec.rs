@@ -97,6 +97,8 @@ impl Spec {
         flag("quota-backend-bytes", &QUOTA);
         flag("auto-compaction-mode", &"periodic");
         flag("auto-compaction-retention", &HISTORY);
+        // A member that joins gets a snapshot and little more, not everything that was written since the cluster began.
+        flag("snapshot-count", &10000);
         // A leader that died is replaced within a second; nothing is read or written meanwhile. Made for one site (RTT of milliseconds).
         flag("heartbeat-interval", &50);
         flag("election-timeout", &500);
@@ -187,6 +189,7 @@ etcd
 --quota-backend-bytes=8589934592
 --auto-compaction-mode=periodic
 --auto-compaction-retention=10m
+--snapshot-count=10000
 --heartbeat-interval=50
 --election-timeout=500
 --pre-vote=true
