@@ -212,7 +212,10 @@ pub fn resource_routes(def: &'static ResourceDef, dialect: &'static Dialect) -> 
                 }
             }
             "show" => routes.push(Route::new("GET", item, by_row, move |call| async move { show(def, dialect, &call) })),
-            "create" => routes.push(Route::new("POST", def.path, by_row, move |call| create(def, dialect, call))),
+            "create" => {
+                let made = Route::new("POST", def.path, by_row, move |call| create(def, dialect, call));
+                routes.push(made.created(dialect.created));
+            }
             "update" => routes.push(Route::new(dialect.update_method, item, by_row, move |call| update(def, dialect, call))),
             _ => routes.push(Route::new("DELETE", item, by_row, move |call| delete(def, dialect, call))),
         }

@@ -145,15 +145,14 @@ fn responses(service: &Service, route: &Route, def: Option<&ResourceDef>) -> Val
     };
     let one = || wrap(dialect.wrapped, def.name, json!({"$ref": format!("#/components/schemas/{}", def.name)}));
     let item = route.path.ends_with("/{id}");
+    let created = route.created.unwrap_or(dialect.created);
     let (status, success) = match (route.method, item) {
         ("GET", false) => {
             let list = json!({"type": "array", "items": {"$ref": format!("#/components/schemas/{}", def.name)}});
             (200, json!({"type": "object", "properties": {def.plural: list}, "required": [def.plural]}))
         }
-        ("POST", false) if dialect.bulk => {
-            (dialect.created, json!({"anyOf": [one(), {"type": "object", "required": [def.plural]}]}))
-        }
-        ("POST", false) => (dialect.created, one()),
+        ("POST", false) if dialect.bulk => (created, json!({"anyOf": [one(), {"type": "object", "required": [def.plural]}]})),
+        ("POST", false) => (created, one()),
         ("DELETE", _) => {
             out[dialect.deleted.to_string()] = json!({"description": "It is gone, or goes"});
             return out;

@@ -39,6 +39,8 @@ pub struct Route {
     pub until: Version,
     /// Its handler looks at rows.
     pub rows: bool,
+    /// Status of what it makes, if it is not what the service's dialect has.
+    pub created: Option<u16>,
     pub handler: Handler,
     pub(crate) meter: Arc<Meter>,
 }
@@ -57,6 +59,7 @@ impl Route {
             since: Version::MIN,
             until: Version::MAX,
             rows: true,
+            created: None,
             handler: Arc::new(move |call| Box::pin(handler(call))),
             meter: Arc::default(),
         }
@@ -70,6 +73,11 @@ impl Route {
     #[must_use]
     pub fn without_rows(mut self) -> Self {
         self.rows = false;
+        self
+    }
+    #[must_use]
+    pub fn created(mut self, status: u16) -> Self {
+        self.created = Some(status);
         self
     }
     #[must_use]

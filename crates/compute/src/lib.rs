@@ -116,7 +116,7 @@ fn servers() -> Vec<Route> {
     vec![
         Route::new("GET", "/v2.1/servers", rule("os_compute_api:servers:index", "reader"), server::list::brief),
         Route::new("GET", "/v2.1/servers/detail", rule("os_compute_api:servers:detail", "reader"), server::list::detailed),
-        Route::new("POST", "/v2.1/servers", any, server::create::create),
+        Route::new("POST", "/v2.1/servers", any, server::create::create).created(202),
         Route::new("GET", "/v2.1/servers/{id}", any, server::update::show),
         Route::new("PUT", "/v2.1/servers/{id}", any, server::update::update),
         Route::new("DELETE", "/v2.1/servers/{id}", any, server::delete::delete),

@@ -172,6 +172,7 @@ fn interned(name: &str) -> &'static str {
 /// What the first request made, as it is now, for an answer that nobody kept.
 fn rendered(place: &Place<'_>, cx: &Cx, cloud: &Cloud, key: &Row) -> Result<Reply> {
     let made: Vec<&str> = key.field("made").as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+    let status = place.route.created.unwrap_or(place.dialect.created);
     let reader = cloud.db.read();
     let of_path = cx.registry.iter().filter(|def| def.path == place.route.path && def.table.name.starts_with(place.dialect.name));
     for def in of_path {
@@ -182,13 +183,13 @@ fn rendered(place: &Place<'_>, cx: &Cx, cloud: &Cloud, key: &Row) -> Result<Repl
             [] => {}
             [(id, one)] => {
                 let body = crud::show_one(def, place.dialect, &row(one), cx, &reader);
-                return Ok(Reply::json(place.dialect.created, body).header("location", crud::links(def, cx, id)));
+                return Ok(Reply::json(status, body).header("location", crud::links(def, cx, id)));
             }
             all => {
                 let shown = all.iter().map(|(_, r)| Value::from(crud::view_row(def, place.dialect, &row(r), cx, &reader, false)));
                 let mut body = Map::new();
                 body.insert(def.plural.into(), shown.collect());
-                return Ok(Reply::json(place.dialect.created, body.into()));
+                return Ok(Reply::json(status, body.into()));
             }
         }
     }
