@@ -41,10 +41,10 @@ const CURRENT: u64 = 10;
 /// haproxy writes its one line at once, and it is short.
 const LINE: (Duration, u64) = (Duration::from_secs(1), 256);
 
-type Nonce = [u8; 16];
+const NONCE: usize = 16;
 const CODE: usize = 32;
-const QUESTION: usize = 16 + CODE;
-const ANSWER: usize = 16 + 1 + CODE;
+const QUESTION: usize = NONCE + CODE;
+const ANSWER: usize = NONCE + 1 + CODE;
 
 /// Where a controller says how it is, and hears how the others are.
 pub struct Pulse {
@@ -188,18 +188,19 @@ impl Pulse {
         let now = Instant::now();
         match datagram.len() {
             QUESTION => {
-                let (nonce, code) = datagram.split_at(16);
+                let (nonce, code) = datagram.split_at(NONCE);
                 if self.is_code(b"question", &self.name, nonce, code) {
                     let said = [nonce, &[byte(self.inner().own.own(now).readiness)]].concat();
                     let _ = socket.try_send_to(&[&said[..], &self.code(b"answer", &self.name, &said)].concat(), from);
                 }
             }
             ANSWER => {
-                let (said, code) = datagram.split_at(17);
+                let (said, code) = datagram.split_at(NONCE + 1);
                 let mut inner = self.inner();
-                let current = (inner.beat.saturating_sub(CURRENT)..=inner.beat).any(|beat| nonce(self.run, beat) == said[..16]);
+                let current =
+                    (inner.beat.saturating_sub(CURRENT)..=inner.beat).any(|beat| nonce(self.run, beat) == said[..NONCE]);
                 let peer = inner.peers.iter_mut().find(|(_, (ip, _))| *ip == from.ip());
-                if let (true, Some((name, (_, seen))), Some(readiness)) = (current, peer, readiness(said[16]))
+                if let (true, Some((name, (_, seen))), Some(readiness)) = (current, peer, readiness(said[NONCE]))
                     && self.is_code(b"answer", name, said, code)
                 {
                     seen.hear(readiness, now);
@@ -261,8 +262,8 @@ impl Pulse {
     }
 }
 
-fn nonce(run: u64, beat: u64) -> Nonce {
-    let mut nonce = [0; 16];
+fn nonce(run: u64, beat: u64) -> [u8; NONCE] {
+    let mut nonce = [0; NONCE];
     nonce[..8].copy_from_slice(&run.to_be_bytes());
     nonce[8..].copy_from_slice(&beat.to_be_bytes());
     nonce

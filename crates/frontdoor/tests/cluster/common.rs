@@ -61,14 +61,7 @@ impl Cluster {
             cluster.watched.push(Some(watched));
         }
         cluster.holder().await;
-        until("all three are served", || async {
-            let page = cluster.local(1, "/metrics").await;
-            let up = page
-                .lines()
-                .filter(|l| l.starts_with("haproxy_server_status{proxy=\"api\"") && l.contains("\"UP\"") && l.ends_with(" 1"));
-            (up.count() == 3).then_some(())
-        })
-        .await;
+        until("all three are served", || async { (cluster.serving(1).await == 3).then_some(()) }).await;
         cluster
     }
 
@@ -197,6 +190,13 @@ impl Cluster {
         let url = format!("http://127.0.0.1:{LOCAL_PORT}{path}");
         let out = self.enter(&format!("c{n}"), "curl").args(["-s", "-m", "2", "-w", "%{http_code}", &url]).output().await;
         String::from_utf8(out.unwrap().stdout).unwrap()
+    }
+
+    /// To how many controllers a door sends requests.
+    pub(crate) async fn serving(&self, n: usize) -> usize {
+        let page = self.local(n, "/metrics").await;
+        let of_door = page.lines().filter(|l| l.starts_with("haproxy_server_status{proxy=\"api\"") && l.ends_with(" 1"));
+        of_door.filter(|l| l.contains("state=\"UP\"")).count()
     }
 
     /// One request of the client through the public address: its status and body.

@@ -23,12 +23,13 @@ async fn die(cluster: &mut Cluster, more: &[&str]) -> (u16, String, usize) {
 }
 
 async fn all_up(cluster: &Cluster) -> bool {
+    all_have(cluster, 3).await
+}
+
+/// Does each door send requests to so many controllers?
+async fn all_have(cluster: &Cluster, count: usize) -> bool {
     for n in 1..=3 {
-        let page = cluster.local(n, "/metrics").await;
-        let up = page
-            .lines()
-            .filter(|l| l.starts_with("haproxy_server_status{proxy=\"api\"") && l.contains("\"UP\"") && l.ends_with(" 1"));
-        if up.count() != 3 {
+        if cluster.serving(n).await != count {
             return false;
         }
     }
@@ -114,16 +115,7 @@ async fn a_controller_that_drains_finishes_what_it_has() {
     let drained = async {
         let name = until("a request waits", || async { waiting(&cluster).pop() }).await;
         std::fs::write(cluster.path(&format!("{name}.ready")), "404").unwrap();
-        let stopping = format!("server=\"{name}\",state=\"DRAIN\"");
-        until("no door sends it more", || async {
-            for n in 1..=3 {
-                let page = cluster.local(n, "/metrics").await;
-                page.lines()
-                    .find(|l| l.contains("haproxy_server_status{proxy=\"api\"") && l.contains(&stopping) && l.ends_with(" 1"))?;
-            }
-            Some(())
-        })
-        .await;
+        until("no door sends it more", || async { all_have(&cluster, 2).await.then_some(()) }).await;
         for _ in 0..12 {
             let (status, who) = cluster.ask("/who", &[]).await;
             assert!(status == 200 && who != name, "{status} {who}");
@@ -135,13 +127,16 @@ async fn a_controller_that_drains_finishes_what_it_has() {
     assert_eq!((status, who), (200, name.clone()));
 
     // None can serve: requests go where they may wait for it, as an election in the store lasts a moment.
-    for n in 1..=3 {
-        std::fs::write(cluster.path(&format!("c{n}.ready")), "503").unwrap();
+    let ready = |n: u8| cluster.path(&format!("c{n}.ready"));
+    for n in 1..=2 {
+        std::fs::write(ready(n), "503").unwrap();
     }
-    tokio::time::sleep(Duration::from_secs(2)).await;
+    until("two are left", || async { all_have(&cluster, 1).await.then_some(()) }).await;
+    std::fs::write(ready(3), "503").unwrap();
+    until("none is left", || async { all_up(&cluster).await.then_some(()) }).await;
     assert_eq!(cluster.ask("/who", &[]).await.0, 200);
     for n in 1..=3 {
-        std::fs::remove_file(cluster.path(&format!("c{n}.ready"))).unwrap();
+        std::fs::remove_file(ready(n)).unwrap();
     }
 
     // A changed configuration is taken over by the process that runs, and a request that waits meanwhile is answered.
