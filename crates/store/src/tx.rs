@@ -70,23 +70,28 @@ impl<'a> Tx<'a> {
 
     /// Rows whose index holds `value`, in key order. Advisory: rows that appear before the commit are not noticed. See [`Tx::children`].
     pub fn find(&self, table: &Table, index: &str, value: &str) -> Vec<Arc<Row>> {
-        let mut rows: BTreeMap<Arc<str>, Arc<Row>> =
-            self.reader.find(table, index, value).into_iter().map(|r| (r.key.clone(), r)).collect();
-        let prefix = format!("{}/", table.name);
         let path = table.indexes.iter().find(|i| i.name == index).map_or("", |i| i.path);
+        let mut values = Vec::new();
+        self.with_written(table, self.reader.find(table, index, value), |row| {
+            values.clear();
+            index_values(row.value(), path, &mut values);
+            values.iter().any(|v| v == value)
+        })
+    }
+
+    /// `rows` of the table, in key order, as the writes of this commit leave them, with those written that `belongs`.
+    fn with_written(&self, table: &Table, mut rows: Vec<Arc<Row>>, mut belongs: impl FnMut(&Row) -> bool) -> Vec<Arc<Row>> {
+        let prefix = format!("{}/", table.name);
+        let mut written: BTreeMap<&Arc<str>, Option<&Arc<Row>>> = BTreeMap::new();
         for overlay in [self.before, &self.own] {
-            for (key, row) in overlay.below(&prefix) {
-                let mut values = Vec::new();
-                if let Some(row) = row {
-                    index_values(row.value(), path, &mut values);
-                }
-                match row {
-                    Some(row) if values.iter().any(|v| v == value) => rows.insert(key.clone(), row.clone()),
-                    _ => rows.remove(key),
-                };
-            }
+            written.extend(overlay.below(&prefix).map(|(key, row)| (key, row.as_ref())));
         }
-        rows.into_values().collect()
+        if !written.is_empty() {
+            rows.retain(|r| !written.contains_key(&r.key));
+            rows.extend(written.into_values().flatten().filter(|r| belongs(r)).cloned());
+            rows.sort_by(|a, b| a.key.cmp(&b.key));
+        }
+        rows
     }
 
     /// As [`Tx::find`], and if any row of the table is written before the commit, the closure runs again. For "nothing may refer
@@ -98,17 +103,7 @@ impl<'a> Tx<'a> {
 
     /// All rows of the table. Advisory, as [`Tx::find`].
     pub fn all(&self, table: &Table) -> Vec<Arc<Row>> {
-        let prefix = format!("{}/", table.name);
-        let mut rows: BTreeMap<Arc<str>, Arc<Row>> = self.reader.all(table).map(|r| (r.key.clone(), r.clone())).collect();
-        for overlay in [self.before, &self.own] {
-            for (key, row) in overlay.below(&prefix) {
-                match row {
-                    Some(row) => rows.insert(key.clone(), row.clone()),
-                    None => rows.remove(key),
-                };
-            }
-        }
-        rows.into_values().collect()
+        self.with_written(table, self.reader.all(table).cloned().collect(), |_| true)
     }
 
     /// Rows as they were before the transactions that wait with this one. Advisory, as [`Tx::find`]: for rules that want a reader.

@@ -7,7 +7,7 @@ use super::{
 use crate::{
     common::object,
     resources::Server,
-    scheduler::{self, Place},
+    scheduler,
     server::{
         images, networks, records,
         state::{Needs, task, vm},
@@ -83,8 +83,8 @@ pub(super) fn place(
     spec.zone = zone.map(str::to_owned).or(spec.zone);
     spec.host = host.map(str::to_owned);
     spec.avoid = avoid.to_vec();
-    let hosts = scheduler::hosts(tx);
-    let found = scheduler::pick(&hosts, &spec).map(|h| Place { node_id: h.node_id.clone(), host: h.name.clone() });
+    let rows = scheduler::Rows::read(tx);
+    let found = scheduler::pick(&rows.hosts(), &spec).map(scheduler::Host::place);
     let Some(found) = found else {
         return Err(Error::bad_request("No valid host was found. There are not enough hosts available."));
     };

@@ -13,20 +13,43 @@ use crate::{
 use api::{Cx, Error, Map, Result};
 use resource::{Resource, Row};
 use serde_json::Value;
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, HashMap},
+    hash::{DefaultHasher, Hash as _, Hasher as _},
+    sync::{Arc, LazyLock},
+};
 use store::Tx;
 
-/// A host with all that filters look at.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Host {
-    pub(crate) node_id: String,
-    pub(crate) name: String,
-    pub(crate) up: bool,
-    pub(crate) disabled: bool,
-    pub(crate) zone: String,
-    /// Metadata of its aggregates, one map each.
-    pub(crate) aggregates: Vec<BTreeMap<String, String>>,
-    pub(crate) provider: Map,
+/// The rows that tell of hosts, as a transaction sees them.
+pub(crate) struct Rows {
+    nodes: Vec<Arc<Row>>,
+    providers: Vec<Arc<Row>>,
+    aggregates: Vec<Arc<Row>>,
+}
+
+/// A host with all that filters look at. It borrows from the rows: thousands are looked at for each server.
+#[derive(Clone, Debug)]
+pub(crate) struct Host<'r> {
+    node_id: &'r str,
+    name: &'r str,
+    up: bool,
+    disabled: bool,
+    zone: &'r str,
+    /// Metadata of its aggregates.
+    aggregates: Vec<&'r Map>,
+    provider: &'r Map,
+    /// What servers of the same request have taken of it so far.
+    taken: BTreeMap<String, i64>,
+}
+
+impl Host<'_> {
+    fn free(&self, class: &str) -> i64 {
+        records::free(self.provider, class, -self.taken.get(class).copied().unwrap_or(0))
+    }
+
+    pub(crate) fn place(&self) -> Place {
+        Place { node_id: self.node_id.to_owned(), host: self.name.to_owned() }
+    }
 }
 
 /// What a server needs of its host.
@@ -43,6 +66,8 @@ pub(crate) struct Spec {
     pub(crate) group: Option<Group>,
     /// Hosts to leave out.
     pub(crate) avoid: Vec<String>,
+    /// Decides between hosts that are equally good. Schedulers that decide at the same time then do not all want the same one.
+    pub(crate) draw: String,
 }
 
 /// A server group and where its members are.
@@ -62,50 +87,62 @@ pub(crate) struct Place {
     pub(crate) host: String,
 }
 
-/// All hosts as rows tell.
-pub(crate) fn hosts(tx: &Tx<'_>) -> Vec<Host> {
-    let providers: BTreeMap<String, Arc<Row>> = tx.all(&PROVIDERS).into_iter().map(|r| (r.id().to_owned(), r)).collect();
-    let aggregates = tx.all(&Aggregate::DEF.table);
-    tx.all(&Node::DEF.table)
-        .iter()
-        .map(|row| {
-            let node = object(row);
-            let name = text(node, "host").to_owned();
-            let mine = aggregates.iter().filter(|a| crate::server::request::strings(a.value().get("hosts")).contains(&name));
-            let (mut zone, mut metadata) = (None, Vec::new());
-            for a in mine {
-                zone = zone.or_else(|| a.field("availability_zone").as_str().map(str::to_owned));
-                metadata.push(crate::server::request::metadata(a.value().get("metadata")));
+impl Rows {
+    pub(crate) fn read(tx: &Tx<'_>) -> Self {
+        Self { nodes: tx.all(&Node::DEF.table), providers: tx.all(&PROVIDERS), aggregates: tx.all(&Aggregate::DEF.table) }
+    }
+
+    pub(crate) fn hosts<'r>(&'r self) -> Vec<Host<'r>> {
+        let providers: HashMap<&str, &Map> = self.providers.iter().map(|r| (r.id(), object(r))).collect();
+        let mut aggregates: HashMap<&str, Vec<&Map>> = HashMap::new();
+        for aggregate in &self.aggregates {
+            for host in aggregate.field("hosts").as_array().into_iter().flatten().filter_map(Value::as_str) {
+                aggregates.entry(host).or_default().push(object(aggregate));
             }
+        }
+        let host = |row: &'r Arc<Row>| {
+            let node = object(row);
+            let name = text(node, "host");
+            let mine = aggregates.get(name).map(Vec::as_slice).unwrap_or_default();
             Host {
-                node_id: row.id().to_owned(),
+                node_id: row.id(),
+                name,
                 up: text(node, "state") == "up" && !flag(node, "forced_down"),
                 disabled: flag(node, "disabled"),
-                zone: zone.unwrap_or_else(|| crate::zones::DEFAULT.to_owned()),
-                aggregates: metadata,
-                provider: providers.get(row.id()).map(|r| object(r).clone()).unwrap_or_default(),
-                name,
+                zone: mine.iter().find_map(|a| a.get("availability_zone")?.as_str()).unwrap_or(crate::zones::DEFAULT),
+                aggregates: mine.iter().filter_map(|a| a.get("metadata")?.as_object()).collect(),
+                provider: providers.get(row.id()).copied().unwrap_or(&NOTHING),
+                taken: BTreeMap::new(),
             }
-        })
-        .collect()
+        };
+        self.nodes.iter().map(host).collect()
+    }
 }
+
+/// What a host without a provider has.
+static NOTHING: LazyLock<Map> = LazyLock::new(Map::new);
 
 /// Picks the best host, or none.
-pub(crate) fn pick<'h>(hosts: &'h [Host], spec: &Spec) -> Option<&'h Host> {
-    let mut fit: Vec<&Host> = hosts.iter().filter(|h| filters::passes(h, spec)).collect();
-    fit.sort_by(|a, b| weights::of(b, spec).total_cmp(&weights::of(a, spec)).then_with(|| a.name.cmp(&b.name)));
-    fit.first().copied()
+pub(crate) fn pick<'h, 'r>(hosts: &'h [Host<'r>], spec: &Spec) -> Option<&'h Host<'r>> {
+    let fit = hosts.iter().filter(|h| filters::passes(h, spec)).map(|h| (weights::of(h, spec), h));
+    let better =
+        |a: &(f64, &Host<'_>), b: &(f64, &Host<'_>)| a.0.total_cmp(&b.0).then_with(|| lot(spec, a.1).cmp(&lot(spec, b.1)));
+    fit.max_by(better).map(|(_, host)| host)
 }
 
-/// Counts a placement in the copies at hand, so that the next server of the same request sees it.
-pub(crate) fn note(hosts: &mut [Host], spec: &mut Spec, place: &Place) {
+/// The same for the same server and host, whoever draws it.
+fn lot(spec: &Spec, host: &Host<'_>) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    (&spec.draw, host.name).hash(&mut hasher);
+    hasher.finish()
+}
+
+/// Counts a placement, so that the next server of the same request sees it.
+pub(crate) fn note(hosts: &mut [Host<'_>], spec: &mut Spec, place: &Place) {
     if let Some(host) = hosts.iter_mut().find(|h| h.node_id == place.node_id) {
-        let mut used = host.provider.get("used").and_then(Value::as_object).cloned().unwrap_or_default();
         for (class, amount) in &spec.resources {
-            let now = used.get(class).and_then(Value::as_i64).unwrap_or(0);
-            used.insert(class.clone(), (now + amount).into());
+            *host.taken.entry(class.clone()).or_default() += amount;
         }
-        host.provider.insert("used".into(), used.into());
     }
     if let Some(group) = &mut spec.group {
         *group.members.entry(place.host.clone()).or_default() += 1;
@@ -151,7 +188,7 @@ pub(crate) fn group_of(tx: &Tx<'_>, row: &Row, but: &str) -> Group {
 }
 
 /// What a new server needs.
-pub(crate) fn spec(tx: &mut Tx<'_>, request: &Request, flavor: &FlavorCopy, group: Option<Group>) -> Spec {
+pub(crate) fn spec(tx: &mut Tx<'_>, request: &Request, flavor: &FlavorCopy, group: Option<Group>, draw: &str) -> Spec {
     let same = hint_ids(&request.hints, "same_host");
     let different = hint_ids(&request.hints, "different_host");
     Spec {
@@ -164,6 +201,7 @@ pub(crate) fn spec(tx: &mut Tx<'_>, request: &Request, flavor: &FlavorCopy, grou
         different_host: hosts_of(tx, &different),
         group,
         avoid: Vec::new(),
+        draw: draw.to_owned(),
     }
 }
 
@@ -183,6 +221,7 @@ pub(crate) fn spec_of(tx: &mut Tx<'_>, server: &resource::Object<Server>) -> Spe
         different_host: hosts_of(tx, &different),
         group,
         avoid: Vec::new(),
+        draw: server.id.clone(),
     }
 }
 

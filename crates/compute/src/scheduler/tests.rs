@@ -1,7 +1,7 @@
 use super::*;
 use serde_json::json;
 
-fn host(name: &str, ram_used: i64) -> Host {
+fn host(name: &'static str, ram_used: i64) -> Host<'static> {
     let provider = crate::common::map(json!({
         "inventories": {
             "VCPU": {"total": 4, "allocation_ratio": 16.0}, "MEMORY_MB": {"total": 4096, "allocation_ratio": 1.0},
@@ -10,7 +10,16 @@ fn host(name: &str, ram_used: i64) -> Host {
         "used": {"MEMORY_MB": ram_used},
         "traits": ["HW_CPU_X86_AVX"],
     }));
-    Host { node_id: format!("id-{name}"), name: name.into(), up: true, zone: "nova".into(), provider, ..Host::default() }
+    Host {
+        node_id: name,
+        name,
+        up: true,
+        disabled: false,
+        zone: "nova",
+        aggregates: Vec::new(),
+        provider: Box::leak(Box::new(provider)),
+        taken: BTreeMap::new(),
+    }
 }
 
 fn spec() -> Spec {
@@ -18,8 +27,8 @@ fn spec() -> Spec {
     Spec { resources, ..Spec::default() }
 }
 
-fn picked(hosts: &[Host], spec: &Spec) -> Option<String> {
-    pick(hosts, spec).map(|h| h.name.clone())
+fn picked(hosts: &[Host<'_>], spec: &Spec) -> Option<String> {
+    pick(hosts, spec).map(|h| h.name.to_owned())
 }
 
 #[test]
@@ -43,8 +52,8 @@ fn hosts_that_do_not_serve_are_left_out() {
 #[test]
 fn zones_traits_and_aggregates_are_obeyed() {
     let (a, mut b) = (host("a", 0), host("b", 1024));
-    b.zone = "z2".into();
-    b.aggregates = vec![[("ssd".to_owned(), "true".to_owned())].into()];
+    b.zone = "z2";
+    b.aggregates = vec![Box::leak(Box::new(crate::common::map(json!({ "ssd": "true" }))))];
     let hosts = [a, b];
     let with = |key: &str, value: &str| Spec { extra_specs: [(key.to_owned(), value.to_owned())].into(), ..spec() };
     assert_eq!(picked(&hosts, &Spec { zone: Some("z2".into()), ..spec() }).as_deref(), Some("b"));
@@ -77,9 +86,19 @@ fn servers_of_one_request_see_each_other() {
     let mut spec = spec();
     let mut order = Vec::new();
     while let Some(h) = pick(&hosts, &spec) {
-        let place = Place { node_id: h.node_id.clone(), host: h.name.clone() };
+        let place = h.place();
         order.push(place.host.clone());
         note(&mut hosts, &mut spec, &place);
     }
     assert_eq!(order.concat(), "abababa", "four fit on a, three on b");
+}
+
+#[test]
+fn equally_good_hosts_are_drawn() {
+    let names: Vec<&'static str> = (0..100).map(|n| &*Box::leak(format!("h{n}").into_boxed_str())).collect();
+    let hosts: Vec<Host<'_>> = names.iter().map(|name| host(name, 0)).collect();
+    let drawn = |draw: i32| picked(&hosts, &Spec { draw: draw.to_string(), ..spec() });
+    let different: std::collections::BTreeSet<_> = (0..24).map(drawn).collect();
+    assert!(different.len() > 15, "schedulers that decide at once want different hosts: {different:?}");
+    assert_eq!(drawn(7), drawn(7));
 }

@@ -126,11 +126,12 @@ fn place_all(tx: &mut Tx<'_>, cx: &Cx, order: &Order) -> Result<String> {
     if let Some(group) = &group {
         check_group_quota(tx, cx, order, &group.id, count)?;
     }
-    let mut spec = scheduler::spec(tx, &order.request, &order.flavor, group);
-    let mut hosts = scheduler::hosts(tx);
+    let mut spec = scheduler::spec(tx, &order.request, &order.flavor, group, &order.reservation_id);
+    let rows = scheduler::Rows::read(tx);
+    let mut hosts = rows.hosts();
     let mut first = None;
     for index in 0..count {
-        let place = scheduler::pick(&hosts, &spec).map(|h| Place { node_id: h.node_id.clone(), host: h.name.clone() });
+        let place = scheduler::pick(&hosts, &spec).map(scheduler::Host::place);
         if let Some(place) = &place {
             scheduler::note(&mut hosts, &mut spec, place);
         }
