@@ -79,6 +79,9 @@ impl FrontDoor {
     fn haproxy(&self) -> Daemon {
         let argv = ["haproxy".to_owned(), "-W".into(), "-f".into(), self.haproxy_config().display().to_string()];
         Daemon::new("haproxy", &self.dir, argv.into())
+            // glibc (mallopt(3)) would give each buffer back to the kernel and fetch it again for the next request.
+            .env("MALLOC_MMAP_THRESHOLD_", "4194304")
+            .env("MALLOC_TRIM_THRESHOLD_", "67108864")
             .netns(self.netns.clone())
             .ready(Ready::Socket(self.dir.join("haproxy.sock")))
             .retry(AGAIN)

@@ -18,12 +18,14 @@ pub(crate) struct Bundles {
 /// May be sent twice: it changes nothing, or the API gives a repetition the first answer.
 const REPEATABLE: &str = "{ method GET HEAD OPTIONS } or { method POST } { req.hdr(Idempotency-Key) -m found }";
 
+const LEAST: &str = "    # A controller that answers late gets less.
+    balance leastconn
+";
+
 /// How requests are sent to controllers, in each backend.
 fn common(door: &FrontDoor, bundles: &Bundles) -> String {
     format!(
-        r#"    # A controller that answers late gets less.
-    balance leastconn
-    # Connections are kept and used by all: many clients at once, after an outage, cost no handshake each.
+        r#"    # Connections are kept and used by all: many clients at once, after an outage, cost no handshake each.
     http-reuse always
     retries 3
     option redispatch 1
@@ -56,8 +58,8 @@ global
     # After a reload the old process keeps its consoles and uploads, but not for ever.
     hard-stop-after 30m
     maxconn 8000
-    # A request is repeated elsewhere only if it fits a buffer: 1 MiB of body and its headers. Buffers exist while they hold something.
-    tune.bufsize 1114112
+    # A request is repeated elsewhere only if it fits a buffer: 256 KiB of body and its headers. All of a buffer is copied for each request.
+    tune.bufsize 327680
     tune.maxrewrite 16384
     ssl-default-bind-options ssl-min-ver TLSv1.2
     ssl-default-server-options ssl-min-ver TLSv1.2
@@ -110,10 +112,11 @@ frontend door
     http-request wait-for-body time 10s if {{ method POST }} {{ req.hdr(Idempotency-Key) -m found }}
     # When none is thought to be well, the thought may be wrong, or one is just coming back.
     use_backend anyone if {{ nbsrv(api) lt 1 }}
+    use_backend writes if !{{ method GET HEAD OPTIONS }} {{ req.hdr(X-Auth-Token) -m found }}
     default_backend api
 
 backend api
-{common}    option httpchk
+{LEAST}{common}    option httpchk
     http-check send meth GET uri /livez ver HTTP/1.1 hdr Host controller.drover.internal
     http-check expect status 200
     # An interval is also the time in which a check must be connected. Those who are refused need no check: their requests go elsewhere.
@@ -126,7 +129,21 @@ backend api
     for c in sorted(&door.controllers) {
         let _ = writeln!(text, "    {} agent-send \"{}\\n\"", server(c), c.name);
     }
-    let _ = write!(text, "\nbackend anyone\n{common}");
+    let _ = write!(
+        text,
+        r#"
+# Who writes much changes the same rows again and again, such as what a project uses of its quota: at one controller these writes share
+# commits, at several they would undo each other's.
+backend writes
+    balance hdr(X-Auth-Token)
+    hash-type consistent
+{common}    default-server on-marked-down shutdown-sessions
+"#
+    );
+    for c in sorted(&door.controllers) {
+        let _ = writeln!(text, "    {} track api/{}", server(c), c.name);
+    }
+    let _ = write!(text, "\nbackend anyone\n{LEAST}{common}");
     for c in sorted(&door.controllers) {
         let _ = writeln!(text, "    {}", server(c));
     }

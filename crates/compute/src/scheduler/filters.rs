@@ -15,11 +15,11 @@ pub(super) fn passes(host: &Host<'_>, spec: &Spec) -> bool {
 }
 
 fn is_named(host: &Host<'_>, spec: &Spec) -> bool {
-    spec.host.as_ref().is_none_or(|h| *h == host.name) && !spec.avoid.iter().any(|h| h == host.name)
+    spec.host.as_ref().is_none_or(|h| *h == host.facts.name) && !spec.avoid.iter().any(|h| *h == host.facts.name)
 }
 
 fn is_serving(host: &Host<'_>, _: &Spec) -> bool {
-    host.up && !host.disabled
+    host.facts.up && !host.facts.disabled
 }
 
 fn is_in_zone(host: &Host<'_>, spec: &Spec) -> bool {
@@ -27,18 +27,13 @@ fn is_in_zone(host: &Host<'_>, spec: &Spec) -> bool {
 }
 
 fn has_room(host: &Host<'_>, spec: &Spec) -> bool {
-    spec.resources.iter().all(|(class, amount)| {
-        let limits = host.provider.get("inventories").and_then(|i| i.get(class));
-        let most = limits.and_then(|l| l.get("max_unit")).and_then(Value::as_i64).unwrap_or(i64::MAX);
-        *amount <= most && host.free(class) >= *amount
-    })
+    spec.resources.iter().all(|(class, amount)| host.has_room(class, *amount))
 }
 
 fn has_traits(host: &Host<'_>, spec: &Spec) -> bool {
-    let traits = || host.provider.get("traits").and_then(Value::as_array).into_iter().flatten();
     spec.extra_specs.iter().all(|(key, value)| match (key.strip_prefix("trait:"), value.as_str()) {
-        (Some(name), "required") => traits().any(|t| t == name),
-        (Some(name), "forbidden") => !traits().any(|t| t == name),
+        (Some(name), "required") => host.has_trait(name),
+        (Some(name), "forbidden") => !host.has_trait(name),
         _ => true,
     })
 }
@@ -55,13 +50,13 @@ fn has_aggregate_specs(host: &Host<'_>, spec: &Spec) -> bool {
 }
 
 fn suits_hints(host: &Host<'_>, spec: &Spec) -> bool {
-    spec.same_host.as_ref().is_none_or(|hosts| hosts.iter().any(|h| h == host.name))
-        && !spec.different_host.iter().any(|h| h == host.name)
+    spec.same_host.as_ref().is_none_or(|hosts| hosts.iter().any(|h| *h == host.facts.name))
+        && !spec.different_host.iter().any(|h| *h == host.facts.name)
 }
 
 fn suits_group(host: &Host<'_>, spec: &Spec) -> bool {
     let Some(group) = &spec.group else { return true };
-    let here = group.members.get(host.name).copied().unwrap_or(0);
+    let here = group.members.get(&host.facts.name).copied().unwrap_or(0);
     match group.policy.as_str() {
         "affinity" => group.members.is_empty() || here > 0,
         "anti-affinity" => here < group.most_per_host,

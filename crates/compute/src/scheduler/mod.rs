@@ -3,54 +3,24 @@
 //! What is read of hosts that are not chosen is advisory; the chosen provider's row is compared at the commit, so two schedulers
 //! never give the same room away twice.
 mod filters;
+mod host;
 mod weights;
 
+pub(crate) use host::{Host, Rows};
+
 use crate::{
-    common::{PROVIDERS, flag, object, text},
-    resources::{Aggregate, Node, Server, ServerGroup, server::FlavorCopy},
+    common::{flag, object},
+    resources::{Server, ServerGroup, server::FlavorCopy},
     server::{records, request::Request},
 };
 use api::{Cx, Error, Map, Result};
 use resource::{Resource, Row};
 use serde_json::Value;
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::BTreeMap,
     hash::{DefaultHasher, Hash as _, Hasher as _},
-    sync::{Arc, LazyLock},
 };
 use store::Tx;
-
-/// The rows that tell of hosts, as a transaction sees them.
-pub(crate) struct Rows {
-    nodes: Vec<Arc<Row>>,
-    providers: Vec<Arc<Row>>,
-    aggregates: Vec<Arc<Row>>,
-}
-
-/// A host with all that filters look at. It borrows from the rows: thousands are looked at for each server.
-#[derive(Clone, Debug)]
-pub(crate) struct Host<'r> {
-    node_id: &'r str,
-    name: &'r str,
-    up: bool,
-    disabled: bool,
-    zone: &'r str,
-    /// Metadata of its aggregates.
-    aggregates: Vec<&'r Map>,
-    provider: &'r Map,
-    /// What servers of the same request have taken of it so far.
-    taken: BTreeMap<String, i64>,
-}
-
-impl Host<'_> {
-    fn free(&self, class: &str) -> i64 {
-        records::free(self.provider, class, -self.taken.get(class).copied().unwrap_or(0))
-    }
-
-    pub(crate) fn place(&self) -> Place {
-        Place { node_id: self.node_id.to_owned(), host: self.name.to_owned() }
-    }
-}
 
 /// What a server needs of its host.
 #[derive(Clone, Debug, Default)]
@@ -87,41 +57,6 @@ pub(crate) struct Place {
     pub(crate) host: String,
 }
 
-impl Rows {
-    pub(crate) fn read(tx: &Tx<'_>) -> Self {
-        Self { nodes: tx.all(&Node::DEF.table), providers: tx.all(&PROVIDERS), aggregates: tx.all(&Aggregate::DEF.table) }
-    }
-
-    pub(crate) fn hosts<'r>(&'r self) -> Vec<Host<'r>> {
-        let providers: HashMap<&str, &Map> = self.providers.iter().map(|r| (r.id(), object(r))).collect();
-        let mut aggregates: HashMap<&str, Vec<&Map>> = HashMap::new();
-        for aggregate in &self.aggregates {
-            for host in aggregate.field("hosts").as_array().into_iter().flatten().filter_map(Value::as_str) {
-                aggregates.entry(host).or_default().push(object(aggregate));
-            }
-        }
-        let host = |row: &'r Arc<Row>| {
-            let node = object(row);
-            let name = text(node, "host");
-            let mine = aggregates.get(name).map(Vec::as_slice).unwrap_or_default();
-            Host {
-                node_id: row.id(),
-                name,
-                up: text(node, "state") == "up" && !flag(node, "forced_down"),
-                disabled: flag(node, "disabled"),
-                zone: mine.iter().find_map(|a| a.get("availability_zone")?.as_str()).unwrap_or(crate::zones::DEFAULT),
-                aggregates: mine.iter().filter_map(|a| a.get("metadata")?.as_object()).collect(),
-                provider: providers.get(row.id()).copied().unwrap_or(&NOTHING),
-                taken: BTreeMap::new(),
-            }
-        };
-        self.nodes.iter().map(host).collect()
-    }
-}
-
-/// What a host without a provider has.
-static NOTHING: LazyLock<Map> = LazyLock::new(Map::new);
-
 /// Picks the best host, or none.
 pub(crate) fn pick<'h, 'r>(hosts: &'h [Host<'r>], spec: &Spec) -> Option<&'h Host<'r>> {
     let fit = hosts.iter().filter(|h| filters::passes(h, spec)).map(|h| (weights::of(h, spec), h));
@@ -133,16 +68,14 @@ pub(crate) fn pick<'h, 'r>(hosts: &'h [Host<'r>], spec: &Spec) -> Option<&'h Hos
 /// The same for the same server and host, whoever draws it.
 fn lot(spec: &Spec, host: &Host<'_>) -> u64 {
     let mut hasher = DefaultHasher::new();
-    (&spec.draw, host.name).hash(&mut hasher);
+    (&spec.draw, &host.facts.name).hash(&mut hasher);
     hasher.finish()
 }
 
 /// Counts a placement, so that the next server of the same request sees it.
 pub(crate) fn note(hosts: &mut [Host<'_>], spec: &mut Spec, place: &Place) {
     if let Some(host) = hosts.iter_mut().find(|h| h.node_id == place.node_id) {
-        for (class, amount) in &spec.resources {
-            *host.taken.entry(class.clone()).or_default() += amount;
-        }
+        host.take(spec);
     }
     if let Some(group) = &mut spec.group {
         *group.members.entry(place.host.clone()).or_default() += 1;

@@ -1,25 +1,20 @@
-use super::*;
+use super::{
+    host::{Facts, Room},
+    *,
+};
 use serde_json::json;
 
 fn host(name: &'static str, ram_used: i64) -> Host<'static> {
-    let provider = crate::common::map(json!({
+    let provider = json!({
         "inventories": {
             "VCPU": {"total": 4, "allocation_ratio": 16.0}, "MEMORY_MB": {"total": 4096, "allocation_ratio": 1.0},
             "DISK_GB": {"total": 100, "allocation_ratio": 1.0},
         },
         "used": {"MEMORY_MB": ram_used},
         "traits": ["HW_CPU_X86_AVX"],
-    }));
-    Host {
-        node_id: name,
-        name,
-        up: true,
-        disabled: false,
-        zone: "nova",
-        aggregates: Vec::new(),
-        provider: Box::leak(Box::new(provider)),
-        taken: BTreeMap::new(),
-    }
+    });
+    let facts = Facts { name: name.to_owned(), up: true, disabled: false };
+    Host::new(name, facts.into(), Room::of(&provider).into())
 }
 
 fn spec() -> Spec {
@@ -28,7 +23,7 @@ fn spec() -> Spec {
 }
 
 fn picked(hosts: &[Host<'_>], spec: &Spec) -> Option<String> {
-    pick(hosts, spec).map(|h| h.name.to_owned())
+    pick(hosts, spec).map(|h| h.facts.name.clone())
 }
 
 #[test]
@@ -42,8 +37,8 @@ fn the_emptiest_host_with_room_is_taken() {
 #[test]
 fn hosts_that_do_not_serve_are_left_out() {
     let (mut a, mut b) = (host("a", 0), host("b", 0));
-    a.up = false;
-    b.disabled = true;
+    a.facts = Facts { up: false, ..(*a.facts).clone() }.into();
+    b.facts = Facts { disabled: true, ..(*b.facts).clone() }.into();
     assert_eq!(picked(&[a.clone(), b.clone()], &spec()), None);
     let forced = Spec { host: Some("b".into()), forced: true, ..spec() };
     assert_eq!(picked(&[a, b], &forced).as_deref(), Some("b"), "an administrator may force a disabled host");

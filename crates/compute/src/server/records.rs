@@ -107,14 +107,18 @@ pub(crate) fn larger(a: &BTreeMap<String, i64>, b: &BTreeMap<String, i64>) -> BT
     out
 }
 
+/// What servers may have of an inventory: its total without what is reserved, times the allocation ratio.
+pub(crate) fn capacity(inventory: &Value) -> i64 {
+    let number = |key: &str| inventory.get(key).and_then(Value::as_f64);
+    let total = number("total").unwrap_or(0.0) - number("reserved").unwrap_or(0.0);
+    (total * number("allocation_ratio").unwrap_or(1.0)) as i64
+}
+
 /// Room of one class that a provider has for others than `mine`.
 pub(crate) fn free(provider: &Map, class: &str, mine: i64) -> i64 {
     let Some(inventory) = provider.get("inventories").and_then(|i| i.get(class)) else { return 0 };
-    let number = |key: &str| inventory.get(key).and_then(Value::as_f64);
-    let total = number("total").unwrap_or(0.0) - number("reserved").unwrap_or(0.0);
-    let capacity = (total * number("allocation_ratio").unwrap_or(1.0)) as i64;
     let used = provider.get("used").and_then(|u| u.get(class)).and_then(Value::as_i64).unwrap_or(0);
-    capacity - used + mine
+    capacity(inventory) - used + mine
 }
 
 fn amounts(value: Option<&Value>) -> BTreeMap<String, i64> {

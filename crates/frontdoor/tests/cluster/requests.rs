@@ -2,7 +2,7 @@
 use crate::common::{Cluster, until};
 use std::time::Duration;
 
-const KEY: [&str; 2] = ["-H", "Idempotency-Key: k1"];
+const KEY: [&str; 4] = ["-H", "Idempotency-Key: k1", "-H", "X-Auth-Token: t1"];
 
 /// Asks for a death in mid-request and tells the answer and how often the request was carried out.
 async fn die(cluster: &mut Cluster, more: &[&str]) -> (u16, String, usize) {
@@ -45,7 +45,12 @@ fn waiting(cluster: &Cluster) -> Vec<String> {
 #[tokio::test(flavor = "multi_thread")]
 async fn who_cannot_serve_any_more_loses_its_requests() {
     let cluster = Cluster::start("w").await;
-    for (more, repeated) in [(&[][..], true), (&["-d", "x"], false), (&["-d", "x", KEY[0], KEY[1]], true)] {
+    for (more, repeated) in [
+        (&[][..], true),
+        (&["-d", "x"], false),
+        (&["-d", "x", KEY[0], KEY[1]], true),
+        (&["-d", "x", KEY[0], KEY[1], KEY[2], KEY[3]], true),
+    ] {
         let asked = cluster.ask("/wait", more);
         let left = async {
             let name = until("a request waits", || async { waiting(&cluster).pop() }).await;
@@ -78,17 +83,32 @@ async fn only_what_may_be_repeated_is_repeated() {
     let small = [&["-d", "x"][..], &KEY].concat();
     let (status, answer, times) = die(&mut cluster, &small).await;
     assert!(status == 200 && times == 2, "a write with a key: {status} {answer} {times}");
-    // As large as a body of JSON may be, and in many packets.
+    // As large as a server's user data may be, and in many packets.
     let body = cluster.path("body");
-    std::fs::write(&body, vec![b'x'; 1 << 20]).unwrap();
+    std::fs::write(&body, vec![b'x'; 1 << 18]).unwrap();
     let file = format!("@{}", body.display());
     let large = [&["--data-binary", &file, "-H", "Expect:"][..], &KEY].concat();
     let (status, answer, times) = die(&mut cluster, &large).await;
-    assert!(status == 200 && times == 2 && answer.ends_with(" 1048576"), "a large write: {status} {answer} {times}");
+    assert!(status == 200 && times == 2 && answer.ends_with(" 262144"), "a large write: {status} {answer} {times}");
     // Too large for the door to keep: carried out at most once.
-    std::fs::write(&body, vec![b'x'; 4 << 20]).unwrap();
+    std::fs::write(&body, vec![b'x'; 1 << 20]).unwrap();
     let (status, answer, times) = die(&mut cluster, &large).await;
     assert!(status == 502 && times == 1, "a very large write: {status} {answer} {times}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_writes_much_writes_at_one_controller() {
+    let cluster = Cluster::start("a").await;
+    let mut took = std::collections::BTreeMap::<String, std::collections::BTreeSet<String>>::new();
+    for n in 0..36 {
+        let token = format!("X-Auth-Token: t{}", n % 12);
+        let (status, who) = cluster.ask("/who", &["-d", "x", "-H", &token]).await;
+        assert_eq!(status, 200);
+        took.entry(token).or_default().insert(who);
+    }
+    assert!(took.values().all(|who| who.len() == 1), "{took:?}");
+    let all: std::collections::BTreeSet<_> = took.values().flatten().collect();
+    assert!(all.len() > 1, "the clients share the controllers: {took:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
