@@ -30,6 +30,9 @@ pub enum Error {
     #[error("Password could not be hashed; see the cause and try again")]
     Hashing(#[source] Box<dyn std::error::Error + Send + Sync>),
 
+    #[error("Setting security_compliance.{option} {problem}")]
+    Compliance { option: &'static str, problem: String },
+
     #[error("Policy rule \"{rule}\" has an error at character {at}: {problem}")]
     RuleSyntax { rule: String, at: usize, problem: String },
     #[error("Policy rule \"{name}\" is wrong; correct its text")]

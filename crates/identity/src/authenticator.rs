@@ -4,6 +4,8 @@
 //! change of any of these rows makes all that is remembered be read anew, so a token that was revoked by a committed write is
 //! refused by the next request in every process. Only the clock is asked every time.
 use crate::{
+    SecurityCompliance,
+    compliance::Compliance,
     recent::Recent,
     resources,
     rows::{self, IMPLIED, LINKS, MEMBERSHIPS, REVOCATIONS},
@@ -12,8 +14,8 @@ use crate::{
 };
 use api::{Authenticator, Error, Result};
 use auth::{
-    Caller, KeyRepository, LiveKeys, Passwords, Roles, SecretBox, ServiceCaller, Token, TokenError, identity::token_hash,
-    password::Cost, token,
+    Caller, KeyRepository, LiveKeys, Methods, Passwords, Receipt, Roles, SecretBox, ServiceCaller, Token, TokenError,
+    identity::token_hash, password::Cost, token,
 };
 use base::Timestamp;
 use bytes::Bytes;
@@ -47,6 +49,12 @@ pub struct AuthConfig {
     /// How long after its end a token may still be shown to services that ask for it.
     pub expired_window: Duration,
     pub password_cost: Cost,
+    /// Rules for passwords and accounts.
+    pub security_compliance: SecurityCompliance,
+    /// Periods of 30 s before the current one whose passcodes still count.
+    pub passcode_windows: u32,
+    /// How long what was proved so far counts, while a login with several methods is under way.
+    pub receipt_lifetime: Duration,
 }
 
 impl AuthConfig {
@@ -59,6 +67,9 @@ impl AuthConfig {
             token_lifetime: Duration::from_secs(3600),
             expired_window: Duration::from_secs(48 * 3600),
             password_cost: Cost::OWASP,
+            security_compliance: SecurityCompliance::default(),
+            passcode_windows: 1,
+            receipt_lifetime: Duration::from_secs(300),
         }
     }
 }
@@ -78,6 +89,7 @@ pub struct Auth {
     pub(crate) db: Db,
     pub(crate) config: AuthConfig,
     pub(crate) passwords: Passwords,
+    pub(crate) compliance: Arc<Compliance>,
     keys: LiveKeys,
     secrets: LiveKeys,
     known: Recent<[u8; 32], Arc<Known>>,
@@ -105,6 +117,7 @@ impl Auth {
     pub fn open(db: Db, config: AuthConfig) -> Result<Arc<Self>, auth::Error> {
         Ok(Arc::new(Self {
             db,
+            compliance: Arc::new(Compliance::new(config.security_compliance.clone())?),
             passwords: Passwords::new(config.password_cost, LOGINS.0, LOGINS.1)?,
             keys: LiveKeys::ensure(KeyRepository::for_tokens(&config.token_keys, config.most_token_keys))?,
             secrets: LiveKeys::ensure(KeyRepository::for_secrets(&config.secret_keys))?,
@@ -130,6 +143,23 @@ impl Auth {
     /// The text of a token.
     pub(crate) fn mint(&self, token: &Token) -> String {
         token::mint(&self.keys.ring(), token)
+    }
+
+    /// Seals what a user has proved so far.
+    pub(crate) fn receipt(&self, user_id: &str, methods: Methods) -> (String, Receipt) {
+        let issued_at = self.now();
+        let expires_at = issued_at.plus(self.config.receipt_lifetime);
+        let receipt = Receipt { user_id: user_id.into(), methods, issued_at, expires_at };
+        (receipt.seal(&self.keys.ring()), receipt)
+    }
+    /// A receipt that is still good, of this cloud.
+    pub(crate) fn open_receipt(&self, text: &str) -> Result<Receipt, String> {
+        let opened = match Receipt::open(&self.keys.ring(), text) {
+            Err(TokenError::UnknownKey) if self.reload_now() => Receipt::open(&self.keys.ring(), text),
+            other => other,
+        };
+        let receipt = opened.map_err(|e| e.to_string())?;
+        if self.now() >= receipt.expires_at { Err("the receipt is expired".into()) } else { Ok(receipt) }
     }
 
     fn open_text(&self, text: &str) -> Result<Token, TokenError> {

@@ -2,7 +2,7 @@
 use crate::{
     grants,
     resources::{ACCESS_RULE, APP_CREDENTIAL, CREDENTIAL, LIMIT, TRUST, USER},
-    rows::{IMPLIED, LINKS, MEMBERSHIPS},
+    rows::{ACTIVITY, FAILURES, IMPLIED, LINKS, MEMBERSHIPS, PASSCODES},
 };
 use resource::{ResourceDef, engine};
 use serde_json::Value;
@@ -12,6 +12,9 @@ fn remove(tx: &mut Tx<'_>, def: &ResourceDef, index: &str, id: &str) {
     for row in tx.children(&def.table, index, id) {
         if let Some(map) = row.value().as_object() {
             engine::remove(tx, def, map);
+        }
+        if std::ptr::eq(def, CREDENTIAL) {
+            tx.delete(&PASSCODES, row.id());
         }
     }
 }
@@ -45,6 +48,9 @@ pub(crate) fn project(tx: &mut Tx<'_>, id: &str) {
 pub(crate) fn user(tx: &mut Tx<'_>, id: &str) {
     grants::forget(tx, "actor_id", id);
     remove_plain(tx, &MEMBERSHIPS, "user_id", id);
+    for table in [&FAILURES, &ACTIVITY] {
+        tx.delete(table, id);
+    }
     for def in [APP_CREDENTIAL, ACCESS_RULE, CREDENTIAL] {
         remove(tx, def, "user_id", id);
     }

@@ -35,7 +35,15 @@ pub(crate) static LINKS: Table =
 /// Options of a domain that differ from the defaults.
 pub(crate) static DOMAIN_CONFIGS: Table = Table { name: "identity/domain_configs", indexes: &[] };
 
-pub(crate) static TABLES: [&Table; 6] = [&ASSIGNMENTS, &IMPLIED, &MEMBERSHIPS, &REVOCATIONS, &LINKS, &DOMAIN_CONFIGS];
+/// Failed logins by account: see [`crate::lockout`].
+pub(crate) static FAILURES: Table = Table { name: "identity/failures", indexes: &[] };
+/// The day of a user's last login, where accounts end without.
+pub(crate) static ACTIVITY: Table = Table { name: "identity/activity", indexes: &[] };
+/// The newest period whose passcode was used, by credential: a passcode is good once.
+pub(crate) static PASSCODES: Table = Table { name: "identity/passcodes", indexes: &[] };
+
+pub(crate) static TABLES: [&Table; 9] =
+    [&ASSIGNMENTS, &IMPLIED, &MEMBERSHIPS, &REVOCATIONS, &LINKS, &DOMAIN_CONFIGS, &FAILURES, &ACTIVITY, &PASSCODES];
 
 /// What both the view and a transaction can do.
 pub(crate) trait Rows {

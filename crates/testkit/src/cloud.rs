@@ -35,6 +35,8 @@ pub struct Setup {
     pub admin_password: String,
     /// Policy overrides: name and rule.
     pub policy: Vec<(String, String)>,
+    /// Rules for passwords and accounts.
+    pub security_compliance: identity::SecurityCompliance,
     /// Of another process of the same cloud; by default new ones.
     pub keys: Option<Arc<TempDir>>,
 }
@@ -51,6 +53,7 @@ impl Default for Setup {
             address: SocketAddr::from(([127, 0, 0, 1], 0)),
             admin_password: ADMIN_PASSWORD.into(),
             policy: Vec::new(),
+            security_compliance: identity::SecurityCompliance::default(),
             keys: None,
         }
     }
@@ -83,6 +86,7 @@ impl Setup {
         let shards = Shards::join(db.clone(), &self.name, None).await.map_err(|e| base::chain(&e))?;
         let config = identity::AuthConfig {
             password_cost: Cost { memory_kib: 8, passes: 1, lanes: 1 },
+            security_compliance: self.security_compliance,
             ..identity::AuthConfig::new(keys.path())
         };
         let auth = identity::Auth::open(db.clone(), config).map_err(|e| base::chain(&e))?;

@@ -7,6 +7,7 @@ mod domain_config;
 mod ec2tokens;
 mod endpoint_filter;
 mod endpoint_policy;
+mod factors;
 mod grants;
 pub(crate) mod groups;
 mod home;

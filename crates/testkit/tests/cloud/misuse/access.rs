@@ -13,8 +13,10 @@ use store::faulty::Way;
 use testkit::{Answer, Client};
 
 /// Samples that nobody can send with success in this world, so that what is refused may hide who is.
-const UNFIT: [&str; 18] = [
+const UNFIT: [&str; 20] = [
     "POST /identity/v3/ec2tokens",
+    "GET /identity/v3/domains/{domain_id}/config/security_compliance",
+    "GET /identity/v3/domains/{domain_id}/config/security_compliance/{option}",
     "DELETE /identity/v3/domains/{id}",
     "DELETE /identity/v3/regions/{id}",
     "DELETE /identity/v3/users/{user_id}/access_rules/{id}",
