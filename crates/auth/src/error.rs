@@ -50,6 +50,20 @@ pub enum Error {
     Secret,
 }
 
+impl Error {
+    /// The policy rule that it is about, if it is about one.
+    pub fn rule(&self) -> Option<&str> {
+        if let Self::RuleOf { name, .. }
+        | Self::RuleMissing { name, .. }
+        | Self::RuleCircle { name, .. }
+        | Self::RuleTwice { name } = self
+        {
+            return Some(name);
+        }
+        None
+    }
+}
+
 /// Why a token text was refused. Clients get one answer for all of them; the difference is for operators.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TokenError {

@@ -1,5 +1,9 @@
 //! The commands that only ask: status, why, node list, task list, token.
-use crate::{Client, Error, print_json, print_table};
+use crate::{
+    Client, Error,
+    policy::{self, PolicyCommand},
+    print_json, print_table,
+};
 use base::Timestamp;
 use clap::{Args, Subcommand};
 use serde_json::Value;
@@ -31,6 +35,9 @@ pub enum Command {
     /// Work of the control plane: what runs, what failed last, what runs next.
     #[command(subcommand)]
     Task(TaskCommand),
+    /// Who may do what: the rules in force, an own file above them, and why somebody may or may not.
+    #[command(subcommand)]
+    Policy(PolicyCommand),
     /// Print a token, for use with curl.
     Token,
 }
@@ -153,6 +160,7 @@ pub async fn run(command: &Command, client: &Client, json: bool) -> Result<(), E
                 &rows(&v["tasks"], &columns),
             );
         }
+        Command::Policy(command) => policy::run(command, client, json).await?,
         Command::Token => {
             if json {
                 print_json(&serde_json::json!({ "token": client.token() }));

@@ -207,7 +207,7 @@ async fn assemble(state: &State, config: &Config) -> Result<Assembled, String> {
     shared.insert(shards);
     shared.insert(Arc::new(compute::Config { build_timeout: Duration::from_secs(config.build_timeout_s) }));
     let settings = Settings { region: config.region.clone(), quotas: api::quotas(&services), public_endpoint: config.endpoint() };
-    let policy = resource::policy_book(api::rules(&services), Vec::new()).map_err(|e| base::chain(&e))?;
+    let policy = api::Policy::new(api::rules(&services), Vec::new()).map_err(|e| base::chain(&e))?;
     let cloud = Arc::new(Cloud {
         db,
         settings: Arc::new(settings),

@@ -12,7 +12,7 @@ use crate::{
     standing::{self, Standing},
     token_body,
 };
-use api::{Authenticator, Error, Result};
+use api::{Authenticator, Error, Result, Supposed};
 use auth::{
     Caller, KeyRepository, LiveKeys, Methods, Passwords, Receipt, Roles, SecretBox, ServiceCaller, Token, TokenError,
     identity::token_hash, password::Cost, token,
@@ -250,12 +250,15 @@ impl Authenticator for Auth {
     ) -> Pin<Box<dyn Future<Output = Result<Arc<Caller>>> + Send + 'a>> {
         Box::pin(std::future::ready(self.admit(token, service)))
     }
+    fn suppose(&self, who: &Supposed) -> Result<Arc<Caller>> {
+        self.suppose_rows(who)
+    }
     fn secrets(&self) -> Option<SecretBox> {
         Some(self.secret_box())
     }
 }
 
-fn caller(token: &Token, standing: &Standing, token_hash: [u8; 32]) -> Caller {
+pub(crate) fn caller(token: &Token, standing: &Standing, token_hash: [u8; 32]) -> Caller {
     Caller {
         user: standing.user.clone(),
         scope: standing.scope.clone(),

@@ -19,6 +19,7 @@ mod recent;
 mod resources;
 mod rows;
 mod standing;
+mod suppose;
 mod token_body;
 
 pub use authenticator::{Auth, AuthConfig};

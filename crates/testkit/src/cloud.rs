@@ -95,7 +95,7 @@ impl Setup {
         state.insert(Arc::new(base::metrics::Exporter::default()));
         (self.prepare)(&shards, &mut state);
         let catalog = services.iter().filter_map(|s| catalog_entry(s.name)).collect();
-        let book = resource::policy_book(api::rules(&services), self.policy).map_err(|e| base::chain(&e))?;
+        let policy = api::Policy::new(api::rules(&services), self.policy).map_err(|e| base::chain(&e))?;
         let cloud = Arc::new(Cloud {
             db,
             settings: Arc::new(Settings {
@@ -103,7 +103,7 @@ impl Setup {
                 quotas: api::quotas(&services),
                 public_endpoint: url.to_owned(),
             }),
-            policy: Arc::new(book),
+            policy: Arc::new(policy),
             registry: Arc::new(api::registry(&services)),
             state: Arc::new(state),
             authenticator: auth,

@@ -7,7 +7,7 @@
 //! ```
 use super::{Subject, Target};
 use crate::Error;
-use std::borrow::Cow;
+use std::{borrow::Cow, fmt};
 
 /// Parentheses and `not`s inside one another; deeper rules are refused rather than risk the stack.
 const DEEPEST: usize = 50;
@@ -92,10 +92,26 @@ impl Attribute {
     }
 
     fn equals(self, subject: &Subject<'_>, text: &Text, target: &Target<'_>) -> bool {
+        let among = |roles: &[String]| text.fill(target).is_some_and(|t| roles.iter().any(|r| *r == t));
+        if self == Self::Roles || self == Self::ServiceRoles {
+            return among(if self == Self::Roles { subject.roles } else { subject.service_roles });
+        }
+        match self.of(subject) {
+            Some(value) => text.fill(target).is_some_and(|t| t == value),
+            None => text.constant() == Some("None"),
+        }
+    }
+
+    /// How rules call it.
+    pub(super) fn name(self) -> &'static str {
+        Self::NAMES.iter().find(|(_, a)| *a == self).map_or("", |(name, _)| name)
+    }
+
+    /// What the caller has, unless it is a list or nothing.
+    pub(super) fn of<'s>(self, subject: &Subject<'s>) -> Option<&'s str> {
         let boolean = |b: bool| Some(if b { "True" } else { "False" });
-        let value = match self {
-            Self::Roles => return text.fill(target).is_some_and(|t| subject.roles.iter().any(|r| *r == t)),
-            Self::ServiceRoles => return text.fill(target).is_some_and(|t| subject.service_roles.iter().any(|r| *r == t)),
+        match self {
+            Self::Roles | Self::ServiceRoles => None,
             Self::UserId => Some(subject.user_id),
             Self::UserDomainId => subject.user_domain_id,
             Self::ProjectId => subject.project_id,
@@ -106,11 +122,39 @@ impl Attribute {
             Self::IsAdminProject => boolean(subject.is_admin_project),
             Self::ServiceUserId => subject.service_user_id,
             Self::ServiceProjectId => subject.service_project_id,
-        };
-        match value {
-            Some(value) => text.fill(target).is_some_and(|t| t == value),
-            None => text.constant() == Some("None"),
         }
+    }
+}
+
+/// As it is read again; parts of a tree in parentheses.
+impl fmt::Display for Rule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let joined = |rules: &[Rule], by: &str| {
+            let parts: Vec<String> = rules.iter().map(ToString::to_string).collect();
+            format!("({})", parts.join(by))
+        };
+        match self {
+            Self::Always => f.write_str("@"),
+            Self::Never => f.write_str("!"),
+            Self::All(rules) => f.write_str(&joined(rules, " and ")),
+            Self::Any(rules) => f.write_str(&joined(rules, " or ")),
+            Self::Not(rule) => write!(f, "not {rule}"),
+            Self::Named(name) => write!(f, "rule:{name}"),
+            Self::Role(text) => write!(f, "role:{text}"),
+            Self::Is(attribute, text) => write!(f, "{}:{text}", attribute.name()),
+            Self::Literal(value, text) if value.contains('\'') => write!(f, "\"{value}\":{text}"),
+            Self::Literal(value, text) => write!(f, "'{value}':{text}"),
+            Self::TargetStarts { key, start } => write!(f, "field:target:{key}=~^{start}"),
+        }
+    }
+}
+
+impl fmt::Display for Text {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|part| match part {
+            Part::Plain(p) => f.write_str(&p.replace('%', "%%")),
+            Part::Target(key) => write!(f, "%({key})s"),
+        })
     }
 }
 
@@ -167,6 +211,13 @@ impl Rule {
 }
 
 impl Text {
+    /// The keys of the target that it asks for.
+    pub(super) fn keys(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().filter_map(|part| match part {
+            Part::Target(key) => Some(key.as_str()),
+            Part::Plain(_) => None,
+        })
+    }
     fn parse(text: &str, at: usize) -> Result<Self, Fault> {
         if text.is_empty() {
             return Err((at, "nothing follows the colon; write a value or %(key)s".to_owned()));
