@@ -23,10 +23,27 @@ pub trait Authenticator: Send + Sync {
         Err(Error::not_implemented(format!("Nothing is known here of what {} may do.", who.user)))
     }
 
+    /// What is known of the keys of tokens.
+    fn token_keys(&self) -> Result<TokenKeys> {
+        Err(Error::not_implemented("Tokens are not made here."))
+    }
+    /// Lets another key sign tokens, in all processes; tokens of before stay good.
+    fn rotate_token_keys<'a>(&'a self) -> Pin<Box<dyn Future<Output = Result<TokenKeys>> + Send + 'a>> {
+        Box::pin(std::future::ready(Err(Error::not_implemented("Tokens are not made here."))))
+    }
+
     /// Seals what the pipeline keeps of answers; none are kept without.
     fn secrets(&self) -> Option<SecretBox> {
         None
     }
+}
+
+/// The keys of tokens, without the keys.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TokenKeys {
+    pub count: usize,
+    /// Microseconds; `None` when they are as they were at the beginning.
+    pub rotated_at: Option<i64>,
 }
 
 /// Somebody with a token that nobody has asked for; things are named by id, or by name in the domain beside them.

@@ -22,7 +22,7 @@ mod ticket;
 mod tls;
 
 pub use assembly::{quotas, registry, tables};
-pub use call::{Authenticator, Body, Call, Cloud, Supposed};
+pub use call::{Authenticator, Body, Call, Cloud, Supposed, TokenKeys};
 pub use crud::{body_of, links, listing_reply, resource_routes, show_one, view_row};
 pub use dialect::Dialect;
 pub use openapi::openapi;

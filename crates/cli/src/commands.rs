@@ -38,8 +38,19 @@ pub enum Command {
     /// Who may do what: the rules in force, an own file above them, and why somebody may or may not.
     #[command(subcommand)]
     Policy(PolicyCommand),
+    /// The keys that tokens are signed with, of all controllers.
+    #[command(subcommand)]
+    TokenKeys(KeysCommand),
     /// Print a token, for use with curl.
     Token,
+}
+
+#[derive(Subcommand, Debug)]
+pub enum KeysCommand {
+    /// How many there are, and when they were last rotated.
+    Show,
+    /// Let the next key sign. Tokens of before stay good until they end.
+    Rotate,
 }
 
 #[derive(Subcommand, Debug)]
@@ -159,6 +170,18 @@ pub async fn run(command: &Command, client: &Client, json: bool) -> Result<(), E
                 &["TASK", "STATE", "RUNS", "FAILURES", "LAST_RUN", "NEXT_RUN", "LAST_ERROR"],
                 &rows(&v["tasks"], &columns),
             );
+        }
+        Command::TokenKeys(command) => {
+            let path = "/operator/v1/token-keys";
+            let v = match command {
+                KeysCommand::Show => client.get(path).await?,
+                KeysCommand::Rotate => client.post(path, serde_json::json!({})).await?,
+            };
+            if json {
+                print_json(&v);
+            } else {
+                print_table(&["KEYS", "ROTATED"], &[vec![cell(&v["token_keys"]["count"]), time(&v["token_keys"]["rotated_at"])]]);
+            }
         }
         Command::Policy(command) => policy::run(command, client, json).await?,
         Command::Token => {

@@ -46,6 +46,8 @@ pub(crate) struct Bequest {
     /// A controller of an older version does not tell.
     #[serde(default)]
     pub(crate) security_compliance: identity::SecurityCompliance,
+    #[serde(default)]
+    pub(crate) limit_model: identity::LimitModel,
 }
 
 impl Bequest {
@@ -61,6 +63,7 @@ impl Bequest {
             endpoint: config.endpoint.clone(),
             region: config.region.clone(),
             security_compliance: config.security_compliance.clone(),
+            limit_model: config.limit_model,
         })
     }
 

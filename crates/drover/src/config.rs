@@ -91,6 +91,8 @@ pub(crate) struct Config {
     pub(crate) build_timeout_s: u64,
     /// Rules for passwords and accounts; the same at all controllers.
     pub(crate) security_compliance: identity::SecurityCompliance,
+    /// How unified limits of domains and projects must fit: `flat` or `strict_two_level`; the same at all controllers.
+    pub(crate) limit_model: identity::LimitModel,
 }
 
 impl Default for Config {
@@ -115,6 +117,7 @@ impl Default for Config {
             nat: true,
             build_timeout_s: 300,
             security_compliance: identity::SecurityCompliance::default(),
+            limit_model: identity::LimitModel::default(),
         }
     }
 }

@@ -183,8 +183,11 @@ async fn assemble(state: &State, config: &Config) -> Result<Assembled, String> {
     let tables: Vec<_> = api::tables(&services).into_iter().chain(reconcile::TABLES).chain([&schema::TABLE]).collect();
     let db = Db::open(store, Arc::new(SystemClock), &tables).await.map_err(|e| base::chain(&e))?;
     schema::ensure(&db).await?;
-    let rules = config.security_compliance.clone();
-    let options = identity::AuthConfig { security_compliance: rules, ..identity::AuthConfig::new(&state.keys("identity")) };
+    let options = identity::AuthConfig {
+        security_compliance: config.security_compliance.clone(),
+        limit_model: config.limit_model,
+        ..identity::AuthConfig::new(&state.keys("identity"))
+    };
     let auth = identity::Auth::open(db.clone(), options).map_err(|e| base::chain(&e))?;
     let mut shared = StateMap::default();
     shared.insert(auth.clone());

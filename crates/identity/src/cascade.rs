@@ -2,7 +2,7 @@
 use crate::{
     grants,
     resources::{ACCESS_RULE, APP_CREDENTIAL, CREDENTIAL, LIMIT, TRUST, USER},
-    rows::{ACTIVITY, FAILURES, IMPLIED, LINKS, MEMBERSHIPS, PASSCODES},
+    rows::{ACCESS_TOKENS, ACTIVITY, FAILURES, IMPLIED, LINKS, MEMBERSHIPS, PASSCODES, REQUEST_TOKENS},
 };
 use resource::{ResourceDef, engine};
 use serde_json::Value;
@@ -25,6 +25,13 @@ fn remove_plain(tx: &mut Tx<'_>, table: &Table, index: &str, id: &str) {
     }
 }
 
+/// What a third party was let in by: of a consumer, a project or a user.
+pub(crate) fn oauth1(tx: &mut Tx<'_>, index: &str, id: &str) {
+    for table in [&REQUEST_TOKENS, &ACCESS_TOKENS] {
+        remove_plain(tx, table, index, id);
+    }
+}
+
 /// What refers to a project or domain by its role assignments.
 pub(crate) fn target(tx: &mut Tx<'_>, id: &str) {
     grants::forget(tx, "target_id", id);
@@ -36,6 +43,7 @@ pub(crate) fn project(tx: &mut Tx<'_>, id: &str) {
     for def in [APP_CREDENTIAL, CREDENTIAL, LIMIT, TRUST] {
         remove(tx, def, "project_id", id);
     }
+    oauth1(tx, "project_id", id);
     links(tx, id);
     for user in tx.children(&USER.table, "default_project_id", id) {
         if let Some(mut map) = user.value().as_object().cloned() {
@@ -48,6 +56,7 @@ pub(crate) fn project(tx: &mut Tx<'_>, id: &str) {
 pub(crate) fn user(tx: &mut Tx<'_>, id: &str) {
     grants::forget(tx, "actor_id", id);
     remove_plain(tx, &MEMBERSHIPS, "user_id", id);
+    oauth1(tx, "user_id", id);
     for table in [&FAILURES, &ACTIVITY] {
         tx.delete(table, id);
     }

@@ -6,8 +6,8 @@
 //! ```
 //! - An account that is locked is written no more, so an attacker makes at most `lockout_failure_attempts` writes of an account in a
 //!   `lockout_duration`.
-//! - Names that nobody has are counted too, by what they hash to among [`STRANGERS`] rows: they are answered alike and as late, and
-//!   cost no more than so many accounts.
+//! - Names that nobody has are counted too, by what they hash to among [`STRANGERS`] rows, and so are users who are exempt: they are
+//!   answered alike and as late, and cost no more than so many accounts.
 //! - A right password of a locked account is checked and refused in the same words.
 use crate::{
     Auth,
@@ -25,24 +25,34 @@ use store::Row;
 /// Rows that count for all names that nobody has.
 const STRANGERS: u16 = 1024;
 
-/// Whose failures are counted, by the id of a row; nothing where none are.
+/// Whose failures are counted.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Account(Option<String>);
+pub(crate) struct Account {
+    /// The id of the row; nothing where none are counted.
+    row: Option<String>,
+    /// The count locks nobody out: it is made for the time that it takes.
+    exempt: bool,
+}
+
+/// One of the rows that many share.
+fn shared(named: &str) -> Option<String> {
+    let digest = Sha256::digest(named);
+    let row = u16::from_be_bytes([digest[0], digest[1]]) % STRANGERS;
+    Some(format!("stranger/{row}"))
+}
 
 impl Compliance {
     /// The account of a user, or of who was named and is not there.
     pub(crate) fn account(&self, user: Option<&Row>, named: &str) -> Account {
         if self.set.lockout_failure_attempts.is_none() {
-            return Account(None);
+            return Account { row: None, exempt: true };
         }
         match user {
-            Some(user) if compliance::option(user.field("options"), "ignore_lockout_failure_attempts") => Account(None),
-            Some(user) => Account(Some(user.id().to_owned())),
-            None => {
-                let digest = Sha256::digest(named);
-                let row = u16::from_be_bytes([digest[0], digest[1]]) % STRANGERS;
-                Account(Some(format!("stranger/{row}")))
+            Some(user) if compliance::option(user.field("options"), "ignore_lockout_failure_attempts") => {
+                Account { row: shared(user.id()), exempt: true }
             }
+            Some(user) => Account { row: Some(user.id().to_owned()), exempt: false },
+            None => Account { row: shared(named), exempt: false },
         }
     }
 
@@ -60,14 +70,15 @@ impl Compliance {
     }
 
     fn is_locked(&self, rows: &mut dyn Rows, account: &Account, now: Timestamp) -> bool {
-        account.0.as_ref().is_some_and(|id| self.failures(rows.row(&FAILURES, id).as_deref(), now).1)
+        let row = account.row.as_ref().filter(|_| !account.exempt);
+        row.is_some_and(|id| self.failures(rows.row(&FAILURES, id).as_deref(), now).1)
     }
 }
 
 impl Auth {
     /// Counts a failed login.
     pub(crate) async fn note_failure(&self, account: &Account) -> Result<()> {
-        let Account(Some(id)) = account.clone() else { return Ok(()) };
+        let Some(id) = account.row.clone() else { return Ok(()) };
         let rules = self.compliance.clone();
         let count = move |tx: &mut store::Tx<'_>| -> Result<()> {
             let (before, locked) = rules.failures(tx.get(&FAILURES, &id).as_deref(), tx.now);
@@ -86,13 +97,14 @@ impl Auth {
         self.compliance.is_locked(&mut &reader, account, self.now())
     }
 
-    /// Forgets failures and notes the day, where rules want it; false when the account was locked meanwhile.
-    pub(crate) async fn note_login(&self, user: &Row) -> Result<bool> {
-        let account = self.compliance.account(Some(user), "");
+    /// Notes the day, where rules want it, and forgets failures if it was something that could have been guessed; false when the
+    /// account was locked meanwhile. A program with a credential of its own neither opens an account nor is kept out by guesses.
+    pub(crate) async fn note_login(&self, user: &Row, guessable: bool) -> Result<bool> {
+        let account = Some(self.compliance.account(Some(user), "")).filter(|a| guessable && !a.exempt);
         let today = self.compliance.set.disable_user_account_days_inactive.map(|_| compliance::day(self.now()));
         let (counted, noted) = {
             let reader = self.db.read();
-            let counted = account.0.as_ref().is_some_and(|id| reader.get(&FAILURES, id).is_some());
+            let counted = account.is_some() && reader.get(&FAILURES, user.id()).is_some();
             let noted = today.is_none_or(|day| active_day(&reader, user.id()) == Some(day));
             (counted, noted)
         };
@@ -102,10 +114,10 @@ impl Auth {
         let (rules, id) = (self.compliance.clone(), user.id().to_owned());
         let settle = move |tx: &mut store::Tx<'_>| -> Result<bool> {
             let now = tx.now;
-            if rules.is_locked(tx, &account, now) {
-                return Ok(false);
-            }
-            if account.0.is_some() {
+            if let Some(account) = &account {
+                if rules.is_locked(tx, account, now) {
+                    return Ok(false);
+                }
                 tx.delete(&FAILURES, &id);
             }
             if let Some(day) = today.filter(|_| !noted) {

@@ -11,6 +11,7 @@
 //! | `POST /operator/v1/join-tokens`, `GET`, `DELETE …/{id}` | what machines join the cluster with |
 //! | `GET /operator/v1/nodes` | hosts as they last reported |
 //! | `GET /operator/v1/openapi/{service}` | the OpenAPI document of a service, made from its tables |
+//! | `GET /operator/v1/token-keys`, `POST` | the keys of tokens, counted; rotates them |
 //! | `GET /operator/v1/policy`, `PUT`, `DELETE` | the rules in force; an own file above the defaults |
 //! | `POST /operator/v1/policy/decisions` | why somebody may do something, or may not |
 //! | `GET /operator/v1/why/{what}/{id}` | the story of one resource, by id or name |
@@ -67,6 +68,10 @@ pub fn service_v1() -> Service {
             Route::new("GET", "/v1/shards", RULE, shards),
             Route::new("GET", "/v1/openapi/{service}", Access::Authenticated, openapi),
             Route::new("GET", "/v1/why/{what}/{id}", RULE, why),
+            Route::new("GET", "/v1/token-keys", RULE, |call: Call| async move { keys(call.cloud.authenticator.token_keys()?) }),
+            Route::new("POST", "/v1/token-keys", MACHINES, |call: Call| async move {
+                keys(call.cloud.authenticator.rotate_token_keys().await?)
+            }),
             Route::new("GET", "/v1/policy", RULE, policy::show),
             Route::new("PUT", "/v1/policy", RULES, policy::put),
             Route::new("DELETE", "/v1/policy", RULES, policy::delete),
@@ -176,6 +181,10 @@ async fn nodes(call: Call) -> Result<Reply> {
     let reader = call.reader();
     let nodes: Vec<Value> = reader.all(&def.table).map(|r| r.value().clone()).collect();
     Ok(Reply::ok(json!({ "nodes": nodes })))
+}
+
+fn keys(keys: api::TokenKeys) -> Result<Reply> {
+    Ok(Reply::ok(json!({ "token_keys": { "count": keys.count, "rotated_at": keys.rotated_at } })))
 }
 
 fn named(call: &Call, def: &ResourceDef, id: &str) -> Result<Arc<Row>> {

@@ -37,6 +37,8 @@ pub struct Setup {
     pub policy: Vec<(String, String)>,
     /// Rules for passwords and accounts.
     pub security_compliance: identity::SecurityCompliance,
+    /// How unified limits must fit.
+    pub limit_model: identity::LimitModel,
     /// Of another process of the same cloud; by default new ones.
     pub keys: Option<Arc<TempDir>>,
 }
@@ -54,6 +56,7 @@ impl Default for Setup {
             admin_password: ADMIN_PASSWORD.into(),
             policy: Vec::new(),
             security_compliance: identity::SecurityCompliance::default(),
+            limit_model: identity::LimitModel::default(),
             keys: None,
         }
     }
@@ -87,6 +90,7 @@ impl Setup {
         let config = identity::AuthConfig {
             password_cost: Cost { memory_kib: 8, passes: 1, lanes: 1 },
             security_compliance: self.security_compliance,
+            limit_model: self.limit_model,
             ..identity::AuthConfig::new(keys.path())
         };
         let auth = identity::Auth::open(db.clone(), config).map_err(|e| base::chain(&e))?;

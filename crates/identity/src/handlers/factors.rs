@@ -11,7 +11,6 @@ use super::{
 };
 use crate::{
     Auth,
-    compliance::option,
     resources::CREDENTIAL,
     rows::{self, PASSCODES},
 };
@@ -90,10 +89,10 @@ pub(super) fn proved_before(call: &Call, auth: &Auth, user: &Row) -> Result<Meth
     Ok(receipt.methods)
 }
 
-/// The rules that ask the user for more than one method, if there are any.
+/// The rules that ask the user for more than one method, if there are any. They count unless they are turned off.
 fn rules(options: &Value) -> Option<&Vec<Value>> {
-    let on = option(options, "multi_factor_auth_enabled");
-    options.get("multi_factor_auth_rules").and_then(Value::as_array).filter(|rules| on && !rules.is_empty())
+    let off = options.get("multi_factor_auth_enabled") == Some(&Value::Bool(false));
+    options.get("multi_factor_auth_rules").and_then(Value::as_array).filter(|rules| !off && !rules.is_empty())
 }
 
 /// Do the methods fulfil one of the rules that the user's options set?
@@ -128,7 +127,8 @@ mod tests {
     fn more_than_one_factor_may_be_asked_for() {
         let password = Methods::default().with(Method::Password);
         let options = |on: bool, rules: Value| json!({"multi_factor_auth_enabled": on, "multi_factor_auth_rules": rules});
-        assert!(enough(password, &json!({})));
+        assert!(enough(password, &json!({})) && enough(password, &json!({"multi_factor_auth_rules": []})));
+        assert!(!enough(password, &json!({"multi_factor_auth_rules": [["totp"]]})), "they count unless they are off");
         assert!(enough(password, &options(false, json!([["password", "totp"]]))));
         assert!(!enough(password, &options(true, json!([["password", "totp"]]))));
         assert!(enough(password.with(Method::Totp), &options(true, json!([["password", "totp"]]))));

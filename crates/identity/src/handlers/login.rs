@@ -8,7 +8,7 @@
 use super::{
     auth,
     factors::{self, Passcode},
-    need_object, need_text, password_error,
+    need_object, need_text, oauth1, password_error,
 };
 use crate::{
     Auth,
@@ -111,6 +111,7 @@ pub(super) struct Proof {
     /// The token that it was proved by.
     pub(super) parent: Option<Token>,
     pub(super) app_credential: Option<Arc<Row>>,
+    pub(super) access_token: Option<Arc<Row>>,
     pub(super) passcode: Option<Passcode>,
 }
 
@@ -118,13 +119,14 @@ async fn issue(call: Call) -> Result<Reply> {
     let auth = auth(&call)?;
     let body = need_object(call.object()?, "auth")?;
     let identity = need_object(body, "identity")?;
-    let mut proof = prove(&auth, identity).await?;
+    let mut proof = prove(&call, &auth, identity).await?;
     let wanted = wanted(body.get("scope"))?;
+    let guessable = proof.stored.is_some() || proof.passcode.is_some();
     let user = settle(&call, &auth, &mut proof).await?;
     if !factors::enough(proof.methods, user.field("options")) {
         return factors::wants_more(&auth, &user, proof.methods);
     }
-    if proof.parent.is_none() && !auth.note_login(&user).await? {
+    if proof.parent.is_none() && !auth.note_login(&user, guessable).await? {
         return Err(refused("the account was locked meanwhile"));
     }
     let (text, known) = token_for(&call, &auth, &user, proof, wanted).await?;
@@ -158,7 +160,7 @@ pub(super) fn reply(call: &Call, auth: &Auth, text: String, known: &Known) -> Re
     Reply { body, ..Reply::empty(201) }.header("x-subject-token", text).header("vary", "X-Auth-Token")
 }
 
-async fn prove(auth: &Auth, identity: &Map) -> Result<Proof> {
+async fn prove(call: &Call, auth: &Auth, identity: &Map) -> Result<Proof> {
     let methods = identity
         .get("methods")
         .and_then(Value::as_array)
@@ -170,6 +172,7 @@ async fn prove(auth: &Auth, identity: &Map) -> Result<Proof> {
         let proof = match Method::parse(name) {
             Some(Method::Password) => by_password(auth, need_object(identity, "password")?).await?,
             Some(Method::Totp) => factors::by_totp(auth, need_object(identity, "totp")?).await?,
+            Some(Method::OAuth1) => oauth1::by_oauth1(call, auth).await?,
             Some(Method::Token) => by_token(auth, need_text(need_object(identity, "token")?, "id")?)?,
             Some(Method::ApplicationCredential) => {
                 by_app_credential(auth, need_object(identity, "application_credential")?).await?
@@ -183,6 +186,7 @@ async fn prove(auth: &Auth, identity: &Map) -> Result<Proof> {
                 stored: before.stored.or(proof.stored),
                 parent: before.parent.or(proof.parent),
                 app_credential: before.app_credential.or(proof.app_credential),
+                access_token: before.access_token.or(proof.access_token),
                 passcode: before.passcode.or(proof.passcode),
                 ..proof
             },
@@ -300,6 +304,17 @@ async fn token_for(call: &Call, auth: &Auth, user: &Row, proof: Proof, wanted: W
         token.app_credential_id = Some(app.id().to_owned());
         token.scope = TokenScope::Project(project.into());
         cap(&mut token, app);
+        return seal(auth, &token);
+    }
+    if let Some(access) = &proof.access_token {
+        let project = access.text("project_id");
+        let same = matches!(&wanted, Wanted::Project(Named::Id(id)) if id == project);
+        if wanted != Wanted::Usual && !same {
+            return Err(Error::unauthorized("OAuth access tokens cannot request a scope."));
+        }
+        token.access_token_id = Some(access.id().to_owned());
+        token.scope = TokenScope::Project(project.into());
+        cap(&mut token, access);
         return seal(auth, &token);
     }
     token.scope = match wanted {

@@ -154,7 +154,7 @@ async fn change_password(call: Call) -> Result<Reply> {
     }
     check_change(&auth, &row, &new).await?;
     let hash = hashed(&auth, &new).await?;
-    if !auth.note_login(&row).await? {
+    if !auth.note_login(&row, true).await? {
         return Err(login::refused("the account was locked meanwhile"));
     }
     let stored = row.field("password_hash").clone();

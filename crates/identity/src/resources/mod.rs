@@ -16,6 +16,7 @@ mod service;
 mod trust;
 mod user;
 
+pub use limit::LimitModel;
 pub(crate) use project::check_tags;
 pub(crate) use user::Expiry;
 
