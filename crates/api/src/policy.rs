@@ -91,6 +91,7 @@ impl Policy {
                         return (PolicyBook::default(), broken);
                     }
                     broken.push((name.clone(), base::chain(&e)));
+                    overrides.retain(|(n, _)| *n != name);
                     overrides.push((name, "!".to_owned()));
                 }
             }

@@ -9,7 +9,7 @@ pub(super) fn routes() -> Vec<Route> {
     vec![
         Route::new("POST", "/v3/registered_limits", Access::Authenticated, |call| create(REGISTERED_LIMIT, call)),
         Route::new("POST", "/v3/limits", Access::Authenticated, |call| create(LIMIT, call)),
-        Route::new("GET", "/v3/limits/model", Access::Authenticated, model),
+        Route::new("GET", "/v3/limits/model", Access::Rule("identity:get_limit_model", "any"), model),
     ]
 }
 

@@ -34,11 +34,12 @@ const CLEARED: usize = 32;
 
 pub(super) fn routes() -> Vec<Route> {
     let any = Access::Authenticated;
+    let word = Access::Rule("identity:authorize_request_token", "any");
     let (tokens, token) =
         ("/v3/users/{user_id}/OS-OAUTH1/access_tokens", "/v3/users/{user_id}/OS-OAUTH1/access_tokens/{access_token_id}");
     vec![
         Route::new("POST", "/v3/OS-OAUTH1/request_token", Access::Public, request_token),
-        Route::new("PUT", "/v3/OS-OAUTH1/authorize/{request_token_id}", any, authorize),
+        Route::new("PUT", "/v3/OS-OAUTH1/authorize/{request_token_id}", word, authorize),
         Route::new("POST", "/v3/OS-OAUTH1/access_token", Access::Public, access_token),
         Route::new("GET", tokens, any, all),
         Route::new("GET", token, any, show),

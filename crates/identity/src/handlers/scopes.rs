@@ -12,14 +12,15 @@ use serde_json::{Value, json};
 
 pub(super) fn routes() -> Vec<Route> {
     let any = Access::Authenticated;
+    let own = |name| Access::Rule(name, "any");
     vec![
-        Route::new("GET", "/v3/auth/projects", any, |call: Call| async move {
+        Route::new("GET", "/v3/auth/projects", own("identity:get_auth_projects"), |call: Call| async move {
             let user = call.cx.caller.user_id().to_owned();
             projects(&call, &user)
         }),
-        Route::new("GET", "/v3/auth/domains", any, domains),
-        Route::new("GET", "/v3/auth/system", any, system),
-        Route::new("GET", "/v3/auth/catalog", any, catalog),
+        Route::new("GET", "/v3/auth/domains", own("identity:get_auth_domains"), domains),
+        Route::new("GET", "/v3/auth/system", own("identity:get_auth_system"), system),
+        Route::new("GET", "/v3/auth/catalog", own("identity:get_auth_catalog"), catalog),
         Route::new("GET", "/v3/users/{user_id}/projects", any, user_projects),
     ]
 }
