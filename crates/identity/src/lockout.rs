@@ -24,6 +24,8 @@ use store::Row;
 
 /// Rows that count for all names that nobody has.
 const STRANGERS: u16 = 1024;
+/// The row of [`ACTIVITY`] that is no user's.
+const SINCE: &str = "since";
 
 /// Whose failures are counted.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -138,8 +140,19 @@ impl Auth {
     }
 }
 
+/// The day from which a user's idle time counts: the last login, or when the rule came into force.
 fn active_day(reader: &Reader<'_>, user: &str) -> Option<i64> {
-    reader.get(&ACTIVITY, user).and_then(|r| r.field("day").as_i64())
+    let day = |id: &str| reader.get(&ACTIVITY, id).and_then(|r| r.field("day").as_i64());
+    day(user).max(day(SINCE))
+}
+
+/// Notes since when accounts end that nobody uses; those of before it have all the time that the rule gives.
+pub(crate) fn begin(tx: &mut store::Tx<'_>, auth: &Auth) {
+    match (auth.compliance.set.disable_user_account_days_inactive, tx.get(&ACTIVITY, SINCE)) {
+        (Some(_), None) => tx.put(&ACTIVITY, SINCE, json!({"day": compliance::day(tx.now), "v": 1})),
+        (None, Some(_)) => tx.delete(&ACTIVITY, SINCE),
+        _ => {}
+    }
 }
 
 /// What an administrator's change of an enabled user does: it is as if the user had logged in.

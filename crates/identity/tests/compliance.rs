@@ -259,6 +259,22 @@ async fn an_account_that_nobody_uses_ends() {
     bed.login("u", "first").await.expect(201);
 }
 
+/// Who was made long ago is not shut out by a rule of today.
+#[tokio::test]
+async fn a_new_rule_gives_all_their_time() {
+    let bed = Bed::start(SecurityCompliance::default()).await;
+    bed.user("u", json!({})).await;
+    bed.clock.advance(DAY * 100);
+    let rules = SecurityCompliance { disable_user_account_days_inactive: Some(10), ..Default::default() };
+    let (clock, store, keys) = (bed.clock.clone(), bed.store.clone(), Some(bed.cloud.keys.clone()));
+    let later = TestCloud::with(Setup { clock, store, keys, security_compliance: rules, ..Setup::default() }).await;
+    later.anonymous().login("u", "first", Value::Null).await.expect(201);
+    later.admin().await;
+    bed.clock.advance(DAY * 10);
+    later.anonymous().login("u", "first", Value::Null).await.expect(401);
+    later.admin().await;
+}
+
 #[tokio::test]
 async fn options_of_a_user_have_their_forms() {
     let bed = Bed::start(SecurityCompliance::default()).await;
