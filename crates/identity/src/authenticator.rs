@@ -4,16 +4,19 @@
 //! change of any of these rows makes all that is remembered be read anew, so a token that was revoked by a committed write is
 //! refused by the next request in every process. Only the clock is asked every time.
 use crate::{
+    LimitModel, SecurityCompliance,
+    compliance::Compliance,
+    key_ring::StoredKeys,
     recent::Recent,
     resources,
-    rows::{self, IMPLIED, LINKS, MEMBERSHIPS, REVOCATIONS},
+    rows::{self, ACCESS_TOKENS, IMPLIED, LINKS, MEMBERSHIPS, REVOCATIONS, TOKEN_KEYS},
     standing::{self, Standing},
     token_body,
 };
-use api::{Authenticator, Error, Result};
+use api::{Authenticator, Error, Result, Supposed, TokenKeys};
 use auth::{
-    Caller, KeyRepository, LiveKeys, Passwords, Roles, SecretBox, ServiceCaller, Token, TokenError, identity::token_hash,
-    password::Cost, token,
+    Caller, KeyRepository, LiveKeys, Methods, Passwords, Receipt, Roles, SecretBox, ServiceCaller, Token, TokenError,
+    identity::token_hash, password::Cost, token,
 };
 use base::Timestamp;
 use bytes::Bytes;
@@ -47,6 +50,14 @@ pub struct AuthConfig {
     /// How long after its end a token may still be shown to services that ask for it.
     pub expired_window: Duration,
     pub password_cost: Cost,
+    /// Rules for passwords and accounts.
+    pub security_compliance: SecurityCompliance,
+    /// Periods of 30 s before the current one whose passcodes still count.
+    pub passcode_windows: u32,
+    /// How long what was proved so far counts, while a login with several methods is under way.
+    pub receipt_lifetime: Duration,
+    /// How unified limits of a tree must fit.
+    pub limit_model: LimitModel,
 }
 
 impl AuthConfig {
@@ -59,6 +70,10 @@ impl AuthConfig {
             token_lifetime: Duration::from_secs(3600),
             expired_window: Duration::from_secs(48 * 3600),
             password_cost: Cost::OWASP,
+            security_compliance: SecurityCompliance::default(),
+            passcode_windows: 1,
+            receipt_lifetime: Duration::from_secs(300),
+            limit_model: LimitModel::default(),
         }
     }
 }
@@ -78,14 +93,16 @@ pub struct Auth {
     pub(crate) db: Db,
     pub(crate) config: AuthConfig,
     pub(crate) passwords: Passwords,
+    pub(crate) compliance: Arc<Compliance>,
     keys: LiveKeys,
+    pub(crate) stored_keys: StoredKeys,
     secrets: LiveKeys,
     known: Recent<[u8; 32], Arc<Known>>,
     reloaded: Mutex<Instant>,
 }
 
 /// Tables whose rows decide what a token stands for and what its answer shows.
-static DECIDING: [&Table; 12] = [
+static DECIDING: [&Table; 14] = [
     &resources::USER.table,
     &resources::PROJECT.table,
     &resources::ROLE.table,
@@ -98,6 +115,8 @@ static DECIDING: [&Table; 12] = [
     &MEMBERSHIPS,
     &REVOCATIONS,
     &LINKS,
+    &ACCESS_TOKENS,
+    &TOKEN_KEYS,
 ];
 
 impl Auth {
@@ -105,16 +124,18 @@ impl Auth {
     pub fn open(db: Db, config: AuthConfig) -> Result<Arc<Self>, auth::Error> {
         Ok(Arc::new(Self {
             db,
+            compliance: Arc::new(Compliance::new(config.security_compliance.clone())?),
             passwords: Passwords::new(config.password_cost, LOGINS.0, LOGINS.1)?,
             keys: LiveKeys::ensure(KeyRepository::for_tokens(&config.token_keys, config.most_token_keys))?,
             secrets: LiveKeys::ensure(KeyRepository::for_secrets(&config.secret_keys))?,
+            stored_keys: StoredKeys::default(),
             config,
             known: Recent::new(REMEMBERED),
             reloaded: Mutex::new(Instant::now()),
         }))
     }
-    /// The keys of tokens: rotate them now and then, and reload them where another process rotates.
-    pub fn token_keys(&self) -> &LiveKeys {
+    /// The files of token keys, with which a cloud begins.
+    pub(crate) fn key_files(&self) -> &LiveKeys {
         &self.keys
     }
     /// The keys of secrets at rest.
@@ -129,12 +150,26 @@ impl Auth {
     }
     /// The text of a token.
     pub(crate) fn mint(&self, token: &Token) -> String {
-        token::mint(&self.keys.ring(), token)
+        token::mint(&self.ring(&self.db.read()), token)
     }
 
-    fn open_text(&self, text: &str) -> Result<Token, TokenError> {
-        match token::open(&self.keys.ring(), text) {
-            Err(TokenError::UnknownKey) if self.reload_now() => token::open(&self.keys.ring(), text),
+    /// Seals what a user has proved so far.
+    pub(crate) fn receipt(&self, user_id: &str, methods: Methods) -> (String, Receipt) {
+        let issued_at = self.now();
+        let expires_at = issued_at.plus(self.config.receipt_lifetime);
+        let receipt = Receipt { user_id: user_id.into(), methods, issued_at, expires_at };
+        (receipt.seal(&self.ring(&self.db.read())), receipt)
+    }
+    /// A receipt that is still good, of this cloud.
+    pub(crate) fn open_receipt(&self, text: &str) -> Result<Receipt, String> {
+        let ring = self.ring(&self.db.read());
+        let receipt = Receipt::open(&ring, text).map_err(|e| e.to_string())?;
+        if self.now() >= receipt.expires_at { Err("the receipt is expired".into()) } else { Ok(receipt) }
+    }
+
+    fn open_text(&self, reader: &Reader<'_>, text: &str) -> Result<Token, TokenError> {
+        match token::open(&self.ring(reader), text) {
+            Err(TokenError::UnknownKey) if self.reload_now() => token::open(&self.ring(reader), text),
             other => other,
         }
     }
@@ -154,7 +189,7 @@ impl Auth {
 
     /// What a token stands for by the rows as they are.
     fn read(&self, reader: &Reader<'_>, text: &str, hash: [u8; 32]) -> Result<Arc<Known>, String> {
-        let token = self.open_text(text).map_err(|e| e.to_string())?;
+        let token = self.open_text(reader, text).map_err(|e| e.to_string())?;
         let standing = standing::of(&mut &*reader, &token, self.now()).map_err(|e| e.to_string())?;
         let caller = Arc::new(caller(&token, &standing, hash));
         Ok(Arc::new(Known { revision: reader.modified(&DECIDING), token, standing, caller, bodies: Default::default() }))
@@ -180,7 +215,7 @@ impl Auth {
         };
         let end = if late { known.token.expires_at.plus(self.config.expired_window) } else { known.token.expires_at };
         // What it rests on may end on its own, too.
-        let rests_on = [&known.standing.app_credential, &known.standing.trust];
+        let rests_on = [&known.standing.app_credential, &known.standing.trust, &known.standing.access_token];
         let over = |row: &Arc<store::Row>| row.field("expires_at").as_i64().is_some_and(|at| now.0 >= at);
         if now >= end || rests_on.into_iter().flatten().any(over) {
             return Err("the token is expired".into());
@@ -220,12 +255,21 @@ impl Authenticator for Auth {
     ) -> Pin<Box<dyn Future<Output = Result<Arc<Caller>>> + Send + 'a>> {
         Box::pin(std::future::ready(self.admit(token, service)))
     }
+    fn suppose(&self, who: &Supposed) -> Result<Arc<Caller>> {
+        self.suppose_rows(who)
+    }
+    fn token_keys(&self) -> Result<TokenKeys> {
+        Ok(self.key_facts())
+    }
+    fn rotate_token_keys<'a>(&'a self) -> Pin<Box<dyn Future<Output = Result<TokenKeys>> + Send + 'a>> {
+        Box::pin(self.rotate_ring())
+    }
     fn secrets(&self) -> Option<SecretBox> {
         Some(self.secret_box())
     }
 }
 
-fn caller(token: &Token, standing: &Standing, token_hash: [u8; 32]) -> Caller {
+pub(crate) fn caller(token: &Token, standing: &Standing, token_hash: [u8; 32]) -> Caller {
     Caller {
         user: standing.user.clone(),
         scope: standing.scope.clone(),
@@ -238,6 +282,7 @@ fn caller(token: &Token, standing: &Standing, token_hash: [u8; 32]) -> Caller {
         token_hash,
         app_credential: standing.app(),
         trust_id: token.trust_id.clone(),
+        access_token_id: token.access_token_id.clone(),
         is_admin_project: true,
         service: None,
     }

@@ -2,6 +2,7 @@
 use crate::{
     Auth,
     grants::{Actor, Grant, SYSTEM, Target},
+    lockout,
     resources::{ENDPOINT, PROJECT, REGION, ROLE, SERVICE, USER},
     rows::{self, IMPLIED},
 };
@@ -148,6 +149,7 @@ pub async fn bootstrap(cloud: &Cloud, config: &BootstrapConfig) -> Result<()> {
     let cx = context(cloud, "bootstrap");
     let hash = hash(cloud, &config.admin_password, "admin").await?;
     let services = config.services.clone();
+    let auth = auth(cloud)?;
     let work = move |tx: &mut Tx<'_>| {
         if tx.get(&PROJECT.table, DEFAULT_DOMAIN).is_none() {
             let input = json!({"name": "Default", "description": "The default domain", "is_domain": true});
@@ -161,11 +163,14 @@ pub async fn bootstrap(cloud: &Cloud, config: &BootstrapConfig) -> Result<()> {
             ensure(tx, &cx, PROJECT, domain, "admin", json!({"description": "Bootstrap project for initializing the cloud."}))?;
         ensure(tx, &cx, PROJECT, domain, "service", json!({"description": "Service users' project"}))?;
         let new = rows::by_name(tx, &USER.table, domain, "admin").is_none();
-        let admin = ensure(tx, &cx, USER, domain, "admin", json!({"password_hash": hash}))?;
+        // Whoever guesses at the administrator's password must not be able to keep the administrator out; nor must a long holiday.
+        let options = json!({"ignore_lockout_failure_attempts": true, "ignore_user_inactivity": true});
+        let admin = ensure(tx, &cx, USER, domain, "admin", json!({"password_hash": hash, "options": options}))?;
         if new {
             grant(tx, &admin, Target::Project, &project, &admin_role);
             grant(tx, &admin, Target::System, SYSTEM, &admin_role);
         }
+        lockout::begin(tx, &auth);
         catalog(tx, &cx, &services)
     };
     run(cloud, work).await
@@ -190,14 +195,17 @@ pub async fn ensure_user(cloud: &Cloud, user: &NewUser) -> Result<(String, Strin
     .await
 }
 
+fn auth(cloud: &Cloud) -> Result<Arc<Auth>> {
+    cloud.state.get::<Auth>().ok_or_else(|| Error::internal("the cloud's state has no identity::Auth"))
+}
+
 /// The hash for a user who does not exist yet; hashing is not for nothing.
 async fn hash(cloud: &Cloud, password: &str, user: &str) -> Result<Value> {
     let known = rows::by_name(&mut &cloud.db.read(), &USER.table, Some(DEFAULT_DOMAIN), user).is_some();
     if known {
         return Ok(Value::Null);
     }
-    let auth = cloud.state.get::<Auth>().ok_or_else(|| Error::internal("the cloud's state has no identity::Auth"))?;
-    auth.passwords.hash(password).await.map(Value::from).map_err(|e| Error::internal(base::chain(&e)))
+    auth(cloud)?.passwords.hash(password).await.map(Value::from).map_err(|e| Error::internal(base::chain(&e)))
 }
 
 async fn run<T: Send + 'static>(cloud: &Cloud, work: impl FnMut(&mut Tx<'_>) -> Result<T> + Send + 'static) -> Result<T> {

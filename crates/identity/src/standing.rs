@@ -6,8 +6,9 @@
 //! So nothing needs to be told to other API processes when a user is disabled or a role is taken away: their rows say it.
 use crate::{
     grants::{self, Target},
-    resources::{APP_CREDENTIAL, TRUST},
-    rows::{self, REVOCATIONS, Rows, flag, text},
+    handlers::trusts,
+    resources::{APP_CREDENTIAL, PROJECT, TRUST},
+    rows::{self, ACCESS_TOKENS, REVOCATIONS, Rows, flag, text},
 };
 use auth::{AccessRule, AppCredential, Role, Scope, Token, TokenScope, User};
 use base::Timestamp;
@@ -24,6 +25,7 @@ pub(crate) struct Standing {
     pub(crate) roles: Vec<Role>,
     pub(crate) app_credential: Option<Arc<Row>>,
     pub(crate) trust: Option<Arc<Row>>,
+    pub(crate) access_token: Option<Arc<Row>>,
 }
 
 /// Why a token does not stand. Clients are not told; operators are.
@@ -41,6 +43,8 @@ pub(crate) enum Fallen {
     AppCredential,
     #[error("the trust is gone, over, or lost its roles")]
     Trust,
+    #[error("the OAuth access token is gone, over, or lost its roles")]
+    AccessToken,
 }
 
 fn taken_back(row: &Row, token: &Token) -> bool {
@@ -54,19 +58,27 @@ fn is_over(row: &Row, now: Timestamp) -> bool {
 /// What the token stands for now.
 pub(crate) fn of(rows: &mut dyn Rows, token: &Token, now: Timestamp) -> Result<Standing, Fallen> {
     let (user, user_row) = rows::user(rows, token.user_id.as_str()).ok_or(Fallen::User)?;
-    if taken_back(&user_row, token) || rows.row(&REVOCATIONS, &token.audit_id.to_string()).is_some() {
+    let home = rows.row(&PROJECT.table, user.domain.id.as_str());
+    if taken_back(&user_row, token)
+        || home.is_some_and(|d| taken_back(&d, token))
+        || rows.row(&REVOCATIONS, &token.audit_id.to_string()).is_some()
+    {
         return Err(Fallen::Revoked);
     }
     let (scope, target) = scope(rows, token)?;
-    let mut standing = Standing { user, user_row, scope, roles: Vec::new(), app_credential: None, trust: None };
+    let roles = Vec::new();
+    let mut standing = Standing { user, user_row, scope, roles, app_credential: None, trust: None, access_token: None };
     let Some((target, id)) = target else {
-        let plain = token.trust_id.is_none() && token.app_credential_id.is_none();
+        let plain = token.trust_id.is_none() && token.app_credential_id.is_none() && token.access_token_id.is_none();
         return if plain { Ok(standing) } else { Err(Fallen::Scope) };
     };
     match (&token.trust_id, &token.app_credential_id) {
         (Some(trust), _) => by_trust(rows, token, trust, &id, now, &mut standing)?,
         (None, Some(app)) => by_app_credential(rows, token, app, &id, now, &mut standing)?,
-        (None, None) => standing.roles = grants::effective(rows, token.user_id.as_str(), target, &id),
+        (None, None) => match &token.access_token_id {
+            Some(access) => by_access_token(rows, token, access, &id, now, &mut standing)?,
+            None => standing.roles = grants::effective(rows, token.user_id.as_str(), target, &id),
+        },
     }
     if standing.roles.is_empty() {
         return Err(Fallen::NoRole);
@@ -76,7 +88,7 @@ pub(crate) fn of(rows: &mut dyn Rows, token: &Token, now: Timestamp) -> Result<S
 
 fn scope(rows: &mut dyn Rows, token: &Token) -> Result<(Scope, Option<(Target, String)>), Fallen> {
     let still = |rows: &mut dyn Rows, id: &str| {
-        rows.row(&crate::resources::PROJECT.table, id).filter(|r| !taken_back(r, token)).ok_or(Fallen::Revoked).map(|_| ())
+        rows.row(&PROJECT.table, id).filter(|r| !taken_back(r, token)).ok_or(Fallen::Revoked).map(|_| ())
     };
     Ok(match &token.scope {
         TokenScope::Unscoped => (Scope::Unscoped, None),
@@ -123,10 +135,14 @@ fn by_trust(
     if trust.text(acts_as) != token.user_id.as_str() || text(&trust, "project_id") != Some(project) {
         return Err(Fallen::Trust);
     }
-    for party in ["trustor_user_id", "trustee_user_id"] {
-        rows::user(rows, trust.text(party)).ok_or(Fallen::Trust)?;
+    rows::user(rows, trust.text("trustee_user_id")).ok_or(Fallen::Trust)?;
+    // Of a trust that was passed on, each who did so must still be there, and the first one have the roles.
+    let chain = trusts::chain(rows, trust.clone());
+    for link in &chain {
+        rows::user(rows, link.text("trustor_user_id")).filter(|_| !is_over(link, now)).ok_or(Fallen::Trust)?;
     }
-    standing.roles = delegated(rows, trust.text("trustor_user_id"), project, &role_ids(&trust)).ok_or(Fallen::Trust)?;
+    let first = chain.last().map_or("", |t| t.text("trustor_user_id")).to_owned();
+    standing.roles = delegated(rows, &first, project, &role_ids(&trust)).ok_or(Fallen::Trust)?;
     standing.trust = Some(trust);
     Ok(())
 }
@@ -145,6 +161,23 @@ fn by_app_credential(
     }
     standing.roles = delegated(rows, token.user_id.as_str(), project, &role_ids(&row)).ok_or(Fallen::AppCredential)?;
     standing.app_credential = Some(row);
+    Ok(())
+}
+
+fn by_access_token(
+    rows: &mut dyn Rows,
+    token: &Token,
+    id: &str,
+    project: &str,
+    now: Timestamp,
+    standing: &mut Standing,
+) -> Result<(), Fallen> {
+    let row = rows.row(&ACCESS_TOKENS, id).filter(|r| !is_over(r, now)).ok_or(Fallen::AccessToken)?;
+    if row.text("user_id") != token.user_id.as_str() || text(&row, "project_id") != Some(project) {
+        return Err(Fallen::AccessToken);
+    }
+    standing.roles = delegated(rows, token.user_id.as_str(), project, &role_ids(&row)).ok_or(Fallen::AccessToken)?;
+    standing.access_token = Some(row);
     Ok(())
 }
 

@@ -3,7 +3,7 @@ use super::{allow, get, list, object, view};
 use crate::{
     grants::{self, Target},
     resources::{DOMAIN, PROJECT, USER},
-    rows::{Rows as _, flag},
+    rows::{self, Rows as _, flag},
     token_body,
 };
 use api::{Access, Call, Reply, Result, Route};
@@ -12,14 +12,15 @@ use serde_json::{Value, json};
 
 pub(super) fn routes() -> Vec<Route> {
     let any = Access::Authenticated;
+    let own = |name| Access::Rule(name, "any");
     vec![
-        Route::new("GET", "/v3/auth/projects", any, |call: Call| async move {
+        Route::new("GET", "/v3/auth/projects", own("identity:get_auth_projects"), |call: Call| async move {
             let user = call.cx.caller.user_id().to_owned();
             projects(&call, &user)
         }),
-        Route::new("GET", "/v3/auth/domains", any, domains),
-        Route::new("GET", "/v3/auth/system", any, system),
-        Route::new("GET", "/v3/auth/catalog", any, catalog),
+        Route::new("GET", "/v3/auth/domains", own("identity:get_auth_domains"), domains),
+        Route::new("GET", "/v3/auth/system", own("identity:get_auth_system"), system),
+        Route::new("GET", "/v3/auth/catalog", own("identity:get_auth_catalog"), catalog),
         Route::new("GET", "/v3/users/{user_id}/projects", any, user_projects),
     ]
 }
@@ -32,7 +33,11 @@ fn projects(call: &Call, user: &str) -> Result<Reply> {
     let mut shown = Vec::new();
     let name = call.cx.query.get("name");
     for id in grants::projects_of(&mut &reader, user) {
-        let Some(row) = (&reader).row(&PROJECT.table, &id).filter(|r| flag(r, "enabled")) else { continue };
+        let Some(row) = (&reader).row(&PROJECT.table, &id) else { continue };
+        // A token for it would not be given while it or its domain is disabled.
+        if rows::project(&mut &reader, &id).is_none() {
+            continue;
+        }
         if name.is_none_or(|n| n == row.text("name")) {
             shown.push(view(PROJECT, object(&row)?, call, &reader));
         }
