@@ -3,15 +3,17 @@
 //! The grace must be longer than the time between a blob's publication and the commit of the row that names it, snapshots of
 //! servers included. Every image row that changes or goes is a reason to look; one look serves all of them.
 use crate::{
-    blob::LocalStore,
+    blob::{LocalStore, Stored},
     claim::blob_of,
-    image::{Image, text},
+    image::{Image, Import, places, text},
+    stores::{LOCAL, Stores},
 };
 use reconcile::{Next, Pending, Place, Reconciler, Work};
 use resource::{Error, Resource as _, Result};
+use serde::Deserialize as _;
 use std::{
-    collections::HashSet,
-    sync::{Arc, Mutex, PoisonError},
+    collections::{HashMap, HashSet},
+    sync::{Arc, LazyLock, Mutex, PoisonError},
     time::{Duration, Instant, SystemTime},
 };
 use store::{Db, Table};
@@ -19,10 +21,14 @@ use store::{Db, Table};
 const GRACE: Duration = Duration::from_secs(3600);
 /// Sweeps are not more frequent than that.
 const PAUSE: Duration = Duration::from_secs(60);
+/// What was stored or used so recently is not put out to make room.
+const YOUNG: Duration = Duration::from_secs(900);
 
 /// See the module.
 pub struct Sweeper {
-    blobs: Arc<LocalStore>,
+    stores: Arc<Stores>,
+    /// Bytes of images in other stores that stay in `local`.
+    cache: u64,
     grace: Duration,
     last: Mutex<Option<Instant>>,
 }
@@ -33,29 +39,66 @@ impl Sweeper {
     }
 
     pub fn with_grace(blobs: Arc<LocalStore>, grace: Duration) -> Self {
-        Self { blobs, grace, last: Mutex::new(None) }
+        Self::of(Stores::only(blobs), 0, grace)
+    }
+
+    /// Of all directories of this controller, of which `local` may hold so many bytes for other stores.
+    pub fn of_stores(stores: Arc<Stores>, cache: u64) -> Self {
+        Self::of(stores, cache, GRACE)
+    }
+
+    pub fn of(stores: Arc<Stores>, cache: u64, grace: Duration) -> Self {
+        Self { stores, cache, grace, last: Mutex::new(None) }
     }
 
     /// Removes what no row names and is older than the grace; brings what a row names and only another controller has.
     pub async fn sweep(&self, db: &Db) -> Result<()> {
         db.fresh().await?;
-        let named = named(db);
-        for blob in &named {
-            if let Err(e) = self.blobs.keep(blob).await {
-                tracing::warn!(error = base::chain(&e), "A copy of an image's data could not be made here; it is tried again");
+        let named = Named::of(db);
+        for (id, directory) in self.stores.by_directory() {
+            let wanted = named.of_store(id);
+            for blob in wanted {
+                if let Err(e) = directory.keep(blob).await {
+                    tracing::warn!(
+                        error = base::chain(&e),
+                        "A copy of an image's data could not be made here; it is tried again"
+                    );
+                }
             }
+            let cached = |blob: &str| id == LOCAL && named.elsewhere.contains(blob);
+            self.remove(directory, self.grace, &|blob| wanted.contains(blob) || cached(blob)).await?;
         }
-        let swept = self.blobs.sweep(SystemTime::now(), self.grace, &|blob| named.contains(blob)).await;
-        let swept = swept.map_err(|e| Error::internal(base::chain(&e)))?;
+        let fits = self.cached(&named).await?;
+        let is_wanted =
+            |blob: &str| !named.elsewhere.contains(blob) || named.of_store(LOCAL).contains(blob) || fits.contains(blob);
+        self.remove(self.stores.base(), self.grace.min(YOUNG), &is_wanted).await
+    }
+
+    async fn remove(&self, directory: &LocalStore, grace: Duration, keep: &(dyn Fn(&str) -> bool + Sync)) -> Result<()> {
+        let swept = directory.sweep(SystemTime::now(), grace, keep).await.map_err(|e| Error::internal(base::chain(&e)))?;
         if !swept.blobs.is_empty() || swept.incoming > 0 {
             tracing::info!(
                 blobs = swept.blobs.len(),
                 unfinished = swept.incoming,
                 bytes = swept.bytes,
-                "Removed image data that no image names"
+                "Removed image data that is not needed here"
             );
         }
         Ok(())
+    }
+
+    /// Blobs of other stores that may stay: the newest, as far as they fit.
+    async fn cached(&self, named: &Named) -> Result<HashSet<String>> {
+        let mut stored = self.stores.base().list().await.map_err(|e| Error::internal(base::chain(&e)))?;
+        stored.retain(|s| named.elsewhere.contains(&s.blob) && !named.of_store(LOCAL).contains(&s.blob));
+        stored.sort_by_key(|s| std::cmp::Reverse(s.modified));
+        let mut room = self.cache;
+        let mut fits = |s: &Stored| {
+            let left = room.checked_sub(s.size);
+            room = left.unwrap_or(room);
+            left.is_some()
+        };
+        Ok(stored.into_iter().filter(|s| fits(s)).map(|s| s.blob).collect())
     }
 
     /// How long to wait for the next sweep; none if it is this call's turn.
@@ -70,15 +113,57 @@ impl Sweeper {
     }
 }
 
-/// Blobs that a row names.
-fn named(db: &Db) -> HashSet<String> {
-    let reader = db.read();
-    let mut out = HashSet::new();
-    for row in reader.all(&Image::DEF.table).filter_map(|r| r.value().as_object()) {
-        out.extend(blob_of(row).map(str::to_owned));
-        out.extend(row.get("staged").and_then(|s| s["blob"].as_str()).map(str::to_owned));
+/// Blobs that rows name.
+#[derive(Default)]
+struct Named {
+    /// By the directory that has to have them.
+    here: HashMap<String, HashSet<String>>,
+    /// Those that another store has.
+    elsewhere: HashSet<String>,
+}
+
+static NONE: LazyLock<HashSet<String>> = LazyLock::new(HashSet::new);
+
+impl Named {
+    fn of(db: &Db) -> Self {
+        let reader = db.read();
+        let mut out = Self::default();
+        for row in reader.all(&Image::DEF.table).filter_map(|r| r.value().as_object()) {
+            out.add(row);
+        }
+        out
     }
-    out
+
+    fn add(&mut self, row: &resource::Map) {
+        let blob = blob_of(row).map(str::to_owned);
+        let staged = row.get("staged").and_then(|s| s["blob"].as_str()).map(str::to_owned);
+        for place in places(row) {
+            match (&blob, place.key) {
+                (Some(blob), None) => self.name(&place.store, blob),
+                (Some(blob), Some(_)) => {
+                    self.elsewhere.insert(blob.clone());
+                }
+                (None, _) => {}
+            }
+        }
+        if let Some(staged) = &staged {
+            self.name(LOCAL, staged);
+        }
+        // An import takes the bytes from here, and what it brought to another directory counts from then on.
+        let Some(import) = row.get("import").and_then(|i| Import::deserialize(i).ok()) else { return };
+        if let Some(blob) = staged.or(blob) {
+            self.name(LOCAL, &blob);
+            import.done.iter().chain(&import.place).filter(|p| p.key.is_none()).for_each(|p| self.name(&p.store, &blob));
+        }
+    }
+
+    fn name(&mut self, store: &str, blob: &str) {
+        self.here.entry(store.to_owned()).or_default().insert(blob.to_owned());
+    }
+
+    fn of_store(&self, id: &str) -> &HashSet<String> {
+        self.here.get(id).unwrap_or(&NONE)
+    }
 }
 
 impl Reconciler for Sweeper {
@@ -116,9 +201,14 @@ impl Reconciler for Sweeper {
 impl Sweeper {
     /// Is there a blob that no row names and that the grace still keeps?
     async fn young(&self, work: &Work) -> Result<bool> {
-        let named = named(&work.db);
-        let stored = self.blobs.list().await.map_err(|e| Error::internal(base::chain(&e)))?;
-        Ok(stored.iter().any(|s| !named.contains(&s.blob)))
+        let named = Named::of(&work.db);
+        for (id, directory) in self.stores.by_directory() {
+            let stored = directory.list().await.map_err(|e| Error::internal(base::chain(&e)))?;
+            if stored.iter().any(|s| !named.of_store(id).contains(&s.blob)) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 }
 

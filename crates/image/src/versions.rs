@@ -3,8 +3,8 @@ use api::{Access, Call, Reply, Route};
 use resource::Result;
 use serde_json::{Value, json};
 
-/// Minor versions whose calls are answered. 2.14 and 2.16 add only the cache, 2.17 and 2.18 locations and more of it.
-const MINORS: [u8; 15] = [15, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0];
+/// Minor versions whose calls are answered. 2.14, 2.16 and 2.18 add only to the cache's API.
+const MINORS: [u8; 16] = [17, 15, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0];
 
 pub(crate) fn routes() -> Vec<Route> {
     vec![
