@@ -200,6 +200,9 @@ impl Config {
         c.guest_image = f.guest_image.or(c.guest_image);
         c.require_image_format_match =
             f.require_image_format_match || (c.require_image_format_match && !f.no_require_image_format_match);
+        for new in &f.image_store {
+            new.check().map_err(|e| format!("{}.", base::chain(&e)))?;
+        }
         c.image_stores.retain(|kept| !f.no_image_store.contains(&kept.id) && f.image_store.iter().all(|new| new.id != kept.id));
         c.image_stores.extend(f.image_store);
         c.default_image_store = f.default_image_store.unwrap_or(c.default_image_store);

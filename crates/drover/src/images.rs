@@ -17,6 +17,11 @@ pub(crate) fn definition(text: &str) -> Result<Definition, String> {
             return Err(format!("a store has no `{key}`; it has {}", KEYS.join(", ")));
         }
         let value = match key {
+            // The process that uses it runs elsewhere.
+            "path" | "credentials" | "ca" => {
+                let path = std::path::absolute(value).map_err(|e| format!("`{value}` is no path: {e}"))?;
+                Value::from(path.to_string_lossy().into_owned())
+            }
             "weight" => Value::from(value.parse::<i64>().map_err(|_| format!("the weight `{value}` is not a number"))?),
             _ => Value::from(value),
         };

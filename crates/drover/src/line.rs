@@ -65,6 +65,8 @@ impl link::Controller for Line {
         Box::pin(async move {
             if bring {
                 self.blobs.keep(blob).await?;
+                // What is used stays longest in the cache.
+                self.blobs.touch(blob).await?;
             }
             tokio::fs::File::open(self.stores.file_here(blob).await?).await
         })

@@ -13,7 +13,10 @@ use crate::{
 };
 use reconcile::{Next, Pending, Reconciler, Work};
 use resource::{Error, Object, Resource as _, Result};
-use std::sync::Arc;
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 use store::Table;
 
 /// See the module.
@@ -54,6 +57,17 @@ impl Reconciler for Imports {
 /// Why an import cannot go on, in words for its owner.
 struct Failed(String);
 
+/// Bytes a second. Few imports run at once, and a server that drips would keep others waiting.
+const SLOWEST: u64 = 64 << 10;
+
+async fn within<T>(
+    limit: Duration,
+    work: impl Future<Output = std::result::Result<T, Failed>>,
+) -> std::result::Result<T, Failed> {
+    let late = |_| Failed("It took too long; import it again.".into());
+    tokio::time::timeout(limit, work).await.map_err(late)?
+}
+
 impl Imports {
     /// One step; afterwards the row says another one, or none.
     async fn step(&self, image: &Object<Image>, import: &Import, work: &Work) -> Result<()> {
@@ -61,7 +75,7 @@ impl Imports {
             return give_up(work, image, import, "It took too long; import it again.".into()).await;
         }
         if import.todo.is_empty() {
-            return change(work, image, import, |tx, image| transfer::end(tx, image)).await;
+            return change(work, image, import, transfer::end).await;
         }
         let here = match import.method.as_str() {
             COPY => blob_of(&image.map).map(str::to_owned),
@@ -72,7 +86,7 @@ impl Imports {
             None if matches!(import.method.as_str(), DIRECT | COPY) => {
                 give_up(work, image, import, "Its data is not there any more; upload it again.".into()).await
             }
-            None => match self.fetch(image, import).await {
+            None => match within(import.until.since(work.db.now()), self.fetch(image, import)).await {
                 Ok(staged) => {
                     change(work, image, import, move |_, image| {
                         image.staged = Some(staged.clone());
@@ -131,8 +145,13 @@ impl Imports {
         let mut fetched = web::fetch::open(uri, rules).await.map_err(refused)?;
         let limit = self.app.options.max_size;
         let mut writer = self.app.stores.base().writer(limit).await.map_err(kept)?;
+        let started = Instant::now();
         while let Some(bytes) = fetched.next().await.map_err(refused)? {
             writer.write(&bytes).await.map_err(kept)?;
+            let seconds = started.elapsed().as_secs();
+            if seconds > 60 && writer.size() / seconds < SLOWEST {
+                return Err(Failed("The server sends too slowly; import from another one.".into()));
+            }
         }
         if fetched.length.is_some_and(|length| length != writer.size()) {
             return Err(Failed("The server ended before the data did; import it again.".into()));

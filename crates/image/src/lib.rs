@@ -11,10 +11,11 @@
 //! deadline ([`Uploads`]); a blob that no row names is removed ([`Sweeper`]). Content is accepted only when [`inspect`] finds it
 //! safe and to be what `disk_format` says.
 //!
-//! Not done here: the cache API, image data that stays outside of the stores.
+//! Not done here: image data that stays outside of the stores.
 mod actions;
 mod attributes;
 pub mod blob;
+mod cache;
 mod claim;
 mod digest;
 mod download;
@@ -29,6 +30,7 @@ pub mod inspect;
 mod locations;
 mod members;
 mod metadefs;
+mod named;
 mod patch;
 mod protect;
 mod quota;
@@ -109,7 +111,8 @@ pub fn service(blobs: Arc<LocalStore>) -> Service {
 pub fn service_with(stores: Arc<Stores>, options: Options) -> Service {
     let app = Arc::new(App { stores, options });
     let routes: Vec<Route> = [
-        versions::routes(),
+        cache::routes(&app),
+        versions::routes(&app),
         images::routes(&app),
         patch::routes(),
         upload::routes(&app),

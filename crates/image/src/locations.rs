@@ -73,10 +73,10 @@ async fn add(app: Arc<App>, call: Call) -> Result<Reply> {
     let id = call.param("id").to_owned();
     call.transact(move |cx, tx| {
         let mut image = seen(tx, cx, &id)?;
+        require(cx, "add_image_location", Some(&image.map))?;
         if image.status != "queued" {
             return Err(Error::conflict(format!("It's not allowed to add locations if image status is {}.", image.status)));
         }
-        require(cx, "add_image_location", Some(&image.map))?;
         check_url(&app, cx, &url)?;
         check_idle(&image)?;
         if image.disk_format.is_none() || image.container_format.is_none() {

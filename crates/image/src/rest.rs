@@ -13,7 +13,7 @@ pub(crate) const RULES: &[(&str, &str)] = &[
     ("publicize_image", "role:admin"),
     ("communitize_image", OWNER),
     ("upload_image", OWNER),
-    ("download_image", "role:reader"),
+    ("download_image", "role:member"),
     ("deactivate", OWNER),
     ("reactivate", OWNER),
     ("add_member", OWNER),

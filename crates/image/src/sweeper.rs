@@ -3,17 +3,16 @@
 //! The grace must be longer than the time between a blob's publication and the commit of the row that names it, snapshots of
 //! servers included. Every image row that changes or goes is a reason to look; one look serves all of them.
 use crate::{
-    blob::{LocalStore, Stored},
+    blob::LocalStore,
     claim::blob_of,
-    image::{Image, Import, places, text},
+    image::{Image, text},
+    named::Named,
     stores::{LOCAL, Stores},
 };
 use reconcile::{Next, Pending, Place, Reconciler, Work};
 use resource::{Error, Resource as _, Result};
-use serde::Deserialize as _;
 use std::{
-    collections::{HashMap, HashSet},
-    sync::{Arc, LazyLock, Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant, SystemTime},
 };
 use store::{Db, Table};
@@ -68,10 +67,7 @@ impl Sweeper {
             let cached = |blob: &str| id == LOCAL && named.elsewhere.contains(blob);
             self.remove(directory, self.grace, &|blob| wanted.contains(blob) || cached(blob)).await?;
         }
-        let fits = self.cached(&named).await?;
-        let is_wanted =
-            |blob: &str| !named.elsewhere.contains(blob) || named.of_store(LOCAL).contains(blob) || fits.contains(blob);
-        self.remove(self.stores.base(), self.grace.min(YOUNG), &is_wanted).await
+        self.stores.prune(&named, self.cache, self.grace.min(YOUNG)).await.map(drop)
     }
 
     async fn remove(&self, directory: &LocalStore, grace: Duration, keep: &(dyn Fn(&str) -> bool + Sync)) -> Result<()> {
@@ -87,20 +83,6 @@ impl Sweeper {
         Ok(())
     }
 
-    /// Blobs of other stores that may stay: the newest, as far as they fit.
-    async fn cached(&self, named: &Named) -> Result<HashSet<String>> {
-        let mut stored = self.stores.base().list().await.map_err(|e| Error::internal(base::chain(&e)))?;
-        stored.retain(|s| named.elsewhere.contains(&s.blob) && !named.of_store(LOCAL).contains(&s.blob));
-        stored.sort_by_key(|s| std::cmp::Reverse(s.modified));
-        let mut room = self.cache;
-        let mut fits = |s: &Stored| {
-            let left = room.checked_sub(s.size);
-            room = left.unwrap_or(room);
-            left.is_some()
-        };
-        Ok(stored.into_iter().filter(|s| fits(s)).map(|s| s.blob).collect())
-    }
-
     /// How long to wait for the next sweep; none if it is this call's turn.
     fn pause(&self) -> Option<Duration> {
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
@@ -110,59 +92,6 @@ impl Sweeper {
             *last = Some(Instant::now());
         }
         left
-    }
-}
-
-/// Blobs that rows name.
-#[derive(Default)]
-struct Named {
-    /// By the directory that has to have them.
-    here: HashMap<String, HashSet<String>>,
-    /// Those that another store has.
-    elsewhere: HashSet<String>,
-}
-
-static NONE: LazyLock<HashSet<String>> = LazyLock::new(HashSet::new);
-
-impl Named {
-    fn of(db: &Db) -> Self {
-        let reader = db.read();
-        let mut out = Self::default();
-        for row in reader.all(&Image::DEF.table).filter_map(|r| r.value().as_object()) {
-            out.add(row);
-        }
-        out
-    }
-
-    fn add(&mut self, row: &resource::Map) {
-        let blob = blob_of(row).map(str::to_owned);
-        let staged = row.get("staged").and_then(|s| s["blob"].as_str()).map(str::to_owned);
-        for place in places(row) {
-            match (&blob, place.key) {
-                (Some(blob), None) => self.name(&place.store, blob),
-                (Some(blob), Some(_)) => {
-                    self.elsewhere.insert(blob.clone());
-                }
-                (None, _) => {}
-            }
-        }
-        if let Some(staged) = &staged {
-            self.name(LOCAL, staged);
-        }
-        // An import takes the bytes from here, and what it brought to another directory counts from then on.
-        let Some(import) = row.get("import").and_then(|i| Import::deserialize(i).ok()) else { return };
-        if let Some(blob) = staged.or(blob) {
-            self.name(LOCAL, &blob);
-            import.done.iter().chain(&import.place).filter(|p| p.key.is_none()).for_each(|p| self.name(&p.store, &blob));
-        }
-    }
-
-    fn name(&mut self, store: &str, blob: &str) {
-        self.here.entry(store.to_owned()).or_default().insert(blob.to_owned());
-    }
-
-    fn of_store(&self, id: &str) -> &HashSet<String> {
-        self.here.get(id).unwrap_or(&NONE)
     }
 }
 

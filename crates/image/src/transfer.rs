@@ -36,6 +36,10 @@ pub(crate) fn arrived(image: &mut Image) {
     import.attempts = 0;
     import.done.push(place.clone());
     if !import.all {
+        // What was made before there were other stores says nothing of where it is.
+        if import.method == COPY && image.places.is_empty() {
+            image.places.push(Place::local());
+        }
         image.places.push(place);
         activate(image);
     }

@@ -12,6 +12,7 @@ pub(crate) use intake::Received;
 
 use crate::{
     blob::{BlobError, LocalStore},
+    cache::Hints,
     image::Place,
 };
 use serde::{Deserialize, Serialize};
@@ -62,6 +63,25 @@ pub enum Backend {
 
 fn region() -> String {
     "us-east-1".into()
+}
+
+impl Definition {
+    /// Can it be used as it is written? No server is asked, and no directory made.
+    pub fn check(&self) -> Result<(), StoresError> {
+        self.check_id()?;
+        match &self.backend {
+            Backend::Local { .. } => Ok(()),
+            Backend::S3 { .. } => kind(self).map(drop),
+        }
+    }
+
+    fn check_id(&self) -> Result<(), StoresError> {
+        let (id, known) = (&self.id, |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.'));
+        if id.is_empty() || id.len() > 64 || !id.chars().all(known) || id.starts_with("os_glance_") {
+            return Err(StoresError::BadId { id: id.clone() });
+        }
+        Ok(())
+    }
 }
 
 /// Why the stores cannot be used.
@@ -116,6 +136,7 @@ pub struct Stores {
     default: String,
     /// Known once the cloud runs: which images name a blob.
     db: OnceLock<Db>,
+    hints: Hints,
 }
 
 impl Stores {
@@ -131,18 +152,15 @@ impl Stores {
             weight: 0,
             kind: Kind::Local(base.clone()),
         };
-        Self { base, all: vec![local], default: LOCAL.into(), db: OnceLock::new() }
+        Self { base, all: vec![local], default: LOCAL.into(), db: OnceLock::new(), hints: Hints::default() }
     }
 
     /// `local` and what the operator configured. Nothing is asked of a server yet.
     pub fn open(base: Arc<LocalStore>, definitions: &[Definition], default: &str) -> Result<Arc<Self>, StoresError> {
         let mut stores = Self::of(base);
         for definition in definitions {
+            definition.check_id()?;
             let id = definition.id.clone();
-            let known = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
-            if id.is_empty() || id.len() > 64 || !id.chars().all(known) || id.starts_with("os_glance_") {
-                return Err(StoresError::BadId { id });
-            }
             if stores.get(&id).is_some() {
                 return Err(StoresError::Twice { id });
             }
@@ -196,6 +214,10 @@ impl Stores {
 
     pub(crate) fn default_id(&self) -> &str {
         &self.default
+    }
+
+    pub(crate) fn hints(&self) -> &Hints {
+        &self.hints
     }
 
     pub(crate) fn db(&self) -> Option<&Db> {

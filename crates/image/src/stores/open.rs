@@ -51,6 +51,10 @@ impl Stores {
     pub(crate) async fn open_image(&self, row: &Map) -> Result<Opened, BlobError> {
         let blob = blob_of(row).unwrap_or_default();
         if let Ok(here) = self.base.read_here(blob).await {
+            if places(row).iter().all(|place| place.store != LOCAL) {
+                self.hints().hit(blob);
+                self.base.touch(blob).await?;
+            }
             return Ok(Opened::File(here));
         }
         let mut failed = BlobError::Missing { blob: blob.to_owned() };

@@ -219,7 +219,9 @@ async fn versions_and_usage_tell_the_truth() {
     assert_eq!(versions.text("/versions/0/links/0/href"), format!("{}/image/v2/", cloud.cloud.url));
     nobody.get("/image/versions").await.expect(200);
     nobody.get("/image/v2/images").await.expect(401);
-    user.get("/image/v2/cache").await.expect(404);
+    user.get("/image/v2/cache").await.expect(403);
+    cloud.cloud.admin().await.get("/image/v2/cache").await.expect(404);
+    assert_eq!(versions.text("/versions/0/id"), "v2.17", "there is nothing to be cached here");
     let id = queued(&user, json!({})).await;
     upload(&user, &id, b"data").await.expect(204);
     let usage = user.get("/image/v2/info/usage").await.expect(200);

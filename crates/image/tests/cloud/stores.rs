@@ -260,3 +260,43 @@ async fn data_is_taken_out_of_a_store_but_never_out_of_the_last() {
     user.post(&format!("/image/v2/images/{id}/actions/deactivate"), Value::Null).await.expect(204);
     admin.delete(&from("local")).await.expect(409);
 }
+
+#[tokio::test]
+async fn an_administrator_sees_and_steers_the_cache() {
+    let (cloud, _objects) = three_stores().await;
+    let (user, admin) = (cloud.cloud.member("p").await, cloud.cloud.admin().await);
+    let (one, two) = (queued(&user, json!({})).await, queued(&user, json!({})).await);
+    let entry = |id: &str| format!("/image/v2/cache/{id}");
+    admin.put(&entry(&one), Value::Null).await.expect(400);
+    upload_to(&user, &one, "objects", b"in the bucket").await.expect(204);
+    upload_to(&user, &two, "local", b"here anyway").await.expect(204);
+    user.get("/image/v2/cache").await.expect(403);
+    user.put(&entry(&one), Value::Null).await.expect(403);
+    admin.put(&entry("none"), Value::Null).await.expect(404);
+    let state = || async { admin.get("/image/v2/cache").await.expect(200) };
+    assert_eq!(state().await.at("/cached_images"), &json!([]));
+    for id in [&one, &two] {
+        admin.put(&entry(id), Value::Null).await.expect(202);
+    }
+    let cached = until("an empty queue", state, |s| s.at("/queued_images") == &json!([])).await;
+    assert_eq!(cached.all("/cached_images", "image_id"), [one.clone()]);
+    assert_eq!((cached.at("/cached_images/0/size"), cached.at("/cached_images/0/hits")), (&json!(13), &json!(0)));
+    assert_eq!(&user.get(&format!("/image/v2/images/{one}/file")).await.expect(200).bytes[..], b"in the bucket");
+    assert_eq!(state().await.at("/cached_images/0/hits"), &json!(1));
+    let pruned = admin.post("/image/v2/cache/prune", Value::Null).await.expect(200);
+    assert_eq!(pruned.at("/total_files_pruned"), &json!(0));
+    admin.post("/image/v2/cache/clean", Value::Null).await.expect(200);
+    admin.clone().header("x-image-cache-clear-target", "moon").delete("/image/v2/cache").await.expect(400);
+    admin.clone().header("x-image-cache-clear-target", "queue").delete("/image/v2/cache").await.expect(204);
+    assert_eq!(state().await.all("/cached_images", "image_id").len(), 1);
+    admin.delete(&entry(&one)).await.expect(204);
+    assert_eq!(state().await.at("/cached_images"), &json!([]));
+    admin.put(&entry(&one), Value::Null).await.expect(202);
+    until("it is back", state, |s| s.all("/cached_images", "image_id").len() == 1).await;
+    admin.delete("/image/v2/cache").await.expect(204);
+    assert_eq!(state().await.at("/cached_images"), &json!([]));
+    // What is stored here is no cache.
+    admin.delete(&entry(&two)).await.expect(204);
+    user.get(&format!("/image/v2/images/{two}/file")).await.expect(200);
+    assert_eq!(admin.get("/image").await.expect(300).text("/versions/0/id"), "v2.18");
+}
