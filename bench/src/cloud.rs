@@ -90,6 +90,12 @@ impl Cloud {
         Ok(())
     }
 
+    /// A raw image without data.
+    pub(crate) async fn queued_image(&self, token: &str) -> Result<String> {
+        let image = json!({"name": "bench", "disk_format": "raw", "container_format": "bare"});
+        text(&self.post(token, "/image/v2/images", image).await?["id"])
+    }
+
     /// A small raw image and a flavor that fits a thousand times.
     pub(crate) async fn image_and_flavor(&self, token: &str) -> Result<(String, String)> {
         let image = json!({"name": "bench", "disk_format": "raw", "container_format": "bare", "visibility": "public"});

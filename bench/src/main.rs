@@ -4,6 +4,7 @@
 //! figure in `figures.json`. It asserts nothing: machines are shared and noisy.
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a table is what it is for")]
 mod cloud;
+mod image;
 mod load;
 mod table;
 
@@ -35,7 +36,11 @@ async fn bench(drover: PathBuf, quick: bool) -> Result<()> {
 
     let cloud = Cloud::start(drover, 10)?;
     table.add("start to ready (ms)", cloud.ready_ms);
-    let outcome = measure(&cloud, span, servers, &mut table).await;
+    let mut outcome = measure(&cloud, span, servers, &mut table).await;
+    if outcome.is_ok() {
+        let token = cloud.token("demo").await?;
+        outcome = image::measure(&cloud, &token, if quick { 256 } else { 4096 }, &mut table).await;
+    }
     drop(cloud);
     table.print();
     outcome

@@ -7,7 +7,7 @@ import time
 import traceback
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-PARTS = ["start", "day", "second_client", "libcloud_client", "volumes", "cli_sweep", "outside", "console", "uploads", "kills", "storm", "leaks", "controllers", "server", "operate", "package", "lab", "hosts", "stop"]
+PARTS = ["start", "day", "second_client", "libcloud_client", "volumes", "cli_sweep", "outside", "console", "uploads", "object_store", "kills", "storm", "leaks", "controllers", "server", "operate", "package", "lab", "hosts", "stop"]
 # Only when they are named: one needs a cloud on a small file system, one is a figure.
 APART = ["full_disk", "boots"]
 

@@ -86,7 +86,7 @@ pub struct ImageRef {
     pub image_id: String,
     /// Content hash (SHA-512, hex): the blob's name.
     pub blob: String,
-    /// Format found by our inspector: `raw`, `qcow2`, `vmdk`, `vhdx`, `iso`.
+    /// Format found by our inspector: `raw`, `qcow2`, `vmdk`, `vhdx`, `vhd`, `vdi`, `iso`.
     pub format: String,
 }
 

@@ -54,6 +54,42 @@ pub(crate) struct Flags {
     /// Refuse them, after a --no-require-image-format-match [default]. Since 0.1.
     #[arg(long)]
     require_image_format_match: bool,
+    /// A further store of images, on each controller the same: `id=NAME,type=s3,endpoint=URL,bucket=NAME,credentials=PATH` (with
+    /// `region`, `prefix`, `ca`), or `id=NAME,type=local,path=DIR`; each with `description` and `weight`. The file `credentials` has the
+    /// access key and the secret key, a line each. May be given several times. Since 0.1.
+    #[arg(long, value_name = "KEY=VALUE,…", value_parser = crate::images::definition)]
+    image_store: Vec<image::Definition>,
+    /// Forget a further store; images that are only in it cannot be read any more. Since 0.1.
+    #[arg(long, value_name = "NAME")]
+    no_image_store: Vec<String>,
+    /// The store of images for which none is named [default: local]. Since 0.1.
+    #[arg(long, value_name = "NAME")]
+    default_image_store: Option<String>,
+    /// GiB of images of other stores that a controller keeps for its hosts [default: 20]. Since 0.1.
+    #[arg(long, value_name = "GIB")]
+    image_cache: Option<u64>,
+    /// Fetch no images from the web. Since 0.1.
+    #[arg(long, conflicts_with = "web_download")]
+    no_web_download: bool,
+    /// Fetch them, after a --no-web-download [default]. Since 0.1.
+    #[arg(long)]
+    web_download: bool,
+    /// A network that images may be fetched from although it is not public. May be given several times. Since 0.1.
+    #[arg(long, value_name = "CIDR")]
+    web_download_allow: Vec<ipnet::IpNet>,
+    /// A port that images may be fetched from, instead of 80 and 443. May be given several times. Since 0.1.
+    #[arg(long, value_name = "PORT")]
+    web_download_port: Vec<u16>,
+    /// Let users give the address of an image's data (`POST …/locations`); it is fetched like a download from the web. Since 0.1.
+    #[arg(long)]
+    image_locations: bool,
+    /// Who may create, read, update and delete which properties of images: a file in the format of Glance's property protections. The
+    /// same on each controller. Since 0.1.
+    #[arg(long, value_name = "PATH")]
+    image_property_protections: Option<PathBuf>,
+    /// The file names rules of the policy, not roles. Since 0.1.
+    #[arg(long)]
+    image_property_policies: bool,
     /// qcow2 file that becomes the images `tiny` and `tiny-alt`, and from which the server `demo` boots. Since 0.1.
     #[arg(long, value_name = "PATH")]
     guest_image: Option<PathBuf>,
@@ -85,6 +121,18 @@ pub(crate) struct Config {
     pub(crate) guest_image: Option<PathBuf>,
     /// Is what an image's bytes say its format, and nothing else?
     pub(crate) require_image_format_match: bool,
+    /// Stores of images besides `local`.
+    pub(crate) image_stores: Vec<image::Definition>,
+    pub(crate) default_image_store: String,
+    pub(crate) image_cache_gib: u64,
+    pub(crate) web_download: bool,
+    pub(crate) web_download_allow: Vec<ipnet::IpNet>,
+    pub(crate) web_download_ports: Vec<u16>,
+    /// May users give addresses of images' data?
+    pub(crate) image_locations: bool,
+    pub(crate) image_property_protections: Option<PathBuf>,
+    /// Does the file name rules of the policy, and not roles?
+    pub(crate) image_property_policies: bool,
     /// Guests reach the world through this machine.
     pub(crate) nat: bool,
     /// Longest time from a server's creation to ACTIVE before it is an error; seconds.
@@ -114,6 +162,15 @@ impl Default for Config {
             simulate: 0,
             guest_image: None,
             require_image_format_match: true,
+            image_stores: Vec::new(),
+            default_image_store: image::LOCAL.into(),
+            image_cache_gib: 20,
+            web_download: true,
+            web_download_allow: Vec::new(),
+            web_download_ports: vec![80, 443],
+            image_locations: false,
+            image_property_protections: None,
+            image_property_policies: false,
             nat: true,
             build_timeout_s: 300,
             security_compliance: identity::SecurityCompliance::default(),
@@ -149,6 +206,23 @@ impl Config {
         c.guest_image = f.guest_image.or(c.guest_image);
         c.require_image_format_match =
             f.require_image_format_match || (c.require_image_format_match && !f.no_require_image_format_match);
+        for new in &f.image_store {
+            new.check().map_err(|e| format!("{}.", base::chain(&e)))?;
+        }
+        c.image_stores.retain(|kept| !f.no_image_store.contains(&kept.id) && f.image_store.iter().all(|new| new.id != kept.id));
+        c.image_stores.extend(f.image_store);
+        c.default_image_store = f.default_image_store.unwrap_or(c.default_image_store);
+        c.image_cache_gib = f.image_cache.unwrap_or(c.image_cache_gib);
+        c.web_download = f.web_download || (c.web_download && !f.no_web_download);
+        if !f.web_download_allow.is_empty() {
+            c.web_download_allow = f.web_download_allow;
+        }
+        if !f.web_download_port.is_empty() {
+            c.web_download_ports = f.web_download_port;
+        }
+        c.image_locations |= f.image_locations;
+        c.image_property_protections = f.image_property_protections.or(c.image_property_protections);
+        c.image_property_policies |= f.image_property_policies;
         c.nat = f.nat || (c.nat && !f.no_nat);
         c.security_compliance.check().map_err(|e| format!("{}: {}.", state.config().display(), base::chain(&e)))?;
         if c.external.prefix_len() > 28 {

@@ -3,7 +3,10 @@ use crate::admission::Admission;
 use assign::{Agent, Blobs, Pending, Uplink};
 use base::retry::Backoff;
 use compute::nodes::Nodes;
-use image::blob::{LocalStore, Others};
+use image::{
+    Stores,
+    blob::{LocalStore, Others},
+};
 use link::{Credentials, Grant, JoinRequest, Peers, Refused, Service};
 use pki::Identity;
 use reconcile::Shards;
@@ -25,6 +28,8 @@ pub(crate) struct Line {
     pub(crate) admission: Admission,
     pub(crate) nodes: Arc<Nodes>,
     pub(crate) blobs: Arc<LocalStore>,
+    /// Of which `blobs` is one.
+    pub(crate) stores: Arc<Stores>,
     /// A directory on the file system of `blobs`, for what nodes send.
     pub(crate) incoming: PathBuf,
 }
@@ -60,8 +65,10 @@ impl link::Controller for Line {
         Box::pin(async move {
             if bring {
                 self.blobs.keep(blob).await?;
+                // What is used stays longest in the cache.
+                self.blobs.touch(blob).await?;
             }
-            tokio::fs::File::open(self.blobs.path(blob)?).await
+            tokio::fs::File::open(self.stores.file_here(blob).await?).await
         })
     }
     fn keep<'a>(&'a self, blob: &'a str) -> Pending<'a, io::Result<()>> {

@@ -12,6 +12,7 @@ mod engine;
 mod figures;
 mod foreground;
 mod host;
+mod images;
 mod line;
 mod node_role;
 mod real_node;

@@ -3,12 +3,12 @@ use crate::{
     admission::Admission,
     central,
     config::{Config, Flags, State},
-    door, engine, figures, host, line, node_role, schema, sim, up, upkeep,
+    door, engine, figures, host, images, line, node_role, schema, sim, up, upkeep,
 };
 use api::{Cloud, Edge, ServerTls, Service, TlsListener};
 use base::{SystemClock, metrics::Exporter};
 use compute::nodes::Nodes;
-use image::blob::LocalStore;
+use image::{Stores, blob::LocalStore};
 use link::Peers;
 use pki::{Ca, Files};
 use reconcile::{Runner, Shards, TaskList};
@@ -143,7 +143,9 @@ async fn start_line(
     let nodes: Arc<Nodes> = cloud.state.get().ok_or("no nodes")?;
     let blobs: Arc<LocalStore> = cloud.state.get().ok_or("no blobs")?;
     let shards = cloud.state.get().ok_or("no shards")?;
-    blobs.join(Arc::new(line::OtherStores { shards, peers: peers.clone(), own: controller.link().to_string() }));
+    let stores: Arc<Stores> = cloud.state.get().ok_or("no stores")?;
+    let others = Arc::new(line::OtherStores { shards, peers: peers.clone(), own: controller.link().to_string() });
+    stores.directories().for_each(|directory| directory.join(others.clone()));
     let elsewhere = peers.clone();
     nodes.reach(Box::new(move |line, host| elsewhere.agent(line, host).ok()));
     if !controller.has_front_door() {
@@ -157,6 +159,7 @@ async fn start_line(
         admission: Admission { state: state.clone(), cloud: cloud.clone(), etcd },
         nodes,
         blobs,
+        stores,
         incoming,
     });
     let service = link::Service::new(line);
@@ -167,13 +170,12 @@ async fn start_line(
 type Assembled = (Arc<Cloud>, Vec<Service>, Option<Arc<Etcd>>);
 
 async fn assemble(state: &State, config: &Config) -> Result<Assembled, String> {
-    let blobs = Arc::new(LocalStore::open(state.images()).map_err(|e| base::chain(&e))?);
-    let image = image::Options { require_format: config.require_image_format_match, ..image::Options::default() };
+    let stores = images::open(state, config)?;
     let services = vec![
         operator::health(),
         operator::service_v1(),
         identity::service(),
-        image::service_with(blobs.clone(), image),
+        image::service_with(stores.clone(), images::options(config)),
         compute::service(),
         network::service(),
         placement::service(),
@@ -183,6 +185,7 @@ async fn assemble(state: &State, config: &Config) -> Result<Assembled, String> {
     let tables: Vec<_> = api::tables(&services).into_iter().chain(reconcile::TABLES).chain([&schema::TABLE]).collect();
     let db = Db::open(store, Arc::new(SystemClock), &tables).await.map_err(|e| base::chain(&e))?;
     schema::ensure(&db).await?;
+    stores.attach(db.clone());
     let options = identity::AuthConfig {
         security_compliance: config.security_compliance.clone(),
         limit_model: config.limit_model,
@@ -191,7 +194,11 @@ async fn assemble(state: &State, config: &Config) -> Result<Assembled, String> {
     let auth = identity::Auth::open(db.clone(), options).map_err(|e| base::chain(&e))?;
     let mut shared = StateMap::default();
     shared.insert(auth.clone());
-    shared.insert(blobs);
+    shared.insert(stores.base().clone());
+    shared.insert(stores);
+    if let Some(protections) = images::protections(config)? {
+        shared.insert(Arc::new(protections));
+    }
     shared.insert(Arc::new(TaskList::default()));
     shared.insert(Arc::new(operator::Drain::default()));
     let exporter = Arc::new(Exporter::default());
@@ -249,8 +256,13 @@ fn start_work(
     let nodes: Arc<Nodes> = cloud.state.get().ok_or("no nodes")?;
     let blobs: Arc<LocalStore> = cloud.state.get().ok_or("no blobs")?;
     let mut runner = Runner::new(shards.clone(), tasks);
-    runner.spawn(Arc::new(image::Sweeper::new(blobs.clone())));
+    let stores: Arc<Stores> = cloud.state.get().ok_or("no stores")?;
+    let options = images::options(config);
+    runner.spawn(Arc::new(image::Sweeper::of_stores(stores.clone(), options.cache)));
     runner.spawn(Arc::new(image::Uploads));
+    runner.spawn(Arc::new(image::Imports::new(stores.clone(), options)));
+    runner.spawn(Arc::new(image::Garbage::new(stores.clone())));
+    work.spawn(async move { stores.check().await });
     for reconciler in compute::reconcilers(cloud).into_iter().chain(volume::reconcilers(cloud)) {
         runner.spawn(reconciler);
     }

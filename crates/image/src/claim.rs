@@ -3,8 +3,12 @@
 //! A claim that is dropped, because its request failed or its client left, puts the image back to `queued`. When its whole
 //! process dies, [`Uploads`](crate::Uploads) does so after the deadline.
 use crate::{
-    image::{Image, Upload, text},
+    garbage::drop_place,
+    image::{Image, Place, Upload, text},
+    quota,
     rest::admitted,
+    signature,
+    upload::Declared,
 };
 use api::Call;
 use base::Timestamp;
@@ -23,9 +27,7 @@ pub(crate) struct Claim {
     image: String,
     upload: String,
     armed: bool,
-    /// What the bytes are declared to be.
-    pub(crate) disk_format: String,
-    pub(crate) container_format: String,
+    pub(crate) declared: Declared,
 }
 
 fn until(now: Timestamp) -> Timestamp {
@@ -33,9 +35,10 @@ fn until(now: Timestamp) -> Timestamp {
 }
 
 impl Claim {
-    /// Takes the image of the path from `queued` to `status`.
-    pub(crate) async fn take(call: &Call, status: &'static str) -> Result<Self> {
+    /// Takes the image of the path from `queued` to `status`; its bytes go to `place`.
+    pub(crate) async fn take(call: &Call, status: &'static str, place: Place) -> Result<Self> {
         let (id, upload) = (call.param("id").to_owned(), base::id::uuid());
+        let announced = call.header("content-length").and_then(|v| v.parse().ok()).map_or(0, quota::mib);
         let mine = upload.clone();
         let image = call
             .transact(move |cx, tx| {
@@ -49,10 +52,13 @@ impl Claim {
                 if image.disk_format.is_none() || image.container_format.is_none() {
                     return Err(Error::bad_request("Properties disk_format, container_format must be set prior to saving data."));
                 }
-                check_total(tx, cx, image.project_id())?;
-                image.upload = Some(Upload { id: mine.clone(), until: until(tx.now) });
+                signature::check(&image)?;
+                let of_bytes = if status == "saving" { quota::SIZE } else { quota::STAGED };
+                quota::check(tx, cx, image.project_id(), &[(of_bytes, announced), (quota::UPLOADING, 1)])?;
+                image.upload = Some(Upload { id: mine.clone(), until: until(tx.now), place: Some(place.clone()) });
                 image.status = status.into();
                 image.import_failed = false;
+                image.failed_stores = None;
                 image.save(tx)?;
                 Ok(image)
             })
@@ -62,8 +68,10 @@ impl Claim {
             image: image.id.clone(),
             upload,
             armed: true,
-            disk_format: image.body.disk_format.unwrap_or_default(),
-            container_format: image.body.container_format.unwrap_or_default(),
+            declared: Declared {
+                disk_format: image.body.disk_format.unwrap_or_default(),
+                container_format: image.body.container_format.unwrap_or_default(),
+            },
         })
     }
 
@@ -73,11 +81,24 @@ impl Claim {
         self.db
             .transact(move |tx| {
                 let mut image = own(tx, &id, &upload)?;
-                image.upload = Some(Upload { id: upload.clone(), until: until(tx.now) });
+                if let Some(upload) = &mut image.upload {
+                    upload.until = until(tx.now);
+                }
                 image.save(tx)
             })
             .await?;
         Ok(())
+    }
+
+    /// Stays alive while the work takes its time.
+    pub(crate) async fn while_alive<T>(&self, work: impl Future<Output = T>) -> Result<T> {
+        let mut work = std::pin::pin!(work);
+        loop {
+            match tokio::time::timeout(RENEWAL, &mut work).await {
+                Ok(done) => return Ok(done),
+                Err(_) => self.renew().await?,
+            }
+        }
     }
 
     /// Ends the upload well: `change` completes the row.
@@ -131,29 +152,14 @@ async fn back_to_queued(db: Db, image: String, upload: String) {
 /// Puts an image back to `queued` if that upload still owns it.
 pub(crate) fn release(tx: &mut Tx<'_>, id: &str, upload: &str) -> Result<()> {
     let Ok(mut image) = own(tx, id, upload) else { return Ok(()) };
-    image.upload = None;
+    if let Some(place) = image.upload.take().and_then(|upload| upload.place) {
+        drop_place(tx, &place);
+    }
     image.staged = None;
     image.status = "queued".into();
     image.save(tx)?;
     let request = image.request_id().to_owned();
     engine::tell(tx, id, &request, "The upload ended before its end; the image is queued again, upload it again");
-    Ok(())
-}
-
-/// Refuses uploads of a project that is at its limit already, as Glance does: the size is not known yet.
-fn check_total(tx: &mut Tx<'_>, cx: &resource::Cx, project: &str) -> Result<()> {
-    let limit = engine::limit(tx, cx, project, "image", "image_size_total");
-    if limit < 0 {
-        return Ok(());
-    }
-    let mine = resource::find::<Image>(tx, "project_id", project)?;
-    let used: u64 = mine.iter().filter_map(|image| image.size).sum();
-    if used >> 20 >= limit.unsigned_abs() {
-        return Err(Error::too_large(format!(
-            "The images of project {project} have {} MiB, and {limit} MiB are allowed; delete some first.",
-            used >> 20
-        )));
-    }
     Ok(())
 }
 

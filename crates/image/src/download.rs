@@ -1,13 +1,11 @@
 //! Bytes go out.
 use crate::{
     App,
-    claim::blob_of,
     rest::{look, require},
     sweeper::has_data,
     upload::explain,
 };
 use api::{Access, Call, Reply, Route};
-use futures_util::stream::try_unfold;
 use resource::{Error, Result};
 use std::{ops::Range, sync::Arc};
 
@@ -22,8 +20,10 @@ async fn download(app: Arc<App>, call: Call) -> Result<Reply> {
     if image.status == "deactivated" && !call.cx.is_admin() {
         return Err(Error::forbidden("The requested image has been deactivated. Image data download is forbidden."));
     }
-    let Some(blob) = blob_of(&image.map).filter(|_| has_data(&image.map)) else { return Ok(Reply::empty(204)) };
-    let opened = app.blobs.read(blob).await.map_err(explain)?;
+    if !has_data(&image.map) {
+        return Ok(Reply::empty(204));
+    }
+    let opened = app.stores.open_image(&image.map).await.map_err(explain)?;
     let size = opened.size();
     let range = match call.header("range").or(call.header("content-range")) {
         None => None,
@@ -33,9 +33,7 @@ async fn download(app: Arc<App>, call: Call) -> Result<Reply> {
     };
     let bytes = range.clone().unwrap_or(0..size);
     let length = bytes.end - bytes.start;
-    let stream =
-        try_unfold(opened.chunks(bytes), |mut chunks| async move { Ok(chunks.next().await?.map(|bytes| (bytes, chunks))) });
-    let reply = Reply::stream(if range.is_some() { 206 } else { 200 }, "application/octet-stream", Box::pin(stream))
+    let reply = Reply::stream(if range.is_some() { 206 } else { 200 }, "application/octet-stream", opened.stream(bytes))
         .header("accept-ranges", "bytes")
         .header("content-length", length.to_string());
     Ok(match (range, &image.checksum) {

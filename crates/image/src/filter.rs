@@ -1,5 +1,8 @@
 //! Filters of the list of images (api-ref `image/v2`, "List images").
-use crate::image::{is_owner, membership, text};
+use crate::{
+    image::{is_owner, membership, text},
+    protect::{Guard, Op},
+};
 use base::Timestamp;
 use resource::{Cx, Error, Map, Result};
 use serde_json::Value;
@@ -74,6 +77,8 @@ pub(crate) fn passes(row: &Map, key: &str, values: &[&str], cx: &Cx) -> bool {
             None => values.contains(&text(row, key)),
         },
         "checksum" | "os_hash_algo" | "os_hash_value" => values.contains(&text(row, key)),
+        // What one may not read is not found by its value either.
+        key if !Guard::of(cx).allows(key, Op::Read) => false,
         key => row.get("properties").and_then(|p| p.get(key)).and_then(Value::as_str).is_some_and(|v| values.contains(&v)),
     }
 }

@@ -1,5 +1,10 @@
 //! The image's row.
-use crate::filter;
+use crate::{
+    filter,
+    garbage::drop_place,
+    protect::{Guard, Op},
+    stores::LOCAL,
+};
 use base::Timestamp;
 use resource::{Cx, Deletion, Error, Kind, Map, Object, Reader, Resource, Result, Rules, Tx};
 use serde::{Deserialize, Serialize};
@@ -85,6 +90,65 @@ pub struct Image {
     #[field(hidden, default = false)]
     #[serde(default)]
     pub import_failed: bool,
+    /// Where the data is; none with data means the store `local`.
+    #[field(hidden, kind = Kind::Any, default = Vec::<Place>::new())]
+    #[serde(default)]
+    pub places: Vec<Place>,
+    /// The import that owns the state `importing`, or copies an active image.
+    #[field(hidden, kind = Kind::Any, default = Value::Null)]
+    #[serde(default)]
+    pub import: Option<Import>,
+    /// Stores that the last import did not reach, once there was one.
+    #[field(hidden, kind = Kind::Any, default = Value::Null)]
+    #[serde(default)]
+    pub failed_stores: Option<Vec<String>>,
+}
+
+/// Where an image's data is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Place {
+    pub store: String,
+    /// Of the object in a bucket; a directory has the blob under its own name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<String>,
+}
+
+impl Place {
+    pub(crate) fn local() -> Self {
+        Self { store: LOCAL.into(), key: None }
+    }
+}
+
+/// An import or copy under way.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Import {
+    /// Its task.
+    pub task: String,
+    /// `glance-direct`, `web-download`, `copy-image` or `location`.
+    pub method: String,
+    /// Whence the data comes, if it is not here.
+    #[serde(default)]
+    pub uri: Option<String>,
+    /// What its data must hash to: algorithm and value.
+    #[serde(default)]
+    pub hash: Option<(String, String)>,
+    /// Stores that are still to get it, the next one first.
+    pub todo: Vec<String>,
+    /// Stores that have it, when it counts only once all have.
+    #[serde(default)]
+    pub done: Vec<Place>,
+    #[serde(default)]
+    pub failed: Vec<String>,
+    /// Nothing of it counts unless every store gets it.
+    pub all: bool,
+    /// Past it, the import has failed.
+    pub until: Timestamp,
+    /// Where the next store is getting it.
+    #[serde(default)]
+    pub place: Option<Place>,
+    /// Tries of the next store that failed.
+    #[serde(default)]
+    pub attempts: u32,
 }
 
 /// A project that an image is shared with.
@@ -103,6 +167,9 @@ pub struct Upload {
     pub id: String,
     /// Its process renews this; past it, the upload is dead.
     pub until: Timestamp,
+    /// Where the bytes go.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub place: Option<Place>,
 }
 
 /// Staged bytes, already inspected.
@@ -123,6 +190,28 @@ impl Image {
     }
     pub(crate) fn member_mut(&mut self, project: &str) -> Option<&mut Member> {
         self.members.iter_mut().find(|m| m.member_id == project)
+    }
+}
+
+/// Where the data of a row is; nowhere if it has none.
+pub(crate) fn places(row: &Map) -> Vec<Place> {
+    let said = row.get("places").and_then(|p| Vec::<Place>::deserialize(p).ok()).unwrap_or_default();
+    match (said.is_empty(), text(row, "status")) {
+        (true, "active" | "deactivated") => vec![Place::local()],
+        _ => said,
+    }
+}
+
+/// What an import shows of itself: stores to come, and stores that failed. None if there was none yet.
+fn progress(row: &Map) -> Option<(String, String)> {
+    let list = |of: &Value| of.as_array().into_iter().flatten().filter_map(Value::as_str).collect::<Vec<_>>().join(",");
+    let import = row.get("import").filter(|i| i.is_object());
+    let failed = row.get("failed_stores").filter(|f| f.is_array());
+    match (import, failed, row.get("import_failed")) {
+        (Some(import), _, _) => Some((list(&import["todo"]), list(&import["failed"]))),
+        (None, Some(failed), _) => Some((String::new(), list(failed))),
+        (None, None, Some(Value::Bool(true))) => Some((String::new(), LOCAL.into())),
+        (None, None, _) => None,
     }
 }
 
@@ -154,26 +243,32 @@ impl Rules for Image {
         if row.protected {
             return Err(Error::forbidden(format!("Image {} is protected and cannot be deleted.", row.id)));
         }
+        for place in crate::imports::all_places(row) {
+            drop_place(tx, &place);
+        }
         for task in tx.find(&crate::tasks::TASKS, "image_id", &row.id) {
             tx.delete(&crate::tasks::TASKS, task.id());
         }
         Ok(Deletion::Now)
     }
 
-    fn view(row: &Map, out: &mut Map, _cx: &Cx, _reader: &Reader<'_>) {
+    fn view(row: &Map, out: &mut Map, cx: &Cx, _reader: &Reader<'_>) {
         out.remove("properties");
         let id = text(row, "id");
         out.insert("owner".into(), row.get("project_id").cloned().unwrap_or(Value::Null));
         out.insert("self".into(), format!("/v2/images/{id}").into());
         out.insert("file".into(), format!("/v2/images/{id}/file").into());
-        if matches!(text(row, "status"), "active" | "deactivated") {
-            out.insert("stores".into(), crate::info::STORE.into());
+        let stores: Vec<String> = places(row).into_iter().map(|place| place.store).collect();
+        if !stores.is_empty() {
+            out.insert("stores".into(), stores.join(",").into());
         }
-        if row.get("import_failed") == Some(&Value::Bool(true)) {
-            out.insert("os_glance_failed_import".into(), crate::info::STORE.into());
-            out.insert("os_glance_importing_to_stores".into(), "".into());
+        if let Some((coming, failed)) = progress(row) {
+            out.insert("os_glance_importing_to_stores".into(), coming.into());
+            out.insert("os_glance_failed_import".into(), failed.into());
         }
-        for (name, value) in row.get("properties").and_then(Value::as_object).into_iter().flatten() {
+        let guard = Guard::of(cx);
+        let properties = row.get("properties").and_then(Value::as_object).into_iter().flatten();
+        for (name, value) in properties.filter(|(name, _)| guard.allows(name, Op::Read)) {
             out.entry(name.clone()).or_insert_with(|| value.clone());
         }
     }

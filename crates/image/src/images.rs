@@ -1,25 +1,28 @@
 //! Create, list, show and delete.
 use crate::{
-    attributes, filter,
+    App, attributes, filter,
     image::Image,
     import,
-    info::STORE,
+    protect::{Guard, Op},
+    quota,
     rest::{admitted, look, require, shown},
 };
 use api::{Access, Call, Reply, Route, dialect::IMAGE};
 use resource::{Map, Resource as _, Result, engine};
 use serde_json::Value;
+use std::sync::Arc;
 
-pub(crate) fn routes() -> Vec<Route> {
+pub(crate) fn routes(app: &Arc<App>) -> Vec<Route> {
+    let app = app.clone();
     vec![
-        Route::new("POST", "/v2/images", Access::Rule("add_image", "role:member"), create),
+        Route::new("POST", "/v2/images", Access::Rule("add_image", "role:member"), move |call| create(app.clone(), call)),
         Route::new("GET", "/v2/images", Access::Rule("get_images", "role:reader"), list),
         Route::new("GET", "/v2/images/{id}", Access::Rule("get_image", "role:reader"), show),
         Route::new("DELETE", "/v2/images/{id}", Access::Authenticated, delete),
     ]
 }
 
-async fn create(call: Call) -> Result<Reply> {
+async fn create(app: Arc<App>, call: Call) -> Result<Reply> {
     let (input, id) = attributes::of_create(call.object()?)?;
     let row = call
         .transact(move |cx, tx| {
@@ -28,14 +31,19 @@ async fn create(call: Call) -> Result<Reply> {
                 row.insert("id".into(), id.as_str().into());
             }
             attributes::check_visibility(cx, crate::image::text(&row, "visibility"), &row)?;
+            let guard = Guard::of(cx);
+            for name in row.get("properties").and_then(Value::as_object).into_iter().flatten().map(|(name, _)| name) {
+                guard.require(name, Op::Create)?;
+            }
+            quota::check(tx, cx, crate::image::text(&row, "project_id"), &[(quota::COUNT, 1)])?;
             engine::insert(tx, Image::DEF, cx, row)
         })
         .await?;
     let location = api::links(Image::DEF, &call.cx, crate::image::text(&row, "id"));
     Ok(Reply::json(201, shown(&call, &row))
         .header("location", location)
-        .header("openstack-image-import-methods", import::METHODS.join(","))
-        .header("openstack-image-store-ids", STORE))
+        .header("openstack-image-import-methods", import::methods(&app).join(","))
+        .header("openstack-image-store-ids", app.stores.ids().join(",")))
 }
 
 async fn list(call: Call) -> Result<Reply> {

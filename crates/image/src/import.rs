@@ -1,77 +1,215 @@
-//! Import of staged data. It was hashed and inspected while it came in, so the import is one transaction.
-use crate::{App, image::Image, info::STORE, rest::admitted, tasks};
+//! What may be imported, and the beginning of it. [`Imports`](crate::Imports) does the rest.
+//!
+//! Staged data was hashed and inspected while it came in, so its import into `local` alone is one transaction.
+use crate::{
+    App,
+    image::{Image, Import, places},
+    quota,
+    rest::{require, seen},
+    signature,
+    stores::LOCAL,
+    tasks::{self, Begun},
+    transfer::{self, COPY, DIRECT, WEB},
+};
 use api::{Access, Call, Reply, Route};
-use resource::{Error, Object, Result};
+use resource::{Cx, Error, Object, Result, Tx};
 use serde_json::Value;
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
-/// Import methods. `web-download` and `copy-image` are not among them: nothing is fetched, and there is one store.
-pub(crate) const METHODS: &[&str] = &["glance-direct"];
+/// An import that has not ended by then has failed.
+pub(crate) const WITHIN: Duration = Duration::from_secs(6 * 3600);
+
+/// Import methods, in the order of their names' fame.
+pub(crate) fn methods(app: &App) -> Vec<&'static str> {
+    let all = [(DIRECT, true), (WEB, app.options.web.is_some()), (COPY, app.stores.all().len() > 1)];
+    all.into_iter().filter_map(|(name, offered)| offered.then_some(name)).collect()
+}
 
 pub(crate) fn routes(app: &Arc<App>) -> Vec<Route> {
     let app = app.clone();
     vec![Route::new("POST", "/v2/images/{id}/import", Access::Authenticated, move |call| import(app.clone(), call))]
 }
 
+/// What a request asks for.
+#[derive(Clone)]
+struct Asked {
+    method: &'static str,
+    uri: Option<String>,
+    /// None: all of them.
+    stores: Option<Vec<String>>,
+    all_must_succeed: bool,
+}
+
 async fn import(app: Arc<App>, call: Call) -> Result<Reply> {
     let request = call.json().clone();
-    check(&request)?;
+    let asked = asked(&app, &call, &request)?;
     // The grace period of the staged blob begins anew, before the row names it as the image's data.
     let staged = crate::rest::look(&call)?.body.staged.and_then(|s| s.blob);
     if let Some(blob) = &staged {
-        app.blobs.touch(blob).await.map_err(crate::upload::explain)?;
+        app.stores.base().touch(blob).await.map_err(crate::upload::explain)?;
     }
     let id = call.param("id").to_owned();
-    call.transact(move |cx, tx| {
-        let mut image = admitted(tx, cx, &id, "upload_image")?;
-        let failure = finish(&mut image)?;
-        image.save(tx)?;
-        tasks::record(tx, cx, &id, &request, failure.as_deref());
-        Ok(())
-    })
-    .await?;
+    call.transact(move |cx, tx| begin(&app, cx, tx, &id, &asked, &request)).await?;
     Ok(Reply::empty(202))
 }
 
-fn check(request: &Value) -> Result<()> {
-    let method = request.pointer("/method/name").and_then(Value::as_str);
-    let method =
-        method.ok_or_else(|| Error::bad_request("The body must name the import method as {\"method\": {\"name\": …}}."))?;
-    if !METHODS.contains(&method) {
-        return Err(Error::bad_request(format!(
-            "Unknown import method name '{method}'; see info/import for those that there are."
-        )));
-    }
-    let all = request.get("all_stores") == Some(&Value::Bool(true));
-    match request.get("stores") {
-        None => Ok(()),
-        Some(_) if all => {
-            Err(Error::bad_request("all_stores parameter can't be used with x-image-meta-store header or stores parameter"))
-        }
-        Some(Value::Array(stores)) if stores.iter().all(|s| s == STORE) => Ok(()),
-        Some(stores) => Err(Error::conflict(format!("There is no such store: {stores}. The only one is '{STORE}'."))),
+fn flag(request: &Value, name: &str, default: bool) -> Result<bool> {
+    match request.get(name) {
+        None => Ok(default),
+        Some(Value::Bool(value)) => Ok(*value),
+        Some(_) => Err(Error::bad_request(format!("'{name}' must be boolean value only"))),
     }
 }
 
-/// The image with its staged data as its data; or queued again, with why.
-fn finish(image: &mut Object<Image>) -> Result<Option<String>> {
-    if image.status != "uploading" {
-        return Err(Error::conflict(format!("Image {} needs to be staged before 'glance-direct' method can be used", image.id)));
+fn asked(app: &App, call: &Call, request: &Value) -> Result<Asked> {
+    let method = request.get("method").ok_or_else(|| Error::bad_request("Import request requires a 'method' field."))?;
+    let name = method.get("name").and_then(Value::as_str);
+    let name = name.ok_or_else(|| Error::bad_request("Import request requires a 'name' field."))?;
+    let unknown =
+        || Error::bad_request(format!("Unknown import method name '{name}'; see info/import for those that there are."));
+    let known = methods(app).into_iter().find(|known| *known == name).ok_or_else(unknown)?;
+    let all_must_succeed = flag(request, "all_stores_must_succeed", true)?;
+    let stores = stores(app, call, request)?;
+    let uri = match (known, &app.options.web) {
+        (WEB, Some(rules)) => {
+            let uri = method.get("uri").and_then(Value::as_str).unwrap_or_default();
+            rules.check(uri).map_err(|e| {
+                let shown: String = uri.chars().filter(|c| !c.is_control()).take(255).collect();
+                Error::bad_request(format!("URI for web-download does not pass filtering: {shown}: {}.", base::chain(&e)))
+            })?;
+            Some(uri.to_owned())
+        }
+        _ => None,
+    };
+    Ok(Asked { method: known, uri, stores, all_must_succeed })
+}
+
+fn stores(app: &App, call: &Call, request: &Value) -> Result<Option<Vec<String>>> {
+    let (header, body) = (call.header("x-image-meta-store"), request.get("stores"));
+    if flag(request, "all_stores", false)? {
+        return match (header, body) {
+            (None, None) => Ok(None),
+            _ => Err(Error::bad_request("all_stores parameter can't be used with x-image-meta-store header or stores parameter")),
+        };
     }
-    let staged = image.staged.take();
-    let staged = staged
-        .ok_or_else(|| Error::conflict(format!("The data of image {} is still being staged; wait for its end.", image.id)))?;
-    if let Some(refusal) = staged.refusal {
-        image.status = "queued".into();
-        image.import_failed = true;
-        return Ok(Some(refusal));
+    let ids = match (header, body) {
+        (_, Some(Value::Array(list))) => {
+            let texts: Option<Vec<String>> = list.iter().map(|id| id.as_str().map(str::to_owned)).collect();
+            texts.ok_or_else(|| Error::bad_request("'stores' must be a list of the ids of stores."))?
+        }
+        (_, Some(_)) => return Err(Error::bad_request("'stores' must be a list of the ids of stores.")),
+        (Some(id), None) => vec![id.to_owned()],
+        (None, None) => vec![app.stores.default_id().to_owned()],
+    };
+    let mut once: Vec<String> = Vec::new();
+    for id in ids {
+        if !once.contains(&id) {
+            once.push(id);
+        }
     }
-    image.status = "active".into();
+    let mut unknown: Vec<_> = app.stores.unknown(&once).into_iter().collect();
+    unknown.sort_unstable();
+    if unknown.is_empty() {
+        return Ok(Some(once));
+    }
+    Err(Error::conflict(format!(
+        "There is no such image store: {}; see info/stores for those that there are.",
+        unknown.join(", ")
+    )))
+}
+
+/// Refuses what the image's status does not allow.
+fn check_status(image: &Object<Image>, method: &str) -> Result<()> {
+    let refused = match (image.status.as_str(), method) {
+        ("active", COPY) | ("queued", WEB) | ("uploading", DIRECT) => None,
+        (_, COPY) => Some("Only images with status active can be targeted for copying".to_owned()),
+        ("active", _) => Some("Image with status active cannot be target for import".to_owned()),
+        (_, WEB) => Some(format!("Image needs to be in 'queued' state to use '{method}' method")),
+        (_, _) => Some(format!("Image {} needs to be staged before '{method}' method can be used", image.id)),
+    };
+    if let Some(message) = refused {
+        return Err(Error::conflict(message));
+    }
+    for (name, value) in [("container_format", &image.container_format), ("disk_format", &image.disk_format)] {
+        if value.is_none() {
+            return Err(Error::conflict(format!("'{name}' needs to be set before import")));
+        }
+    }
+    Ok(())
+}
+
+/// Nothing else brings bytes into the image.
+pub(crate) fn check_idle(image: &Object<Image>) -> Result<()> {
+    if image.import.is_some() || image.upload.is_some() {
+        return Err(Error::conflict(format!(
+            "New operation on image '{}' is not permitted as prior operation is still in progress",
+            image.id
+        )));
+    }
+    Ok(())
+}
+
+fn begin(app: &App, cx: &Cx, tx: &mut Tx<'_>, id: &str, asked: &Asked, request: &Value) -> Result<()> {
+    let mut image = seen(tx, cx, id)?;
+    check_status(&image, asked.method)?;
+    require(cx, if asked.method == COPY { "copy_image" } else { "upload_image" }, Some(&image.map))?;
+    check_idle(&image)?;
+    let todo = targets(app, &image, asked)?;
+    if todo.is_empty() {
+        return Ok(());
+    }
+    check_quota(cx, tx, &image, asked.method)?;
+    let task = tasks::begin(tx, cx, &Begun { image: id, kind: "api_image_import", request, stores: &todo });
+    let at_once = asked.method == DIRECT && (todo == [LOCAL] || image.staged.as_ref().is_some_and(|s| s.refusal.is_some()));
     image.import_failed = false;
-    image.size = Some(staged.size);
-    image.virtual_size = Some(staged.virtual_size);
-    image.checksum = Some(staged.checksum);
-    image.os_hash_algo = Some("sha512".into());
-    image.os_hash_value = staged.blob;
-    Ok(None)
+    image.failed_stores = None;
+    image.import = Some(Import {
+        task,
+        method: asked.method.into(),
+        uri: asked.uri.clone(),
+        hash: None,
+        todo,
+        done: Vec::new(),
+        failed: Vec::new(),
+        all: asked.all_must_succeed,
+        until: tx.now.plus(WITHIN),
+        place: None,
+        attempts: 0,
+    });
+    if asked.method == DIRECT && image.staged.is_none() {
+        return Err(Error::conflict(format!("The data of image {id} is still being staged; wait for its end.")));
+    }
+    if asked.method != COPY {
+        image.status = "importing".into();
+    }
+    if at_once {
+        transfer::at_once(&mut image.body);
+        transfer::end(tx, &mut image)?;
+    }
+    image.save(tx)
+}
+
+fn check_quota(cx: &Cx, tx: &mut Tx<'_>, image: &Object<Image>, method: &str) -> Result<()> {
+    let size = quota::mib(image.size.unwrap_or(0));
+    let deltas = match method {
+        // It is staged and counted already.
+        DIRECT => vec![(quota::SIZE, image.staged.as_ref().map_or(0, |staged| quota::mib(staged.size)))],
+        COPY => vec![(quota::SIZE, 0), (quota::STAGED, size), (quota::UPLOADING, 1)],
+        _ => vec![(quota::SIZE, 0), (quota::STAGED, 0), (quota::UPLOADING, 1)],
+    };
+    if method != COPY {
+        signature::check(image)?;
+    }
+    quota::check(tx, cx, image.project_id(), &deltas)
+}
+
+fn targets(app: &App, image: &Object<Image>, asked: &Asked) -> Result<Vec<String>> {
+    let present: Vec<String> = places(&image.map).into_iter().map(|place| place.store).collect();
+    let Some(stores) = &asked.stores else {
+        return Ok(app.stores.ids().into_iter().filter(|id| asked.method != COPY || !present.contains(id)).collect());
+    };
+    match stores.iter().find(|id| asked.method == COPY && present.contains(id)) {
+        Some(id) => Err(Error::bad_request(format!("Image is already present at store '{id}'"))),
+        None => Ok(stores.clone()),
+    }
 }

@@ -1,56 +1,75 @@
 //! What this service offers: import methods, stores, and how much of them a project uses.
 use crate::{
-    image::Image,
-    import,
-    rest::{look, require},
+    App,
+    garbage::drop_place,
+    image::places,
+    import, quota,
+    rest::admitted,
+    stores::{Enabled, Kind},
 };
 use api::{Access, Call, Reply, Route};
-use resource::{Error, Result, engine};
+use resource::{Error, Map, Result};
 use serde_json::json;
+use std::sync::Arc;
 
-/// The one store: blobs that drover keeps itself.
-pub(crate) const STORE: &str = "local";
-
-pub(crate) fn routes() -> Vec<Route> {
+pub(crate) fn routes(app: &Arc<App>) -> Vec<Route> {
+    let (one, two, three, four) = (app.clone(), app.clone(), app.clone(), app.clone());
     vec![
-        Route::new("GET", "/v2/info/import", Access::Authenticated, methods),
-        Route::new("GET", "/v2/info/stores", Access::Authenticated, stores),
-        Route::new("GET", "/v2/info/stores/detail", Access::Rule("stores_info_detail", "role:admin"), stores_detail),
+        Route::new("GET", "/v2/info/import", Access::Authenticated, move |call| methods(one.clone(), call)),
+        Route::new("GET", "/v2/info/stores", Access::Authenticated, move |call| stores(two.clone(), call)),
+        Route::new("GET", "/v2/info/stores/detail", Access::Rule("stores_info_detail", "role:admin"), move |call| {
+            stores_detail(three.clone(), call)
+        }),
         Route::new("GET", "/v2/info/usage", Access::Authenticated, usage),
-        Route::new("DELETE", "/v2/stores/{store}/{id}", Access::Authenticated, delete_from),
+        Route::new("DELETE", "/v2/stores/{store}/{id}", Access::Authenticated, move |call| delete_from(four.clone(), call)),
     ]
 }
 
-async fn methods(_call: Call) -> Result<Reply> {
-    let body = json!({"import-methods": {"description": "Import methods available.", "type": "array", "value": import::METHODS}});
-    Ok(Reply::ok(body))
+async fn methods(app: Arc<App>, _call: Call) -> Result<Reply> {
+    let value = import::methods(&app);
+    Ok(Reply::ok(json!({"import-methods": {"description": "Import methods available.", "type": "array", "value": value}})))
 }
 
-async fn stores(_call: Call) -> Result<Reply> {
-    Ok(Reply::ok(json!({"stores": [{"id": STORE, "description": "Copies kept by the cloud itself", "default": "true"}]})))
+fn shown(app: &App, store: &Enabled) -> Map {
+    let mut out = Map::new();
+    out.insert("id".into(), store.id.as_str().into());
+    if !store.description.is_empty() {
+        out.insert("description".into(), store.description.as_str().into());
+    }
+    if store.id == app.stores.default_id() {
+        out.insert("default".into(), "true".into());
+    }
+    out
 }
 
-async fn stores_detail(_call: Call) -> Result<Reply> {
-    let store = json!({"id": STORE, "type": "file", "description": "Copies kept by the cloud itself", "default": "true", "properties": {}, "weight": 0});
-    Ok(Reply::ok(json!({"stores": [store]})))
+async fn stores(app: Arc<App>, _call: Call) -> Result<Reply> {
+    let all: Vec<Map> = app.stores.all().iter().map(|store| shown(&app, store)).collect();
+    Ok(Reply::ok(json!({ "stores": all })))
+}
+
+/// What an administrator sees of a store; no address and no credentials.
+async fn stores_detail(app: Arc<App>, _call: Call) -> Result<Reply> {
+    let detail = |store: &Enabled| {
+        let mut out = shown(&app, store);
+        let (kind, properties) = match &store.kind {
+            Kind::Local(_) => ("file", json!({})),
+            Kind::S3 { bucket, .. } => ("s3", json!({"s3_store_bucket": bucket.name()})),
+        };
+        out.insert("type".into(), kind.into());
+        out.insert("properties".into(), properties);
+        out.insert("weight".into(), store.weight.into());
+        out
+    };
+    Ok(Reply::ok(json!({"stores": app.stores.all().iter().map(detail).collect::<Vec<Map>>()})))
 }
 
 async fn usage(call: Call) -> Result<Reply> {
     let body = call
         .transact(|cx, tx| {
             let project = cx.project()?;
-            let images = resource::find::<Image>(tx, "project_id", &project)?;
-            let mib = |bytes: u64| bytes.div_ceil(1 << 20);
-            let uploading = |status: &str| matches!(status, "saving" | "uploading" | "importing");
-            let used = [
-                ("image_size_total", mib(images.iter().filter_map(|i| i.size).sum())),
-                ("image_count_total", images.len() as u64),
-                ("image_stage_total", mib(images.iter().filter_map(|i| i.staged.as_ref().map(|s| s.size)).sum())),
-                ("image_count_uploading", images.iter().filter(|i| uploading(&i.status)).count() as u64),
-            ];
-            let mut shown = resource::Map::new();
-            for (name, usage) in used {
-                shown.insert(name.into(), json!({"limit": engine::limit(tx, cx, &project, "image", name), "usage": usage}));
+            let mut shown = Map::new();
+            for (name, usage) in quota::used(tx, &project)? {
+                shown.insert(name.into(), json!({"limit": quota::limit(tx, cx, &project, name), "usage": usage}));
             }
             Ok(json!({"usage": shown}))
         })
@@ -58,12 +77,30 @@ async fn usage(call: Call) -> Result<Reply> {
     Ok(Reply::ok(body))
 }
 
-/// There is one store, and data is not taken from an image's last one.
-async fn delete_from(call: Call) -> Result<Reply> {
-    let (image, store) = (look(&call)?, call.param("store"));
-    require(&call.cx, "delete_image", Some(&image.map))?;
-    if store != STORE || !crate::sweeper::has_data(&image.map) {
-        return Err(Error::not_found(format!("Image {} is not stored in {store}.", image.id)));
+/// Takes an image's data out of one of its stores, never out of the last one.
+async fn delete_from(app: Arc<App>, call: Call) -> Result<Reply> {
+    let (id, store) = (call.param("id").to_owned(), call.param("store").to_owned());
+    if app.stores.get(&store).is_none() {
+        return Err(Error::conflict("The selected store is not available on this node; see info/stores."));
     }
-    Err(Error::forbidden(format!("The data of image {} is in no other store; delete the image instead.", image.id)))
+    call.transact(move |cx, tx| {
+        let mut image = admitted(tx, cx, &id, "delete_image_location")?;
+        if image.status != "active" {
+            return Err(Error::conflict("It's not allowed to remove image data from store if image status is not 'active'"));
+        }
+        let mut places = places(&image.map);
+        let Some(at) = places.iter().position(|place| place.store == store) else {
+            return Err(Error::not_found(format!("Image {id} is not stored in store {store}.")));
+        };
+        if places.len() == 1 {
+            return Err(Error::forbidden(
+                "Cannot delete image data from the only store containing it. Consider deleting the image instead.",
+            ));
+        }
+        drop_place(tx, &places.remove(at));
+        image.places = places;
+        image.save(tx)
+    })
+    .await?;
+    Ok(Reply::empty(204))
 }

@@ -11,31 +11,46 @@
 //! deadline ([`Uploads`]); a blob that no row names is removed ([`Sweeper`]). Content is accepted only when [`inspect`] finds it
 //! safe and to be what `disk_format` says.
 //!
-//! Not done here: import from the web, copies between stores, the cache API, locations outside of the store.
+//! Not done here: image data that stays outside of the stores.
 mod actions;
 mod attributes;
 pub mod blob;
+mod cache;
 mod claim;
+mod digest;
 mod download;
 mod filter;
+mod garbage;
 mod image;
 mod images;
 mod import;
+mod imports;
 mod info;
 pub mod inspect;
+mod locations;
 mod members;
 mod metadefs;
+mod named;
 mod patch;
+mod protect;
+mod quota;
 mod rest;
 mod schemas;
+mod signature;
+mod stores;
 mod sweeper;
 mod tags;
 mod tasks;
+mod transfer;
 mod upload;
 mod uploads;
 mod versions;
 
-pub use image::{Image, Member, Staged};
+pub use garbage::Garbage;
+pub use image::{Image, Import, Member, Place, Staged};
+pub use imports::Imports;
+pub use protect::{Format as ProtectionFormat, Protections, ProtectionsError};
+pub use stores::{Backend, Definition, LOCAL, Stores, StoresError};
 pub use sweeper::Sweeper;
 pub use uploads::Uploads;
 
@@ -58,6 +73,12 @@ pub struct Options {
     pub require_format: bool,
     /// An upload that sends nothing for so long is given up.
     pub idle: Duration,
+    /// What may be fetched from the web; nothing if there are no rules.
+    pub web: Option<web::fetch::Rules>,
+    /// May users give the address of data that is to become an image's?
+    pub locations: bool,
+    /// Bytes of images in other stores that a controller keeps for its nodes.
+    pub cache: u64,
 }
 
 impl Default for Options {
@@ -68,27 +89,31 @@ impl Default for Options {
             max_growth: 1000,
             require_format: true,
             idle: Duration::from_secs(60),
+            web: Some(web::fetch::Rules::default()),
+            locations: false,
+            cache: 20 << 30,
         }
     }
 }
 
 /// What handlers and reconcilers of one process share.
 pub(crate) struct App {
-    pub(crate) blobs: Arc<LocalStore>,
+    pub(crate) stores: Arc<Stores>,
     pub(crate) options: Options,
 }
 
-/// The service on a store of blobs.
+/// The service with the store `local` alone.
 pub fn service(blobs: Arc<LocalStore>) -> Service {
-    service_with(blobs, Options::default())
+    service_with(Stores::only(blobs), Options::default())
 }
 
-/// As [`service`], with options.
-pub fn service_with(blobs: Arc<LocalStore>, options: Options) -> Service {
-    let app = Arc::new(App { blobs, options });
+/// The service on the stores that are enabled.
+pub fn service_with(stores: Arc<Stores>, options: Options) -> Service {
+    let app = Arc::new(App { stores, options });
     let routes: Vec<Route> = [
-        versions::routes(),
-        images::routes(),
+        cache::routes(&app),
+        versions::routes(&app),
+        images::routes(&app),
         patch::routes(),
         upload::routes(&app),
         download::routes(&app),
@@ -97,7 +122,8 @@ pub fn service_with(blobs: Arc<LocalStore>, options: Options) -> Service {
         actions::routes(),
         import::routes(&app),
         tasks::routes(),
-        info::routes(),
+        info::routes(&app),
+        locations::routes(&app),
         schemas::routes(),
         metadefs::routes(),
     ]
@@ -111,13 +137,8 @@ pub fn service_with(blobs: Arc<LocalStore>, options: Options) -> Service {
         microversions: None,
         resources: vec![Image::DEF],
         routes,
-        tables: vec![&tasks::TASKS, &metadefs::NAMESPACES, &metadefs::ITEMS],
+        tables: vec![&garbage::GARBAGE, &tasks::TASKS, &metadefs::NAMESPACES, &metadefs::ITEMS],
         rules: rest::RULES.to_vec(),
-        quotas: vec![
-            ("image_count_total", -1),
-            ("image_size_total", -1),
-            ("image_stage_total", -1),
-            ("image_count_uploading", -1),
-        ],
+        quotas: quota::ALL.map(|name| (name, -1)).to_vec(),
     }
 }

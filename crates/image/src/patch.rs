@@ -2,6 +2,8 @@
 use crate::{
     attributes::{self, Attribute},
     image::{Image, text},
+    protect::{self, Guard},
+    quota,
     rest::{admitted, require, shown},
 };
 use api::{Access, Call, Reply, Route};
@@ -43,7 +45,7 @@ async fn patch(call: Call) -> Result<Reply> {
             if changes.is_empty() {
                 return Ok(image.map);
             }
-            let changed = apply(&image.map, &changes, spelling)?;
+            let changed = apply(&image.map, &changes, spelling, &Guard::of(cx))?;
             settle(tx, cx, &image, changed)
         })
         .await?;
@@ -139,7 +141,7 @@ fn attribute_name(pointer: &str) -> Result<String> {
 }
 
 /// The row after the changes. Pure.
-fn apply(row: &Map, changes: &[Change], spelling: Spelling) -> Result<Map> {
+fn apply(row: &Map, changes: &[Change], spelling: Spelling, guard: &Guard<'_>) -> Result<Map> {
     let mut row = row.clone();
     let mut properties = row.get("properties").and_then(Value::as_object).cloned().unwrap_or_default();
     let missing = |name: &str| Error::conflict(format!("Property {name} does not exist."));
@@ -162,16 +164,22 @@ fn apply(row: &Map, changes: &[Change], spelling: Spelling) -> Result<Map> {
                 row.insert(name.clone(), value);
             }
             (Attribute::Property, Op::Remove) => {
+                if properties.contains_key(name) && guard.allows(name, protect::Op::Read) {
+                    guard.require(name, protect::Op::Delete)?;
+                } else {
+                    return Err(missing(name));
+                }
                 properties.shift_remove(name).ok_or_else(|| missing(name))?;
             }
             (Attribute::Property, op) => {
-                let there = properties.contains_key(name);
+                let there = properties.contains_key(name) && guard.allows(name, protect::Op::Read);
                 if *op == Op::Replace && !there {
                     return Err(missing(name));
                 }
                 if *op == Op::Add && there && spelling == Spelling::Old {
                     return Err(Error::conflict(format!("Property {name} already present.")));
                 }
+                guard.require(name, if there { protect::Op::Update } else { protect::Op::Create })?;
                 attributes::property(name, value)?;
                 properties.insert(name.clone(), value.clone());
             }
@@ -192,6 +200,7 @@ fn settle(tx: &mut Tx<'_>, cx: &Cx, old: &Object<Image>, changed: Map) -> Result
     if old.project_id() != owner {
         require(cx, "admin", None)
             .map_err(|_| Error::forbidden("Only an administrator may give an image to another project."))?;
+        quota::check(tx, cx, &owner, &[(quota::COUNT, 1)])?;
         engine::release(tx, old.project_id(), "image", &[("image_count_total", 1)]);
         engine::reserve(tx, cx, &owner, "image", &[("image_count_total", 1)])?;
     }
@@ -210,7 +219,7 @@ mod tests {
     use serde_json::json;
 
     fn patched(row: &Value, body: &Value, spelling: Spelling) -> Result<Map> {
-        apply(row.as_object().unwrap(), &changes(body, spelling)?, spelling)
+        apply(row.as_object().unwrap(), &changes(body, spelling)?, spelling, &Guard::open())
     }
 
     #[test]

@@ -241,7 +241,7 @@ fn choices(name: &str, attribute: &str) -> Option<Value> {
         ("image", "container_format") => Some(or_null(CONTAINERS)),
         ("image", "disk_format") => Some(or_null(DISKS)),
         ("member", "status") => Some(json!(["pending", "accepted", "rejected"])),
-        ("task", "type") => Some(json!(["api_image_import"])),
+        ("task", "type") => Some(json!(["api_image_import", "location_import"])),
         ("task", "status") => Some(json!(["pending", "processing", "success", "failure"])),
         ("namespace", "visibility") => Some(json!(["public", "private"])),
         _ => None,

@@ -6,11 +6,12 @@ use crate::{
     blob::LocalStore,
     claim::blob_of,
     image::{Image, text},
+    named::Named,
+    stores::{LOCAL, Stores},
 };
 use reconcile::{Next, Pending, Place, Reconciler, Work};
 use resource::{Error, Resource as _, Result};
 use std::{
-    collections::HashSet,
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant, SystemTime},
 };
@@ -19,10 +20,14 @@ use store::{Db, Table};
 const GRACE: Duration = Duration::from_secs(3600);
 /// Sweeps are not more frequent than that.
 const PAUSE: Duration = Duration::from_secs(60);
+/// What was stored or used so recently is not put out to make room.
+const YOUNG: Duration = Duration::from_secs(900);
 
 /// See the module.
 pub struct Sweeper {
-    blobs: Arc<LocalStore>,
+    stores: Arc<Stores>,
+    /// Bytes of images in other stores that stay in `local`.
+    cache: u64,
     grace: Duration,
     last: Mutex<Option<Instant>>,
 }
@@ -33,26 +38,46 @@ impl Sweeper {
     }
 
     pub fn with_grace(blobs: Arc<LocalStore>, grace: Duration) -> Self {
-        Self { blobs, grace, last: Mutex::new(None) }
+        Self::of(Stores::only(blobs), 0, grace)
+    }
+
+    /// Of all directories of this controller, of which `local` may hold so many bytes for other stores.
+    pub fn of_stores(stores: Arc<Stores>, cache: u64) -> Self {
+        Self::of(stores, cache, GRACE)
+    }
+
+    pub fn of(stores: Arc<Stores>, cache: u64, grace: Duration) -> Self {
+        Self { stores, cache, grace, last: Mutex::new(None) }
     }
 
     /// Removes what no row names and is older than the grace; brings what a row names and only another controller has.
     pub async fn sweep(&self, db: &Db) -> Result<()> {
         db.fresh().await?;
-        let named = named(db);
-        for blob in &named {
-            if let Err(e) = self.blobs.keep(blob).await {
-                tracing::warn!(error = base::chain(&e), "A copy of an image's data could not be made here; it is tried again");
+        let named = Named::of(db);
+        for (id, directory) in self.stores.by_directory() {
+            let wanted = named.of_store(id);
+            for blob in wanted {
+                if let Err(e) = directory.keep(blob).await {
+                    tracing::warn!(
+                        error = base::chain(&e),
+                        "A copy of an image's data could not be made here; it is tried again"
+                    );
+                }
             }
+            let cached = |blob: &str| id == LOCAL && named.elsewhere.contains(blob);
+            self.remove(directory, self.grace, &|blob| wanted.contains(blob) || cached(blob)).await?;
         }
-        let swept = self.blobs.sweep(SystemTime::now(), self.grace, &|blob| named.contains(blob)).await;
-        let swept = swept.map_err(|e| Error::internal(base::chain(&e)))?;
+        self.stores.prune(&named, self.cache, self.grace.min(YOUNG)).await.map(drop)
+    }
+
+    async fn remove(&self, directory: &LocalStore, grace: Duration, keep: &(dyn Fn(&str) -> bool + Sync)) -> Result<()> {
+        let swept = directory.sweep(SystemTime::now(), grace, keep).await.map_err(|e| Error::internal(base::chain(&e)))?;
         if !swept.blobs.is_empty() || swept.incoming > 0 {
             tracing::info!(
                 blobs = swept.blobs.len(),
                 unfinished = swept.incoming,
                 bytes = swept.bytes,
-                "Removed image data that no image names"
+                "Removed image data that is not needed here"
             );
         }
         Ok(())
@@ -68,17 +93,6 @@ impl Sweeper {
         }
         left
     }
-}
-
-/// Blobs that a row names.
-fn named(db: &Db) -> HashSet<String> {
-    let reader = db.read();
-    let mut out = HashSet::new();
-    for row in reader.all(&Image::DEF.table).filter_map(|r| r.value().as_object()) {
-        out.extend(blob_of(row).map(str::to_owned));
-        out.extend(row.get("staged").and_then(|s| s["blob"].as_str()).map(str::to_owned));
-    }
-    out
 }
 
 impl Reconciler for Sweeper {
@@ -116,9 +130,14 @@ impl Reconciler for Sweeper {
 impl Sweeper {
     /// Is there a blob that no row names and that the grace still keeps?
     async fn young(&self, work: &Work) -> Result<bool> {
-        let named = named(&work.db);
-        let stored = self.blobs.list().await.map_err(|e| Error::internal(base::chain(&e)))?;
-        Ok(stored.iter().any(|s| !named.contains(&s.blob)))
+        let named = Named::of(&work.db);
+        for (id, directory) in self.stores.by_directory() {
+            let stored = directory.list().await.map_err(|e| Error::internal(base::chain(&e)))?;
+            if stored.iter().any(|s| !named.of_store(id).contains(&s.blob)) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 }
 

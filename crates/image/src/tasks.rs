@@ -22,24 +22,51 @@ pub(crate) fn routes() -> Vec<Route> {
     ]
 }
 
-/// Records an import that is done.
-pub(crate) fn record(tx: &mut Tx<'_>, cx: &Cx, image: &str, request: &Value, failure: Option<&str>) {
-    let mut old = tx.find(&TASKS, "image_id", image);
+/// An import that begins.
+pub(crate) struct Begun<'a> {
+    pub(crate) image: &'a str,
+    /// `api_image_import` or `location_import`.
+    pub(crate) kind: &'static str,
+    pub(crate) request: &'a Value,
+    pub(crate) stores: &'a [String],
+}
+
+/// Records it; its task's id.
+pub(crate) fn begin(tx: &mut Tx<'_>, cx: &Cx, begun: &Begun<'_>) -> String {
+    let mut old = tx.find(&TASKS, "image_id", begun.image);
     old.sort_by_key(|t| t.field("created_at").as_i64());
     for task in old.iter().rev().skip(KEPT - 1) {
         tx.delete(&TASKS, task.id());
     }
     let id = base::id::uuid();
+    let input = match begun.kind {
+        "location_import" => {
+            json!({"image_id": begun.image, "loc_url": begun.request["url"], "validation_data": begun.request["validation_data"]})
+        }
+        _ => json!({"image_id": begun.image, "import_req": begun.request, "backend": begun.stores}),
+    };
     let row = json!({
-        "id": id, "v": 1, "type": "api_image_import", "image_id": image,
-        "status": if failure.is_some() { "failure" } else { "success" },
+        "id": id, "v": 1, "type": begun.kind, "image_id": begun.image, "status": "processing",
         "owner": cx.caller.project_id(), "user_id": cx.caller.user_id(), "request_id": &*cx.request_id,
-        "input": {"image_id": image, "import_req": request, "backend": [crate::info::STORE]},
-        "message": failure.unwrap_or_default(),
-        "result": if failure.is_some() { Value::Null } else { json!({"image_id": image}) },
-        "created_at": tx.now.0, "updated_at": tx.now.0, "expires_at": tx.now.plus(LIFETIME).0,
+        "input": input, "message": "", "result": null,
+        "created_at": tx.now.0, "updated_at": tx.now.0, "expires_at": null,
     });
     tx.put(&TASKS, &id, row);
+    id
+}
+
+/// It ended.
+pub(crate) fn end(tx: &mut Tx<'_>, id: &str, failure: Option<&str>) {
+    let Some(row) = tx.get(&TASKS, id) else { return };
+    let mut row = row.value().clone();
+    row["status"] = if failure.is_some() { "failure" } else { "success" }.into();
+    row["message"] = failure.unwrap_or_default().into();
+    if failure.is_none() {
+        row["result"] = json!({"image_id": row["image_id"]});
+    }
+    row["updated_at"] = tx.now.0.into();
+    row["expires_at"] = tx.now.plus(LIFETIME).0.into();
+    tx.put(&TASKS, id, row);
 }
 
 const BRIEF: [&str; 4] = ["id", "type", "status", "owner"];
@@ -50,7 +77,9 @@ fn view(row: &Row, whole: bool) -> Value {
     let copied = BRIEF.iter().chain(if whole { WHOLE.as_slice() } else { &[] });
     out.extend(copied.map(|name| ((*name).to_owned(), row.field(name).clone())));
     if let Some(map) = row.value().as_object() {
-        out.extend(["created_at", "updated_at", "expires_at"].map(|name| (name.to_owned(), stamp(map, name))));
+        out.extend(["created_at", "updated_at"].map(|name| (name.to_owned(), stamp(map, name))));
+        let ends = map.get("expires_at").filter(|at| at.is_i64());
+        out.insert("expires_at".into(), ends.map_or(Value::Null, |_| stamp(map, "expires_at")));
     }
     out.insert("self".into(), format!("/v2/tasks/{}", row.id()).into());
     out.insert("schema".into(), "/v2/schemas/task".into());

@@ -1,10 +1,11 @@
 //! Bytes come in: upload and stage.
 use crate::{
-    App,
+    App, Options,
     blob::{BlobError, Sealed},
     claim::{Claim, RENEWAL},
-    image::Staged,
+    image::{Place, Staged},
     inspect::{self, Danger, Format, Refusal},
+    stores::Received,
 };
 use api::{Access, Call, Reply, Route};
 use futures_util::StreamExt as _;
@@ -22,8 +23,12 @@ pub(crate) fn routes(app: &Arc<App>) -> Vec<Route> {
 
 async fn upload(app: Arc<App>, call: Call) -> Result<Reply> {
     check_media(&call)?;
-    let claim = Claim::take(&call, "saving").await?;
-    match take_in(&app, &call, &claim).await {
+    let id = call.header("x-image-meta-store").unwrap_or(app.stores.default_id());
+    let store =
+        app.stores.get(id).ok_or_else(|| Error::bad_request(format!("There is no image store '{id}'; see info/stores.")))?;
+    let place = store.place(call.param("id"));
+    let claim = Claim::take(&call, "saving", place.clone()).await?;
+    match take_in(&app, &call, &claim, &place).await {
         Ok(done) => {
             claim
                 .finish(move |image, _| {
@@ -33,6 +38,7 @@ async fn upload(app: Arc<App>, call: Call) -> Result<Reply> {
                     image.checksum = Some(done.checksum.clone());
                     image.os_hash_algo = Some("sha512".into());
                     image.os_hash_value.clone_from(&done.blob);
+                    image.places = vec![place.clone()];
                 })
                 .await?;
             Ok(Reply::empty(204))
@@ -45,25 +51,25 @@ async fn upload(app: Arc<App>, call: Call) -> Result<Reply> {
 }
 
 /// Refused content is an error here, and nothing of it is kept.
-async fn take_in(app: &App, call: &Call, claim: &Claim) -> Result<Staged> {
-    let sealed = receive(app, call, claim).await?;
-    let staged = judge(app, claim, &sealed);
+async fn take_in(app: &App, call: &Call, claim: &Claim, place: &Place) -> Result<Staged> {
+    let received = receive(app, call, claim, place).await?;
+    let staged = judge(&app.options, &claim.declared, &received.sealed);
     if let Some(refusal) = staged.refusal {
         return Err(Error::unsupported_media(refusal));
     }
-    sealed.publish().await.map_err(explain)?;
+    claim.while_alive(received.publish()).await?.map_err(explain)?;
     Ok(staged)
 }
 
 /// Staged content is judged at once, but told at the import, as Glance does.
 async fn stage(app: Arc<App>, call: Call) -> Result<Reply> {
     check_media(&call)?;
-    let claim = Claim::take(&call, "uploading").await?;
+    let claim = Claim::take(&call, "uploading", Place::local()).await?;
     let taken = async {
-        let sealed = receive(&app, &call, &claim).await?;
-        let staged = judge(&app, &claim, &sealed);
+        let received = receive(&app, &call, &claim, &Place::local()).await?;
+        let staged = judge(&app.options, &claim.declared, &received.sealed);
         if staged.refusal.is_none() {
-            sealed.publish().await.map_err(explain)?;
+            claim.while_alive(received.publish()).await?.map_err(explain)?;
         }
         Ok(staged)
     };
@@ -88,13 +94,13 @@ fn check_media(call: &Call) -> Result<()> {
 }
 
 /// Takes the body of the request to its end.
-async fn receive(app: &App, call: &Call, claim: &Claim) -> Result<Sealed> {
+async fn receive(app: &App, call: &Call, claim: &Claim, place: &Place) -> Result<Received> {
     let declared: Option<u64> = call.header("content-length").and_then(|v| v.parse().ok());
     if declared.is_some_and(|size| size > app.options.max_size) {
         return Err(explain(BlobError::TooLarge { limit: app.options.max_size }));
     }
     let mut stream = call.take_stream()?;
-    let mut writer = app.blobs.writer(app.options.max_size).await.map_err(explain)?;
+    let mut writer = app.stores.intake(place, app.options.max_size).await.map_err(explain)?;
     let (mut renewal, mut idle) = (Instant::now() + RENEWAL, Instant::now() + app.options.idle);
     loop {
         match timeout_at(renewal.min(idle), stream.next()).await {
@@ -122,8 +128,16 @@ async fn receive(app: &App, call: &Call, claim: &Claim) -> Result<Sealed> {
     writer.seal().await.map_err(explain)
 }
 
-fn judge(app: &App, claim: &Claim, sealed: &Sealed) -> Staged {
-    let refusal = refusal(app, claim, sealed.inspection());
+/// What an image's bytes are declared to be.
+#[derive(Clone, Debug)]
+pub(crate) struct Declared {
+    pub(crate) disk_format: String,
+    pub(crate) container_format: String,
+}
+
+/// Decides whether bytes are welcome under that name.
+pub(crate) fn judge(options: &Options, declared: &Declared, sealed: &Sealed) -> Staged {
+    let refusal = refusal(options, declared, sealed.inspection());
     Staged {
         blob: refusal.is_none().then(|| sealed.blob().to_owned()),
         checksum: sealed.checksum().to_owned(),
@@ -133,16 +147,15 @@ fn judge(app: &App, claim: &Claim, sealed: &Sealed) -> Staged {
     }
 }
 
-fn refusal(app: &App, claim: &Claim, inspection: &inspect::Inspection) -> Option<Refusal> {
-    let options = &app.options;
+fn refusal(options: &Options, declared: &Declared, inspection: &inspect::Inspection) -> Option<Refusal> {
     // An archive around disks is no disk: nothing opens it, so it must only not pass for one.
-    let wrapped = matches!(claim.container_format.as_str(), "ova" | "docker" | "compressed");
+    let wrapped = matches!(declared.container_format.as_str(), "ova" | "docker" | "compressed");
     // Bytes that no program takes for a disk format do no harm under a wrong name; they only cannot boot.
     let unknown = inspection.format == Format::Raw && (wrapped || !options.require_format);
     let checked = match &inspection.safety {
         Ok(()) if unknown => Ok(()),
         Err(Danger::Empty) if !options.require_format => Ok(()),
-        Ok(()) | Err(_) => inspect::check(&claim.disk_format, inspection),
+        Ok(()) | Err(_) => inspect::check(&declared.disk_format, inspection),
     };
     checked.and_then(|()| inspect::check_growth(inspection, options.max_virtual_size, options.max_growth)).err()
 }
@@ -154,6 +167,10 @@ pub(crate) fn explain(error: BlobError) -> Error {
         BlobError::TooLarge { .. } => Error::too_large(format!("The incoming image is too large: {text}.")),
         BlobError::Full => Error::too_large(format!("Image storage media is full: {text}.")),
         BlobError::Unsafe(_) => Error::unsupported_media(format!("The image's content is refused: {text}.")),
+        BlobError::Remote { .. } => {
+            Error::unavailable("The image store did not take or give the data; try again, or use another store.").context(text)
+        }
+        BlobError::NoStore { .. } => Error::conflict(format!("The image's data cannot be reached: {text}.")),
         BlobError::Elsewhere { .. } => {
             Error::unavailable("The image's data could not be copied between controllers; try again.").context(text)
         }

@@ -1,28 +1,34 @@
 //! Runs the host's tools: always with a deadline, always with limits where they read what users gave.
 use crate::Error;
-use std::{process::Stdio, time::Duration};
+use std::{
+    ffi::{OsStr, OsString},
+    process::Stdio,
+    time::Duration,
+};
 use tokio::{io::AsyncWriteExt as _, process::Command};
 
 /// A tool and its arguments.
 pub(crate) struct Tool {
     name: &'static str,
-    command: Command,
+    args: Vec<OsString>,
+    /// Address space in bytes and processor time in seconds.
+    limits: Option<(u64, u64)>,
+    user: Option<u32>,
     input: Option<String>,
     deadline: Duration,
 }
 
 impl Tool {
     pub(crate) fn new(name: &'static str) -> Self {
-        Self { name, command: Command::new(name), input: None, deadline: Duration::from_secs(30) }
+        Self { name, args: Vec::new(), limits: None, user: None, input: None, deadline: Duration::from_secs(30) }
     }
     /// The tool below limits on address space (bytes) and processor time (seconds), for work on users' files.
     pub(crate) fn limited(name: &'static str, memory: u64, seconds: u64) -> Self {
-        let mut command = Command::new("prlimit");
-        command.args([&format!("--as={memory}"), &format!("--cpu={seconds}"), "--core=0", "--", name]);
-        Self { name, command, input: None, deadline: Duration::from_secs(seconds.saturating_mul(10)) }
+        let deadline = Duration::from_secs(seconds.saturating_mul(10));
+        Self { limits: Some((memory, seconds)), deadline, ..Self::new(name) }
     }
-    pub(crate) fn args<S: AsRef<std::ffi::OsStr>>(mut self, args: impl IntoIterator<Item = S>) -> Self {
-        self.command.args(args);
+    pub(crate) fn args<S: AsRef<OsStr>>(mut self, args: impl IntoIterator<Item = S>) -> Self {
+        self.args.extend(args.into_iter().map(|arg| arg.as_ref().to_owned()));
         self
     }
     /// Text for the tool to read.
@@ -34,19 +40,34 @@ impl Tool {
         self.deadline = deadline;
         self
     }
-    /// Runs it as another user and group.
+    /// Runs it as another user and group, without a way to more rights, and in namespaces where there is no network and nobody else.
     pub(crate) fn user(mut self, user: Option<u32>) -> Self {
-        if let Some(user) = user {
-            self.command.uid(user).gid(user);
-        }
+        self.user = user;
         self
     }
+    /// The words of the whole command. Each of them becomes the next one, so that there is one process.
+    fn words(&self) -> Vec<OsString> {
+        let mut words: Vec<OsString> = Vec::new();
+        let mut add = |text: &str| words.extend(text.split(' ').map(OsString::from));
+        if let Some(user) = self.user {
+            add("unshare --net --ipc --uts --");
+            add(&format!("setpriv --reuid={user} --regid={user} --clear-groups --bounding-set=-all --no-new-privs --"));
+        }
+        if let Some((memory, seconds)) = self.limits {
+            add(&format!("prlimit --as={memory} --cpu={seconds} --nofile=256 --core=0 --"));
+        }
+        add(self.name);
+        words.extend(self.args.iter().cloned());
+        words
+    }
     /// Runs it to its end; its output, or its last words as the cause. Dropping this kills the tool.
-    pub(crate) async fn run(mut self) -> Result<String, Error> {
+    pub(crate) async fn run(self) -> Result<String, Error> {
         let failed = |cause: String, transient| Error::Tool { tool: self.name.into(), cause, transient };
-        self.command.kill_on_drop(true).stdout(Stdio::piped()).stderr(Stdio::piped()).env("LC_ALL", "C");
-        self.command.stdin(if self.input.is_some() { Stdio::piped() } else { Stdio::null() });
-        let mut child = self.command.spawn().map_err(|e| failed(format!("it cannot be run: {e}"), false))?;
+        let words = self.words();
+        let mut command = Command::new(&words[0]);
+        command.args(&words[1..]).kill_on_drop(true).stdout(Stdio::piped()).stderr(Stdio::piped()).env("LC_ALL", "C");
+        command.stdin(if self.input.is_some() { Stdio::piped() } else { Stdio::null() });
+        let mut child = command.spawn().map_err(|e| failed(format!("it cannot be run: {e}"), false))?;
         let stdin = child.stdin.take();
         let feed = async {
             if let (Some(mut stdin), Some(text)) = (stdin, &self.input) {
@@ -83,5 +104,23 @@ mod tests {
         let error = Tool::new("sleep").args(["60"]).deadline(Duration::from_millis(50)).run().await.unwrap_err();
         assert!(error.is_transient(), "{error}");
         assert!(matches!(Tool::new("no-such-tool").run().await, Err(Error::Tool { transient: false, .. })));
+    }
+
+    #[tokio::test]
+    async fn another_user_has_no_network_and_no_way_to_more_rights() {
+        if !nix::unistd::geteuid().is_root() {
+            return;
+        }
+        let seen = Tool::limited("cat", 1 << 30, 5).user(Some(64_999)).args(["/proc/self/status", "/proc/self/net/dev"]);
+        let seen = seen.run().await.unwrap();
+        let line = |name: &str| seen.lines().find_map(|l| l.strip_prefix(name)).unwrap_or_default().trim().to_owned();
+        assert_eq!((line("NoNewPrivs:"), line("CapEff:"), line("CapBnd:")), ("1".into(), "0".repeat(16), "0".repeat(16)));
+        assert!(line("Uid:").starts_with("64999") && line("Groups:").is_empty(), "{seen}");
+        let interfaces: Vec<&str> =
+            seen.lines().filter_map(|l| l.split_once(':')).map(|(n, _)| n.trim()).filter(|n| *n == "lo").collect();
+        let rows = seen.lines().skip_while(|l| !l.contains("|bytes")).skip(1).count();
+        assert_eq!((interfaces, rows), (vec!["lo"], 1), "{seen}");
+        let refused = Tool::limited("cat", 1 << 30, 5).user(Some(64_999)).args(["/etc/shadow"]).run().await.unwrap_err();
+        assert!(refused.to_string().contains("Permission denied"), "{refused}");
     }
 }

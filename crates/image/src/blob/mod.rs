@@ -26,7 +26,7 @@ mod tests;
 mod writer;
 
 pub use local::{LocalStore, Stored};
-pub use others::Others;
+pub use others::{Beyond, Others};
 pub use read::{Blob, Chunks};
 pub use sweep::Swept;
 pub use writer::{Sealed, Writer};
@@ -57,6 +57,10 @@ pub enum BlobError {
     Damaged { blob: String },
     #[error("blob {blob} could not be copied between controllers; see that they reach each other and try again")]
     Elsewhere { blob: String, source: io::Error },
+    #[error("image store `{store}` failed; see that it runs and try again")]
+    Remote { store: String, source: web::Error },
+    #[error("there is no image store `{store}`; see info/stores for those that there are")]
+    NoStore { store: String },
     #[error(transparent)]
     Unsafe(#[from] Danger),
     #[error("could not {doing} {path}; check the image store's disk")]
@@ -64,7 +68,7 @@ pub enum BlobError {
 }
 
 impl BlobError {
-    fn io(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
+    pub(crate) fn io(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
         move |source| match source.kind() {
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Self::Full,
             _ => Self::Io { doing, path: path.to_owned(), source },
@@ -73,12 +77,13 @@ impl BlobError {
 
     fn kind(&self) -> io::ErrorKind {
         match self {
-            Self::BadName { .. } | Self::NotAFile { .. } => io::ErrorKind::InvalidInput,
+            Self::BadName { .. } | Self::NotAFile { .. } | Self::NoStore { .. } => io::ErrorKind::InvalidInput,
             Self::Missing { .. } => io::ErrorKind::NotFound,
             Self::Full => io::ErrorKind::StorageFull,
             Self::TooLarge { .. } => io::ErrorKind::FileTooLarge,
             Self::Torn => io::ErrorKind::Interrupted,
             Self::Damaged { .. } | Self::Unsafe(_) => io::ErrorKind::InvalidData,
+            Self::Remote { .. } => io::ErrorKind::Other,
             Self::Io { source, .. } | Self::Elsewhere { source, .. } => source.kind(),
         }
     }

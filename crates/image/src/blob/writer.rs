@@ -50,6 +50,9 @@ pub struct Writer {
     hasher: Hasher,
     buffer: BytesMut,
     size: u64,
+    /// Bytes whose write has begun, and those whose write has ended.
+    started: u64,
+    written: u64,
     limit: u64,
     torn: bool,
     incoming: Incoming,
@@ -70,10 +73,22 @@ impl Writer {
             hasher: Hasher::new(),
             buffer: BytesMut::new(),
             size: 0,
+            started: 0,
+            written: 0,
             limit,
             torn: false,
             incoming,
         })
+    }
+
+    /// Bytes that can be read back by now: all but what is in memory.
+    pub(crate) fn on_disk(&self) -> u64 {
+        self.written
+    }
+
+    /// The file that the bytes are written to, to be read while it grows.
+    pub(crate) fn reader(&self) -> Result<File, BlobError> {
+        File::open(&self.incoming.path).map_err(BlobError::io("open", &self.incoming.path))
     }
 
     /// Bytes taken so far.
@@ -107,7 +122,12 @@ impl Writer {
         let chunk: Bytes = std::mem::take(&mut self.buffer).freeze();
         let failed = |doing| BlobError::io(doing, &self.incoming.path);
         self.hasher.update(&chunk).await.map_err(failed("hash"))?;
-        self.disk.run(move |file| file.write_all(&chunk)).await.map_err(failed("write"))
+        let length = chunk.len() as u64;
+        self.disk.run(move |file| file.write_all(&chunk)).await.map_err(failed("write"))?;
+        // It is being written now; all before it is.
+        self.written = self.started;
+        self.started += length;
+        Ok(())
     }
 
     /// Ends the stream: the bytes are on disk, named and inspected, but not yet a blob.

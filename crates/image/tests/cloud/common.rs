@@ -1,7 +1,12 @@
 //! A cloud with identity and image, and images in it.
-use image::{Options, blob::LocalStore};
+use image::{Definition, Garbage, Imports, Options, Stores, Uploads, blob::LocalStore};
+use reconcile::{Runner, TaskList};
 use serde_json::{Value, json};
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 use tempfile::TempDir;
 use testkit::{Answer, Client, Setup, TestCloud};
 
@@ -11,19 +16,38 @@ pub(crate) const PATCH: &str = "application/openstack-images-v2.1-json-patch";
 pub(crate) struct ImageCloud {
     pub(crate) cloud: TestCloud,
     pub(crate) blobs: Arc<LocalStore>,
+    pub(crate) stores: Arc<Stores>,
     pub(crate) dir: TempDir,
+    _runner: Option<Runner>,
 }
+
+/// Stores to be made in a directory.
+pub(crate) type Configure<'a> = &'a dyn Fn(&Path) -> Vec<Definition>;
 
 impl ImageCloud {
     pub(crate) async fn start() -> Self {
         Self::with(Options::default()).await
     }
     pub(crate) async fn with(options: Options) -> Self {
-        let dir = tempfile::tempdir().unwrap();
+        Self::configured(tempfile::tempdir().unwrap(), options, &|_| Vec::new(), "local").await
+    }
+    /// With further stores. Nothing works in the background yet.
+    pub(crate) async fn configured(dir: TempDir, options: Options, stores: Configure<'_>, default: &str) -> Self {
         let blobs = Arc::new(LocalStore::open(dir.path().join("images")).unwrap());
-        let services = vec![image::service_with(blobs.clone(), options)];
+        let stores = Stores::open(blobs.clone(), &stores(dir.path()), default).unwrap();
+        let services = vec![image::service_with(stores.clone(), options)];
         let cloud = TestCloud::with(Setup { services, ..Setup::default() }).await;
-        Self { cloud, blobs, dir }
+        stores.attach(cloud.cloud.db.clone());
+        Self { cloud, blobs, stores, dir, _runner: None }
+    }
+    /// Starts what works in the background.
+    pub(crate) fn working(mut self, options: Options) -> Self {
+        let mut runner = Runner::new(self.cloud.shards.clone(), Arc::new(TaskList::default()));
+        runner.spawn(Arc::new(Imports::new(self.stores.clone(), options)));
+        runner.spawn(Arc::new(Garbage::new(self.stores.clone())));
+        runner.spawn(Arc::new(Uploads));
+        self._runner = Some(runner);
+        self
     }
     /// Files of uploads that are under way.
     pub(crate) fn incoming(&self) -> Vec<PathBuf> {
@@ -60,7 +84,7 @@ pub(crate) async fn status(client: &Client, id: &str, wanted: &str) {
             if last == wanted {
                 return;
             }
-            tokio::task::yield_now().await;
+            tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
     let in_time = tokio::time::timeout(Duration::from_secs(20), reached).await;

@@ -3,3 +3,7 @@
 mod common;
 mod data;
 mod images;
+mod imports;
+mod moto;
+mod rights;
+mod stores;

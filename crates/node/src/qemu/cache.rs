@@ -65,7 +65,9 @@ impl Cache {
             // An ISO image is booted as the disk that it also is.
             "raw" | "iso" => Ok(Base { path: self.dir.join(&image.blob), format: "raw".into() }),
             "qcow2" => Ok(Base { path: self.dir.join(&image.blob), format: "qcow2".into() }),
-            "vmdk" | "vhdx" => Ok(Base { path: self.dir.join(format!("{}.qcow2", image.blob)), format: "qcow2".into() }),
+            "vmdk" | "vhdx" | "vhd" | "vdi" => {
+                Ok(Base { path: self.dir.join(format!("{}.qcow2", image.blob)), format: "qcow2".into() })
+            }
             _ => Err(Error::Format { image: image.image_id.clone(), format: image.format.clone() }),
         }
     }
@@ -107,7 +109,7 @@ impl Cache {
             disks::give(&made, self.converter)?;
             let convert = Tool::limited("qemu-img", 2 * GIB, 1800)
                 .user(self.converter)
-                .args(["convert", "-f", &image.format, "-O", "qcow2"])
+                .args(["convert", "-f", driver(&image.format), "-O", "qcow2"])
                 .args([&part, &made])
                 .run()
                 .await;
@@ -173,6 +175,11 @@ impl Cache {
 
 /// Keeps a base from being removed before the disk on it is remembered.
 pub(crate) struct Hold(#[expect(dead_code, reason = "held for its drop")] OwnedRwLockReadGuard<()>);
+
+/// QEMU's name of a format.
+fn driver(format: &str) -> &str {
+    if format == "vhd" { "vpc" } else { format }
+}
 
 fn publish(part: &Path, path: &Path) -> Result<(), Error> {
     use std::os::unix::fs::PermissionsExt as _;
@@ -250,5 +257,36 @@ mod tests {
         assert!(matches!(cache.base(&image("../a", "raw")), Err(Error::Image { transient: false, .. })));
         let missing = cache.hold(&image("missing", "raw")).await.err().unwrap();
         assert!(!missing.is_transient(), "{missing}");
+    }
+
+    /// A store with one file.
+    struct Shelf(PathBuf);
+    impl Blobs for Shelf {
+        fn fetch<'a>(&'a self, _: &'a str, to: &'a Path) -> Pending<'a, io::Result<()>> {
+            Box::pin(async move { fs::copy(&self.0, to).map(drop) })
+        }
+        fn store<'a>(&'a self, _: &'a Path) -> Pending<'a, io::Result<BlobInfo>> {
+            Box::pin(async { Err(io::ErrorKind::Unsupported.into()) })
+        }
+    }
+
+    #[tokio::test]
+    async fn foreign_formats_become_qcow2_by_a_user_who_may_nothing_else() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let dir = tempfile::tempdir().unwrap();
+        fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
+        let converter = nix::unistd::geteuid().is_root().then_some(64_999);
+        for format in ["vmdk", "vhdx", "vhd", "vdi"] {
+            let file = dir.path().join(format);
+            let args = ["create", "-q", "-f", driver(format), file.to_str().unwrap(), "4M"];
+            Tool::new("qemu-img").args(args).run().await.unwrap();
+            let shelf = Arc::new(Shelf(file));
+            let cache = Cache::open(dir.path().join("cache"), shelf, Arc::new(Memory::volatile()), 0, converter).unwrap();
+            let (base, _hold) = cache.hold(&image(&format!("blob-{format}"), format)).await.unwrap();
+            assert_eq!((base.format.as_str(), &fs::read(&base.path).unwrap()[..4]), ("qcow2", &b"QFI\xfb"[..]), "{format}");
+            assert!(disks::virtual_size(&base.path, "qcow2").unwrap() >= 4 << 20, "{format}");
+        }
+        let left = fs::read_dir(dir.path().join("cache")).unwrap().count();
+        assert_eq!(left, 4, "the originals do not stay");
     }
 }
