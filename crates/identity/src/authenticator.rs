@@ -4,9 +4,10 @@
 //! change of any of these rows makes all that is remembered be read anew, so a token that was revoked by a committed write is
 //! refused by the next request in every process. Only the clock is asked every time.
 use crate::{
+    directory::Directories,
     recent::Recent,
     resources,
-    rows::{self, IMPLIED, LINKS, MEMBERSHIPS, REVOCATIONS},
+    rows::{self, DOMAIN_CONFIGS, IMPLIED, LINKS, MEMBERSHIPS, REVOCATIONS},
     standing::{self, Standing},
     token_body,
 };
@@ -79,13 +80,14 @@ pub struct Auth {
     pub(crate) config: AuthConfig,
     pub(crate) passwords: Passwords,
     keys: LiveKeys,
-    secrets: LiveKeys,
+    secrets: Arc<LiveKeys>,
+    pub(crate) directories: Arc<Directories>,
     known: Recent<[u8; 32], Arc<Known>>,
     reloaded: Mutex<Instant>,
 }
 
 /// Tables whose rows decide what a token stands for and what its answer shows.
-static DECIDING: [&Table; 12] = [
+static DECIDING: [&Table; 13] = [
     &resources::USER.table,
     &resources::PROJECT.table,
     &resources::ROLE.table,
@@ -98,16 +100,19 @@ static DECIDING: [&Table; 12] = [
     &MEMBERSHIPS,
     &REVOCATIONS,
     &LINKS,
+    &DOMAIN_CONFIGS,
 ];
 
 impl Auth {
     /// Loads the keys, making the first ones if there are none.
     pub fn open(db: Db, config: AuthConfig) -> Result<Arc<Self>, auth::Error> {
+        let secrets = Arc::new(LiveKeys::ensure(KeyRepository::for_secrets(&config.secret_keys))?);
         Ok(Arc::new(Self {
+            directories: Directories::new(db.clone(), secrets.clone()),
             db,
             passwords: Passwords::new(config.password_cost, LOGINS.0, LOGINS.1)?,
             keys: LiveKeys::ensure(KeyRepository::for_tokens(&config.token_keys, config.most_token_keys))?,
-            secrets: LiveKeys::ensure(KeyRepository::for_secrets(&config.secret_keys))?,
+            secrets,
             config,
             known: Recent::new(REMEMBERED),
             reloaded: Mutex::new(Instant::now()),
@@ -185,6 +190,7 @@ impl Auth {
         if now >= end || rests_on.into_iter().flatten().any(over) {
             return Err("the token is expired".into());
         }
+        self.directories.notice(&known.standing.user_row);
         Ok(known)
     }
 

@@ -8,6 +8,7 @@ use super::{auth, need_object, need_text, password_error};
 use crate::{
     Auth,
     authenticator::{Known, NOT_AUTHENTICATED},
+    directory::Who,
     resources::{APP_CREDENTIAL, PROJECT, TRUST, USER},
     rows::{self, Rows as _, flag, text},
 };
@@ -166,6 +167,10 @@ fn find_user(auth: &Auth, user: &Map, field: &str) -> Result<Option<(String, Opt
 async fn by_password(auth: &Auth, password: &Map) -> Result<Proof> {
     let user = need_object(password, "user")?;
     let secret = need_text(user, "password")?;
+    if let Some(id) = in_directory(auth, &Named::inside(user)?, secret).await? {
+        let user_id = id.ok_or_else(|| refused("the directory does not know the user, or not with that password"))?;
+        return Ok(Proof { user_id, methods: Methods::default().with(Method::Password), ..Proof::default() });
+    }
     let found = find_user(auth, user, "password_hash")?;
     let (id, hash) = found.unzip();
     let id = id.unwrap_or_default();
@@ -174,6 +179,21 @@ async fn by_password(auth: &Auth, password: &Map) -> Result<Proof> {
         Ok(true) => Ok(Proof { user_id: id, methods: Methods::default().with(Method::Password), stored, ..Proof::default() }),
         Ok(false) => Err(refused("the password is wrong, or there is no such user")),
         Err(e) => Err(password_error(&e)),
+    }
+}
+
+/// The id of a user of a directory whose password it is; nothing when the user's domain has none.
+async fn in_directory(auth: &Auth, user: &Named, secret: &str) -> Result<Option<Option<String>>> {
+    let (domain, who) = {
+        let reader = auth.db.read();
+        match user {
+            Named::Id(id) => (reader.get(&USER.table, id).map(|r| r.text("domain_id").to_owned()), Who::Id(id)),
+            Named::Name(name, domain) => (domain.as_ref().and_then(|d| d.id(&reader, &PROJECT.table)), Who::Name(name)),
+        }
+    };
+    match domain {
+        Some(domain) => auth.directories.login(&domain, who, secret).await,
+        None => Ok(None),
     }
 }
 

@@ -1,6 +1,10 @@
 //! Creating and changing users, whose passwords must be hashed first, and changing one's own password.
 use super::{allow, auth, created, get, need_text, password_error, view};
-use crate::resources::{USER, home_domain};
+use crate::{
+    directory::{READ_ONLY, Who},
+    resources::{USER, home_domain},
+    rows::from_directory,
+};
 use api::{Access, Call, Error, Map, Reply, Result, Route, dialect::IDENTITY};
 use resource::engine;
 use serde_json::{Value, json};
@@ -74,6 +78,13 @@ async fn change_password(call: Call) -> Result<Reply> {
     let stored =
         row.as_ref().filter(|r| r.field("enabled") == &Value::Bool(true)).and_then(|r| r.field("password_hash").as_str());
     let stored = stored.map(str::to_owned);
+    if let Some(row) = row.as_ref().filter(|r| from_directory(r)) {
+        // Only whoever knows the password learns where it is.
+        return match auth.directories.login(row.text("domain_id"), Who::Id(&id), &old).await? {
+            Some(Some(_)) => Err(Error::forbidden(READ_ONLY)),
+            _ => Err(super::login::refused("the old password is wrong, or there is no such user")),
+        };
+    }
     if !auth.passwords.verify(&id, &old, stored.as_deref()).await.map_err(|e| password_error(&e))? {
         return Err(super::login::refused("the old password is wrong, or there is no such user"));
     }
