@@ -6,10 +6,11 @@
 use crate::{
     LimitModel, SecurityCompliance,
     compliance::Compliance,
+    directory::Directories,
     key_ring::StoredKeys,
     recent::Recent,
     resources,
-    rows::{self, ACCESS_TOKENS, IMPLIED, LINKS, MEMBERSHIPS, REVOCATIONS, TOKEN_KEYS},
+    rows::{self, ACCESS_TOKENS, DOMAIN_CONFIGS, IMPLIED, LINKS, MEMBERSHIPS, REVOCATIONS, TOKEN_KEYS},
     standing::{self, Standing},
     token_body,
 };
@@ -96,13 +97,14 @@ pub struct Auth {
     pub(crate) compliance: Arc<Compliance>,
     keys: LiveKeys,
     pub(crate) stored_keys: StoredKeys,
-    secrets: LiveKeys,
+    secrets: Arc<LiveKeys>,
+    pub(crate) directories: Arc<Directories>,
     known: Recent<[u8; 32], Arc<Known>>,
     reloaded: Mutex<Instant>,
 }
 
 /// Tables whose rows decide what a token stands for and what its answer shows.
-static DECIDING: [&Table; 14] = [
+static DECIDING: [&Table; 15] = [
     &resources::USER.table,
     &resources::PROJECT.table,
     &resources::ROLE.table,
@@ -117,18 +119,21 @@ static DECIDING: [&Table; 14] = [
     &LINKS,
     &ACCESS_TOKENS,
     &TOKEN_KEYS,
+    &DOMAIN_CONFIGS,
 ];
 
 impl Auth {
     /// Loads the keys, making the first ones if there are none.
     pub fn open(db: Db, config: AuthConfig) -> Result<Arc<Self>, auth::Error> {
+        let secrets = Arc::new(LiveKeys::ensure(KeyRepository::for_secrets(&config.secret_keys))?);
         Ok(Arc::new(Self {
+            directories: Directories::new(db.clone(), secrets.clone()),
             db,
             compliance: Arc::new(Compliance::new(config.security_compliance.clone())?),
             passwords: Passwords::new(config.password_cost, LOGINS.0, LOGINS.1)?,
             keys: LiveKeys::ensure(KeyRepository::for_tokens(&config.token_keys, config.most_token_keys))?,
-            secrets: LiveKeys::ensure(KeyRepository::for_secrets(&config.secret_keys))?,
             stored_keys: StoredKeys::default(),
+            secrets,
             config,
             known: Recent::new(REMEMBERED),
             reloaded: Mutex::new(Instant::now()),
@@ -220,6 +225,7 @@ impl Auth {
         if now >= end || rests_on.into_iter().flatten().any(over) {
             return Err("the token is expired".into());
         }
+        self.directories.notice(&known.standing.user_row);
         Ok(known)
     }
 

@@ -130,9 +130,32 @@ pub(crate) fn project(rows: &mut dyn Rows, id: &str) -> Option<ProjectRef> {
     Some(ProjectRef { id: id.into(), name: row.text("name").to_owned(), domain })
 }
 
+/// Is the configuration one of a domain whose users are in a directory?
+pub(crate) fn is_directory_config(config: &Row) -> bool {
+    config.field("config").pointer("/identity/driver").is_some_and(|d| d == "ldap")
+}
+
+/// Are the users and groups of the domain in a directory?
+pub(crate) fn has_directory(rows: &mut dyn Rows, domain_id: &str) -> bool {
+    rows.row(&DOMAIN_CONFIGS, domain_id).is_some_and(|r| is_directory_config(&r))
+}
+
+/// Is the user or group one that was seen in a directory?
+pub(crate) fn from_directory(row: &Row) -> bool {
+    row.field("directory").is_object()
+}
+
+/// Does the row of a user or group count? In a domain with a directory those do that are from there and still in it; in others our own.
+pub(crate) fn counts(rows: &mut dyn Rows, domain_id: &str, directory: &Value) -> bool {
+    directory.is_object() == has_directory(rows, domain_id) && directory.get("gone") != Some(&Value::Bool(true))
+}
+
 /// A user that may log in: the user and the domain are enabled.
 pub(crate) fn user(rows: &mut dyn Rows, id: &str) -> Option<(User, Arc<Row>)> {
     let row = rows.row(&USER.table, id).filter(|r| flag(r, "enabled"))?;
+    if !counts(rows, row.text("domain_id"), row.field("directory")) {
+        return None;
+    }
     let domain = domain(rows, row.text("domain_id"))?;
     Some((User { id: id.into(), name: row.text("name").to_owned(), domain }, row))
 }

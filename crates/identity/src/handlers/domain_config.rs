@@ -1,7 +1,8 @@
-//! Options of a domain (Keystone api-ref, `v3/domains/{id}/config`): kept and shown. Drover has one identity driver, so nothing
-//! follows from them.
+//! Options of a domain (Keystone api-ref, `v3/domains/{id}/config`). With `[identity] driver = ldap` its users and groups come from a
+//! directory: see [`crate::directory`].
 use super::{auth, get};
 use crate::{
+    directory,
     resources::DOMAIN,
     rows::{DOMAIN_CONFIGS, Rows as _},
 };
@@ -15,6 +16,8 @@ static DEFAULTS: LazyLock<Value> =
     LazyLock::new(|| serde_json::from_str(include_str!("domain_config.json")).expect("a test reads it"));
 /// An option that may be set and is never shown.
 const SECRET: (&str, &str) = ("ldap", "password");
+/// The domain of the cloud's own users.
+const HOME: &str = "default";
 
 pub(super) fn routes() -> Vec<Route> {
     let mut out = Vec::new();
@@ -54,7 +57,7 @@ fn known(group: &str, option: Option<&str>) -> Result<()> {
 }
 
 /// Checks groups and options of a body.
-fn checked(config: &Map) -> Result<()> {
+fn checked(config: &Map, domain_id: &str) -> Result<()> {
     if config.is_empty() {
         return Err(Error::forbidden("Invalid domain specific configuration: no options specified."));
     }
@@ -64,6 +67,14 @@ fn checked(config: &Map) -> Result<()> {
             .as_object()
             .ok_or_else(|| Error::forbidden(format!("Invalid domain specific configuration: group {group} is not an object.")))?;
         options.keys().try_for_each(|o| known(group, Some(o)))?;
+    }
+    let option = |group: &str, name: &str| config.get(group).and_then(|g| g.get(name));
+    if option(SECRET.0, SECRET.1).is_some_and(|p| !p.is_string()) {
+        return Err(Error::bad_request("Invalid input for field 'password': it is not a string."));
+    }
+    // The cloud's own users are there, and must get in whatever a directory does.
+    if domain_id == HOME && option("identity", "driver").is_some_and(|d| d == "ldap") {
+        return Err(Error::forbidden("The default domain holds the cloud's own users; use another domain for a directory."));
     }
     Ok(())
 }
@@ -142,12 +153,13 @@ async fn compliance(call: Call) -> Result<Reply> {
 
 async fn create(call: Call) -> Result<Reply> {
     let config = call.inner("config")?.clone();
-    checked(&config)?;
     let domain = call.param("domain_id").to_owned();
+    checked(&config, &domain)?;
     get(&call.reader(), DOMAIN, &domain)?;
     let before = call.reader().get(&DOMAIN_CONFIGS, &domain).is_some();
     let config = Value::Object(config);
-    let stored = config.clone();
+    let mut stored = config.clone();
+    directory::seal(&mut stored, &domain, &auth(&call)?.secret_box());
     call.transact(move |_, tx| {
         tx.row(&DOMAIN.table, &domain).ok_or_else(|| engine::not_found(DOMAIN, &domain))?;
         tx.put(&DOMAIN_CONFIGS, &domain, json!({"config": stored, "v": 1}));
@@ -165,11 +177,14 @@ async fn update(call: Call) -> Result<Reply> {
         let value = value.ok_or_else(|| Error::forbidden(format!("The option {option} is not in the request; name it.")))?;
         config = json!({group: {option: value}}).as_object().cloned().unwrap_or_default();
     }
-    checked(&config)?;
+    let domain = call.param("domain_id").to_owned();
+    checked(&config, &domain)?;
     if part(&call, "group").is_some_and(|g| config.len() != 1 || !config.contains_key(g)) {
         return Err(Error::forbidden("The group in the request is not the one of the URL; make them the same."));
     }
-    let domain = call.param("domain_id").to_owned();
+    let mut config = Value::Object(config);
+    directory::seal(&mut config, &domain, &auth(&call)?.secret_box());
+    let config = config.as_object().cloned().unwrap_or_default();
     let missing = lost(&call);
     let merged = call
         .transact(move |_, tx| {

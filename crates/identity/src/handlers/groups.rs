@@ -1,6 +1,7 @@
 //! Who is in which group.
-use super::{allow, create_at_home, get, list, object, view};
+use super::{allow, auth, create_at_home, get, list, object, view};
 use crate::{
+    directory::{READ_ONLY, is_gone},
     grants,
     resources::{GROUP, USER},
     rows::{MEMBERSHIPS, Rows as _},
@@ -39,12 +40,13 @@ fn admitted(call: &Call, action: &str) -> Result<Map> {
 async fn members(call: Call) -> Result<Reply> {
     admitted(&call, "list_users_in_group")?;
     super::users::check_filters(&call)?;
+    auth(&call)?.directories.members(call.param("group_id")).await?;
     let reader = call.reader();
     let expiries: Vec<&str> = call.cx.query.all("password_expires_at").collect();
     let fits =
         |row: &Map| expiries.is_empty() || (USER.hooks.filter)(row, "password_expires_at", &expiries, &call.cx) == Some(true);
     let ids = grants::members_of(&mut &reader, call.param("group_id"));
-    let rows = ids.iter().filter_map(|id| (&reader).row(&USER.table, id));
+    let rows = ids.iter().filter_map(|id| (&reader).row(&USER.table, id)).filter(|r| !is_gone(r));
     let mut shown = Vec::new();
     for row in rows {
         let row = object(&row)?;
@@ -62,6 +64,7 @@ async fn add(call: Call) -> Result<Reply> {
     if group.get("domain_id") != user.get("domain_id") && !call.cx.is_admin() {
         return Err(super::forbidden("add_user_to_group"));
     }
+    check_writable(&call, &group, &user)?;
     let (group, user) = (call.param("group_id").to_owned(), call.param("user_id").to_owned());
     call.transact(move |_, tx| {
         for (def, id) in [(GROUP, &group), (USER, &user)] {
@@ -72,6 +75,20 @@ async fn add(call: Call) -> Result<Reply> {
     })
     .await?;
     Ok(Reply::empty(204))
+}
+
+/// Who is in a directory's group is the directory's affair, and nobody is in a group of another back end.
+fn check_writable(call: &Call, group: &Map, user: &Map) -> Result<()> {
+    let there = |row: &Map| row.get("directory").is_some_and(Value::is_object);
+    match (there(group), there(user)) {
+        (false, false) => Ok(()),
+        (true, true) => Err(Error::forbidden(READ_ONLY)),
+        _ => Err(Error::forbidden(format!(
+            "Group membership across backend boundaries is not allowed. Group in question is {}, user is {}.",
+            call.param("group_id"),
+            call.param("user_id")
+        ))),
+    }
 }
 
 fn not_a_member(call: &Call) -> Error {
@@ -87,12 +104,16 @@ async fn check(call: Call) -> Result<Reply> {
     if call.param("user_id") != call.cx.caller.user_id() {
         admitted(&call, "check_user_in_group")?;
     }
+    auth(&call)?.directories.refresh(USER, call.param("user_id")).await?;
     let found = call.reader().get(&MEMBERSHIPS, &key(&call));
     found.map(|_| Reply::empty(204)).ok_or_else(|| not_a_member(&call))
 }
 
 async fn remove(call: Call) -> Result<Reply> {
-    admitted(&call, "remove_user_from_group")?;
+    let group = admitted(&call, "remove_user_from_group")?;
+    if group.get("directory").is_some_and(Value::is_object) {
+        return Err(Error::forbidden(READ_ONLY));
+    }
     if call.reader().get(&MEMBERSHIPS, &key(&call)).is_none() {
         return Err(not_a_member(&call));
     }
@@ -106,11 +127,12 @@ async fn remove(call: Call) -> Result<Reply> {
 }
 
 async fn groups_of_user(call: Call) -> Result<Reply> {
-    let reader = call.reader();
-    let user = get(&reader, USER, call.param("user_id"));
+    let user = get(&call.reader(), USER, call.param("user_id"));
     let asked = json!({"id": call.param("user_id")});
     allow(&call, "list_groups_for_user", user.as_ref().ok().or(asked.as_object()))?;
     user?;
+    auth(&call)?.directories.refresh(USER, call.param("user_id")).await?;
+    let reader = call.reader();
     let mut shown = Vec::new();
     for id in grants::groups_of(&mut &reader, call.param("user_id")) {
         if let Some(row) = (&reader).row(&GROUP.table, &id)

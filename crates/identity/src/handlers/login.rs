@@ -14,6 +14,7 @@ use crate::{
     Auth,
     authenticator::{Known, NOT_AUTHENTICATED},
     compliance::Compliance,
+    directory::Who,
     lockout::Account,
     resources::{APP_CREDENTIAL, PROJECT, TRUST, USER},
     rows::{self, Rows as _, flag, text},
@@ -225,6 +226,10 @@ pub(super) async fn check_password(auth: &Auth, account: &Account, user: Option<
 async fn by_password(auth: &Auth, password: &Map) -> Result<Proof> {
     let user = need_object(password, "user")?;
     let secret = need_text(user, "password")?;
+    if let Some(id) = in_directory(auth, &Named::inside(user)?, secret).await? {
+        let user_id = id.ok_or_else(|| refused("the directory does not know the user, or not with that password"))?;
+        return Ok(Proof { user_id, methods: Methods::default().with(Method::Password), ..Proof::default() });
+    }
     let (account, row) = account(auth, user)?;
     check_password(auth, &account, row.as_deref(), secret).await?;
     let row = row.ok_or_else(|| refused("there is no such user"))?;
@@ -234,6 +239,21 @@ async fn by_password(auth: &Auth, password: &Map) -> Result<Proof> {
     }
     let stored = text(&row, "password_hash").map(str::to_owned);
     Ok(Proof { user_id: row.id().to_owned(), methods: Methods::default().with(Method::Password), stored, ..Proof::default() })
+}
+
+/// The id of a user of a directory whose password it is; nothing when the user's domain has none.
+async fn in_directory(auth: &Auth, user: &Named, secret: &str) -> Result<Option<Option<String>>> {
+    let (domain, who) = {
+        let reader = auth.db.read();
+        match user {
+            Named::Id(id) => (reader.get(&USER.table, id).map(|r| r.text("domain_id").to_owned()), Who::Id(id)),
+            Named::Name(name, domain) => (domain.as_ref().and_then(|d| d.id(&reader, &PROJECT.table)), Who::Name(name)),
+        }
+    };
+    match domain {
+        Some(domain) => auth.directories.login(&domain, who, secret).await,
+        None => Ok(None),
+    }
 }
 
 fn by_token(auth: &Auth, text: &str) -> Result<Proof> {

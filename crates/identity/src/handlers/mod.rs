@@ -2,6 +2,7 @@
 mod app_credentials;
 mod consumers;
 mod credentials;
+mod directories;
 mod discovery;
 mod domain_config;
 mod ec2tokens;
@@ -41,6 +42,7 @@ pub(crate) fn routes() -> Vec<Route> {
         login::routes(),
         tokens::routes(),
         scopes::routes(),
+        directories::routes(),
         users::routes(),
         groups::routes(),
         projects::routes(),

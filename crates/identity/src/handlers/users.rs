@@ -3,8 +3,10 @@ use super::{allow, auth, created, get, login, need_text, password_error, view};
 use crate::{
     Auth,
     compliance::{SetBy, option},
+    directory::{READ_ONLY, Who},
     lockout,
     resources::{Expiry, USER, home_domain, merge_options},
+    rows::from_directory,
 };
 use api::{Access, Call, Error, Map, Reply, Result, Route, dialect::IDENTITY};
 use resource::engine;
@@ -140,6 +142,13 @@ async fn change_password(call: Call) -> Result<Reply> {
     let (old, new) = (need_text(input, "original_password")?.to_owned(), need_text(input, "password")?.to_owned());
     let auth = auth(&call)?;
     let row = call.reader().get(&USER.table, &id);
+    if let Some(row) = row.as_ref().filter(|r| from_directory(r)) {
+        // Only whoever knows the password learns where it is.
+        return match auth.directories.login(row.text("domain_id"), Who::Id(&id), &old).await? {
+            Some(Some(_)) => Err(Error::forbidden(READ_ONLY)),
+            _ => Err(login::refused("the old password is wrong, or there is no such user")),
+        };
+    }
     let named = json!({ "id": id });
     let account = auth.compliance.account(row.as_deref(), &named.to_string());
     // Who may not log in may not change anything either.

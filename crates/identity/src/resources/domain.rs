@@ -65,13 +65,26 @@ pub(super) fn delete(id: &str, enabled: bool, cx: &Cx, tx: &mut Tx<'_>) -> Resul
             engine::remove(tx, PROJECT, map);
         }
     }
+    // First: what is from its directory is not ours to delete before.
+    tx.delete(&DOMAIN_CONFIGS, id);
     for def in [USER, GROUP, ROLE] {
         for row in tx.children(&def.table, "domain_id", id) {
-            engine::delete(tx, def, cx, row.id())?;
+            match row.value().as_object().filter(|_| rows::from_directory(&row)) {
+                Some(map) if def.name == "user" => {
+                    cascade::user(tx, row.id());
+                    engine::remove(tx, def, map);
+                }
+                Some(map) => {
+                    cascade::group(tx, row.id());
+                    engine::remove(tx, def, map);
+                }
+                None => {
+                    engine::delete(tx, def, cx, row.id())?;
+                }
+            }
         }
     }
     cascade::target(tx, id);
-    tx.delete(&DOMAIN_CONFIGS, id);
     Ok(Deletion::Now)
 }
 

@@ -28,6 +28,9 @@ pub(crate) struct Group {
     /// What it is for.
     #[field(create, update, default = "", kind = Kind::Optional(&Kind::Text { min: 0, max: 65535 }))]
     pub(crate) description: Option<String>,
+    /// Of one from a directory: the id there, and whether it is gone from there.
+    #[field(hidden)]
+    pub(crate) directory: Option<Value>,
 }
 
 impl Rules for Group {
@@ -35,10 +38,12 @@ impl Rules for Group {
         if row.domain_id.is_empty() {
             row.domain_id = home_domain(cx);
         }
-        check_domain(tx, &row.domain_id)
+        check_domain(tx, &row.domain_id)?;
+        super::check_own(tx, &row.domain_id, None)
     }
 
-    fn update(row: &mut Object<Self>, old: &Object<Self>, _cx: &Cx, _tx: &mut Tx<'_>) -> Result<()> {
+    fn update(row: &mut Object<Self>, old: &Object<Self>, _cx: &Cx, tx: &mut Tx<'_>) -> Result<()> {
+        super::check_own(tx, &old.domain_id, old.directory.as_ref())?;
         if row.domain_id == old.domain_id {
             return Ok(());
         }
@@ -46,6 +51,7 @@ impl Rules for Group {
     }
 
     fn delete(row: &mut Object<Self>, _cx: &Cx, tx: &mut Tx<'_>) -> Result<Deletion> {
+        super::check_own(tx, &row.domain_id, row.directory.as_ref())?;
         cascade::group(tx, &row.id);
         Ok(Deletion::Now)
     }
@@ -53,7 +59,8 @@ impl Rules for Group {
     fn visible(row: &Map, cx: &Cx, mut reader: &Reader<'_>) -> bool {
         let id = row.get("id").and_then(Value::as_str).unwrap_or_default();
         // Members know their groups.
-        in_sight(row, cx) || reader.row(&MEMBERSHIPS, &format!("{id}:{}", cx.caller.user_id())).is_some()
+        super::is_there(row, reader)
+            && (in_sight(row, cx) || reader.row(&MEMBERSHIPS, &format!("{id}:{}", cx.caller.user_id())).is_some())
     }
 
     fn filter(row: &Map, key: &str, values: &[&str], _cx: &Cx) -> Option<bool> {

@@ -20,8 +20,11 @@ pub use limit::LimitModel;
 pub(crate) use project::check_tags;
 pub(crate) use user::Expiry;
 
-use crate::rows::{Rows, domain_row};
-use resource::{Cx, Error, Map, Resource, ResourceDef, Result};
+use crate::{
+    directory,
+    rows::{self, Rows, domain_row},
+};
+use resource::{Cx, Error, Map, Reader, Resource, ResourceDef, Result};
 use serde_json::Value;
 
 pub(crate) const ACCESS_RULE: &ResourceDef = access_rule::AccessRule::DEF;
@@ -86,6 +89,20 @@ pub(crate) fn check_domain(rows: &mut dyn Rows, id: &str) -> Result<()> {
         Some(_) => Ok(()),
         None => Err(Error::not_found(format!("Could not find domain: {id}."))),
     }
+}
+
+/// Fails with 403 unless users and groups of the domain are ours to write. `directory` is that of a row that exists.
+pub(crate) fn check_own(rows: &mut dyn Rows, domain_id: &str, directory: Option<&Value>) -> Result<()> {
+    if directory.is_some_and(Value::is_object) || rows::has_directory(rows, domain_id) {
+        return Err(Error::forbidden(directory::READ_ONLY));
+    }
+    Ok(())
+}
+
+/// Is the user or group among those of its domain?
+pub(crate) fn is_there(row: &Map, mut reader: &Reader<'_>) -> bool {
+    let domain = row.get("domain_id").and_then(Value::as_str).unwrap_or_default();
+    rows::counts(&mut reader, domain, row.get("directory").unwrap_or(&Value::Null))
 }
 
 /// May the caller see a row of a domain? Administrators and system readers see all.

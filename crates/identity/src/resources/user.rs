@@ -48,6 +48,9 @@ pub(crate) struct User {
     /// Tokens of before this instant are no good.
     #[field(hidden)]
     pub(crate) tokens_after: Option<i64>,
+    /// Of one from a directory: the id there, and whether it is gone from there.
+    #[field(hidden)]
+    pub(crate) directory: Option<Value>,
 }
 
 impl Rules for User {
@@ -56,11 +59,13 @@ impl Rules for User {
             row.domain_id = super::home_domain(cx);
         }
         check_domain(tx, &row.domain_id)?;
+        super::check_own(tx, &row.domain_id, None)?;
         row.options = merge_options(USER, &Map::new(), &row.options)?;
         Ok(())
     }
 
     fn update(row: &mut Object<Self>, old: &Object<Self>, _cx: &Cx, tx: &mut Tx<'_>) -> Result<()> {
+        super::check_own(tx, &old.domain_id, old.directory.as_ref())?;
         if row.domain_id != old.domain_id {
             return Err(Error::bad_request("The domain of a user does not change; make a new user."));
         }
@@ -72,6 +77,7 @@ impl Rules for User {
     }
 
     fn delete(row: &mut Object<Self>, _cx: &Cx, tx: &mut Tx<'_>) -> Result<Deletion> {
+        super::check_own(tx, &row.domain_id, row.directory.as_ref())?;
         cascade::user(tx, &row.id);
         Ok(Deletion::Now)
     }
@@ -88,8 +94,8 @@ impl Rules for User {
         out.insert("password_expires_at".into(), expires.map(|t| base::Timestamp(t).micros()).into());
     }
 
-    fn visible(row: &Map, cx: &Cx, _reader: &Reader<'_>) -> bool {
-        in_sight(row, cx) || row.get("id").and_then(Value::as_str) == Some(cx.caller.user_id())
+    fn visible(row: &Map, cx: &Cx, reader: &Reader<'_>) -> bool {
+        super::is_there(row, reader) && (in_sight(row, cx) || row.get("id").and_then(Value::as_str) == Some(cx.caller.user_id()))
     }
 
     fn filter(row: &Map, key: &str, values: &[&str], _cx: &Cx) -> Option<bool> {
