@@ -123,6 +123,16 @@ const EXTENDED: &[(&str, &str, &str)] = &[
     ),
     (
         "OS-INHERIT",
+        "project_user_roles_inherited_to_projects",
+        "/OS-INHERIT/projects/{project_id}/users/{user_id}/roles/inherited_to_projects",
+    ),
+    (
+        "OS-INHERIT",
+        "project_group_roles_inherited_to_projects",
+        "/OS-INHERIT/projects/{project_id}/groups/{group_id}/roles/inherited_to_projects",
+    ),
+    (
+        "OS-INHERIT",
         "domain_user_role_inherited_to_projects",
         "/OS-INHERIT/domains/{domain_id}/users/{user_id}/roles/{role_id}/inherited_to_projects",
     ),

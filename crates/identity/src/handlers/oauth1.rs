@@ -205,7 +205,8 @@ async fn authorize(call: Call) -> Result<Reply> {
         if held.is_empty() {
             return Err(lost());
         }
-        if row.text("user_id") != "" && row.text("user_id") != user {
+        let authorized = !row.text("user_id").is_empty();
+        if authorized && row.text("user_id") != user {
             return Err(forbidden("authorize_request_token"));
         }
         let wanted = app_credentials::role_ids(tx, &list)?;
@@ -241,7 +242,7 @@ async fn access_token(call: Call) -> Result<Reply> {
     call.transact(move |_, tx| {
         once(tx, &request.nonce, request.at)?;
         let row = tx.get(&REQUEST_TOKENS, &token).ok_or_else(|| no_signature("the request token was used"))?;
-        let right = row.text("user_id") != "" && row.text("verifier_hash") == verifier;
+        let right = !row.text("user_id").is_empty() && row.text("verifier_hash") == verifier;
         if !right {
             return Err(no_signature("the request token is not authorized, or the verifier is wrong"));
         }

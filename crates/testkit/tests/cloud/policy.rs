@@ -86,7 +86,7 @@ async fn a_decision_is_explained_and_true() {
     assert_eq!((&d["allowed"], &d["overridden"]), (&json!(true), &json!(false)));
     assert_eq!(d["caller"]["roles"], json!(["member", "reader"]));
 
-    let d = decision(&bed.admin, about("os_compute_api:flavors:create")).await;
+    let d = decision(&bed.admin, about("os_compute_api:os-flavor-manage:create")).await;
     assert_eq!(d["allowed"], false);
     let why = d["why"].to_string();
     assert!(why.contains("role:admin") && why.contains("the caller's roles are member, reader"), "{why}");
