@@ -10,6 +10,8 @@ import signal
 import socket
 import subprocess
 import time
+import urllib.error
+import urllib.request
 from lib import DROVER, STATE, admin_token, alive, call, wait
 
 DIR = f"{STATE}-objects"
@@ -32,8 +34,6 @@ def port():
 
 def s3(method, path):
     """Status and text of a request to the bucket's server, which lets everybody in."""
-    import urllib.error
-    import urllib.request
     try:
         with urllib.request.urlopen(urllib.request.Request(f"{WORLD['s3']}{path}", method=method), timeout=10) as answer:
             return answer.status, answer.read().decode()
@@ -56,6 +56,11 @@ def serve():
     with open(f"{DIR}/state/run/drover/serve.json") as f:
         found = json.load(f)
     return found.get("pid") or found["id"]["pid"]
+
+
+def ready():
+    with urllib.request.urlopen(f"{WORLD['url']}/readyz", timeout=3) as answer:
+        return answer.status == 200
 
 
 def api(method, path, body=None):
@@ -111,7 +116,7 @@ def test_the_death_of_the_controller_in_the_middle_of_an_upload():
             answer = b""
         assert answer == b"" and time.time() - start < 5, (answer, time.time() - start)
         tcp.close()
-        wait("another serve", lambda: serve() != old and alive(serve()) and call(WORLD["url"], "GET", "/readyz")[0] == 200, 30)
+        wait("another serve", lambda: serve() != old and alive(serve()) and ready(), 30)
         wait("queued", lambda: api("GET", f"/v2/images/{which}")[2]["status"] == "queued", 60)
         wait("nothing left", lambda: (files(), in_bucket()) == ([], ([], 0)), 90)
         again = begin(which, store, data)

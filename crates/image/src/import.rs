@@ -151,8 +151,8 @@ pub(crate) fn check_idle(image: &Object<Image>) -> Result<()> {
 
 fn begin(app: &App, cx: &Cx, tx: &mut Tx<'_>, id: &str, asked: &Asked, request: &Value) -> Result<()> {
     let mut image = seen(tx, cx, id)?;
-    check_status(&image, asked.method)?;
     require(cx, if asked.method == COPY { "copy_image" } else { "upload_image" }, Some(&image.map))?;
+    check_status(&image, asked.method)?;
     check_idle(&image)?;
     let todo = targets(app, &image, asked)?;
     if todo.is_empty() {

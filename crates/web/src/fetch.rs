@@ -179,7 +179,7 @@ mod tests {
         tokio::spawn(async move {
             while let Ok((mut stream, _)) = listener.accept().await {
                 let mut head = [0; 1024];
-                stream.read(&mut head).await.ok();
+                let _ = stream.read(&mut head).await;
                 stream.write_all(answer.as_bytes()).await.ok();
             }
         });

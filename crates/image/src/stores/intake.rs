@@ -83,7 +83,8 @@ impl Intake {
             Some((store, push)) if push.is_broken() => {
                 let store = store.clone();
                 let Some((_, push)) = self.push.take() else { return Ok(()) };
-                push.finish(0).await.map_err(|source| BlobError::Remote { store, source })
+                push.finish(self.writer.size()).await.map_err(|source| BlobError::Remote { store, source })?;
+                Err(BlobError::Torn)
             }
             Some((_, push)) => {
                 push.reach(self.writer.on_disk());

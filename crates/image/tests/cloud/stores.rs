@@ -227,10 +227,11 @@ async fn nodes_get_images_of_other_stores_through_a_cache_of_bounded_size() {
     Sweeper::of(cloud.stores.clone(), 1 << 20, Duration::ZERO).sweep(&db).await.unwrap();
     let mut kept = here().await;
     let mut wanted = vec![blobs[0].clone(), blobs[1].clone()];
-    (kept.sort(), wanted.sort());
+    kept.sort();
+    wanted.sort();
     assert_eq!(kept, wanted, "a directory of this controller needs no cache");
     Sweeper::of(cloud.stores.clone(), 20, Duration::ZERO).sweep(&db).await.unwrap();
-    assert_eq!(here().await, [blobs[1].clone()], "the newest of those that fit");
+    assert_eq!(here().await, [blobs[1].as_str()], "the newest of those that fit");
     Sweeper::of(cloud.stores.clone(), 0, Duration::ZERO).sweep(&db).await.unwrap();
     assert!(here().await.is_empty());
 }
@@ -279,7 +280,7 @@ async fn an_administrator_sees_and_steers_the_cache() {
         admin.put(&entry(id), Value::Null).await.expect(202);
     }
     let cached = until("an empty queue", state, |s| s.at("/queued_images") == &json!([])).await;
-    assert_eq!(cached.all("/cached_images", "image_id"), [one.clone()]);
+    assert_eq!(cached.all("/cached_images", "image_id"), [one.as_str()]);
     assert_eq!((cached.at("/cached_images/0/size"), cached.at("/cached_images/0/hits")), (&json!(13), &json!(0)));
     assert_eq!(&user.get(&format!("/image/v2/images/{one}/file")).await.expect(200).bytes[..], b"in the bucket");
     assert_eq!(state().await.at("/cached_images/0/hits"), &json!(1));
@@ -299,4 +300,38 @@ async fn an_administrator_sees_and_steers_the_cache() {
     admin.delete(&entry(&two)).await.expect(204);
     user.get(&format!("/image/v2/images/{two}/file")).await.expect(200);
     assert_eq!(admin.get("/image").await.expect(300).text("/versions/0/id"), "v2.18");
+}
+
+#[tokio::test]
+async fn a_server_that_checks_signatures_takes_ours_and_no_others() {
+    let dir = tempfile::tempdir().unwrap();
+    let objects = ObjectStore::strict(dir.path()).await;
+    let data = noise((17 << 20) + 1);
+    let path = dir.path().join("data");
+    std::fs::write(&path, &data).unwrap();
+    let (file, size) = (std::sync::Arc::new(std::fs::File::open(&path).unwrap()), data.len() as u64);
+    let (bucket, key) = (objects.bucket(), "a prefix/with ü+=&/key");
+    bucket.check().await.unwrap();
+    let upload = bucket.begin(key).await.unwrap();
+    assert_eq!(bucket.unfinished("a prefix/").await.unwrap().len(), 1);
+    let parts = vec![
+        upload.part(2, file.clone(), 16 << 20..size).await.unwrap(),
+        upload.part(1, file.clone(), 0..16 << 20).await.unwrap(),
+    ];
+    upload.complete(parts, size).await.unwrap();
+    assert_eq!((bucket.size(key).await.unwrap(), bucket.size("none").await.unwrap()), (Some(size), None));
+    let mut download = bucket.read(key, 5..size);
+    let mut read = Vec::new();
+    while let Some(bytes) = download.next().await.unwrap() {
+        read.extend_from_slice(&bytes);
+    }
+    assert!(read == data[5..]);
+    assert_eq!(bucket.list("a prefix/").await.unwrap().len(), 1);
+    bucket.delete(key).await.unwrap();
+    bucket.delete(key).await.unwrap();
+    assert_eq!(bucket.list("").await.unwrap(), []);
+    let right = std::fs::read_to_string(&objects.credentials).unwrap();
+    std::fs::write(&objects.credentials, right.replace('\n', "x\n")).unwrap();
+    let refused = objects.bucket().check().await.unwrap_err().to_string();
+    assert!(!refused.contains(right.lines().last().unwrap()), "{refused}");
 }
