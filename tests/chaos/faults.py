@@ -4,6 +4,8 @@ import glob
 import os
 import random
 import shutil
+import subprocess
+import sys
 import uuid
 from dataclasses import dataclass
 import client
@@ -82,6 +84,51 @@ async def full_disk(lab):
         for path in glob.glob(f"{filler}-*"):
             os.unlink(path)
     return undo
+
+
+def clock(seconds, whose):
+    """The time of day of a host's Drover jumps, and jumps back."""
+    async def strike(lab):
+        name = await whose(lab)
+        directory = f"{lab.state}/clock-{name}"
+        etc, library, ahead = f"{directory}/etc", f"{directory}/clock.so", f"{directory}/ahead"
+
+        def jump(by):
+            with open(ahead, "r+b") as f:
+                f.write(by.to_bytes(8, sys.byteorder, signed=True))
+
+        def has_clock(process):
+            """Whether it runs, with the clock that can be set."""
+            kept = f"{lab.state}/lab/{name}/run/drover/{process}.json"
+
+            async def probe():
+                try:
+                    await lab.run("exec", name, "sh", "-c", f"grep -q {library} /proc/$(jq .pid {kept})/maps")
+                except Failed:
+                    return False
+                return True
+            return probe
+        if not os.path.exists(directory):
+            os.mkdir(directory, 0o711)
+            with open(ahead, "wb") as f:
+                f.write(bytes(8))
+            source = f"{os.path.dirname(os.path.abspath(__file__))}/clock.c"
+            subprocess.run(["cc", "-shared", "-fPIC", "-O1", f'-DSET="{ahead}"', "-o", library, source], check=True)
+            subprocess.run(["cp", "-a", "/etc", etc], check=True)
+            with open(f"{etc}/ld.so.preload", "w") as f:
+                f.write(f"{library}\n")
+        await lab.run("exec", name, "mount", "--bind", etc, "/etc")
+        for process in ("supervise", "serve"):
+            await lab.run("kill", name, process)
+            await until(f"{process} of {name} runs with the clock", has_clock(process), 30)
+        await until("all serve", lab.cloud.serves, 30)
+        jump(seconds)
+
+        async def undo():
+            jump(0)
+            await lab.run("exec", name, "umount", "--lazy", "/etc")
+        return undo
+    return strike
 
 
 async def replaced(lab):
@@ -192,6 +239,8 @@ def matrix(pause, hold):
         Fault("pause (VIP)", undone("pause", "resume", holder), pause, True),
         Fault("pause serve (VIP)", undone("pause", "resume", holder, "serve"), pause),
         Fault("pause etcd (leader)", undone("pause", "resume", leader, "etcd"), pause),
+        Fault("clock +5 min (VIP)", clock(300, holder), hold, at_random=False),
+        Fault("clock -5 min (other)", clock(-300, other), hold, at_random=False),
         Fault("boots and kills", boots, 0, at_random=False),
         Fault("slow disk (leader)", slow_disk, hold, at_random=False),
         Fault("full disk", full_disk, hold, at_random=False),

@@ -4,8 +4,11 @@
 use serde::{Deserialize, Serialize};
 use std::{
     fmt,
-    sync::atomic::{AtomicI64, Ordering},
-    time::{SystemTime, UNIX_EPOCH},
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicI64, Ordering},
+    },
+    time::{Instant, SystemTime, UNIX_EPOCH},
 };
 use time::{OffsetDateTime, PrimitiveDateTime, format_description::FormatItem, macros::format_description};
 
@@ -94,6 +97,26 @@ impl Clock for SystemClock {
     fn now(&self) -> Timestamp {
         let d = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         Timestamp(i64::try_from(d.as_micros()).unwrap_or(i64::MAX))
+    }
+}
+
+/// A clock that goes on evenly when the machine's own is set, until whoever [`set`](Self::set)s it believes that.
+pub struct SteadyClock(Mutex<(Instant, Timestamp)>);
+impl Default for SteadyClock {
+    /// Starts at the machine's time.
+    fn default() -> Self {
+        Self(Mutex::new((Instant::now(), SystemClock.now())))
+    }
+}
+impl SteadyClock {
+    pub fn set(&self, now: Timestamp) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = (Instant::now(), now);
+    }
+}
+impl Clock for SteadyClock {
+    fn now(&self) -> Timestamp {
+        let (at, then) = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        then.plus(at.elapsed())
     }
 }
 

@@ -6,6 +6,6 @@ pub mod metrics;
 pub mod retry;
 pub mod version;
 
-pub use clock::{Clock, ManualClock, SystemClock, Timestamp};
+pub use clock::{Clock, ManualClock, SteadyClock, SystemClock, Timestamp};
 pub use error::chain;
 pub use version::Version;

@@ -7,7 +7,7 @@ use crate::{
     controller::{API, PUBLIC, Seat},
 };
 use api::Cloud;
-use base::retry::Backoff;
+use base::{SteadyClock, retry::Backoff};
 use frontdoor::{Certificate, FrontDoor, LOCAL_PORT, Pulse, Readiness, Sockets, Vip, Watched};
 use pki::{Ca, Files};
 use std::{
@@ -137,10 +137,10 @@ async fn feel(cloud: Arc<Cloud>, pulse: Arc<Pulse>) {
     }
 }
 
-/// A pulse of this controller, whose key all controllers have.
-pub(crate) fn pulse(state: &State, config: &Config) -> Result<Arc<Pulse>, String> {
+/// A pulse of this controller, whose key all controllers have. It keeps the clock.
+pub(crate) fn pulse(state: &State, config: &Config, clock: Arc<SteadyClock>) -> Result<Arc<Pulse>, String> {
     let ca = Ca::load(&state.pki()).map_err(|e| base::chain(&e))?;
-    Ok(Pulse::new(&config.name(), ca.derive("pulse"), &state.run("door")))
+    Ok(Pulse::new(&config.name(), ca.derive("pulse"), &state.run("door"), clock))
 }
 
 /// How it is, on a machine that has one.

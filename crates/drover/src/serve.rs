@@ -6,7 +6,7 @@ use crate::{
     door, engine, figures, host, images, line, node_role, schema, sim, up, upkeep,
 };
 use api::{Cloud, Edge, ServerTls, Service, TlsListener};
-use base::{SystemClock, metrics::Exporter};
+use base::{Clock, SteadyClock, SystemClock, metrics::Exporter};
 use compute::nodes::Nodes;
 use image::{Stores, blob::LocalStore};
 use link::Peers;
@@ -151,7 +151,7 @@ async fn start_line(
     if !controller.has_front_door() {
         tracing::warn!("haproxy is not installed: this controller has no front door, and no VIP; install haproxy and keepalived");
     } else if !up::is_going_down(state) {
-        let pulse = door::pulse(state, config)?;
+        let pulse = door::pulse(state, config, cloud.state.get().ok_or("no clock")?)?;
         work.spawn(door::beat(config.clone(), cloud.clone(), pulse.clone()));
         work.spawn(door::keep(state.clone(), config.clone(), etcd.clone(), pulse));
     }
@@ -183,7 +183,11 @@ async fn assemble(state: &State, config: &Config) -> Result<Assembled, String> {
     ];
     let engine::Opened { store, etcd } = engine::open(state, config).await?;
     let tables: Vec<_> = api::tables(&services).into_iter().chain(reconcile::TABLES).chain([&schema::TABLE]).collect();
-    let db = Db::open(store, Arc::new(SystemClock), &tables).await.map_err(|e| base::chain(&e))?;
+    // Kept by the pulse, which goes with the door.
+    let steady = Arc::new(SteadyClock::default());
+    let has_pulse = config.controller.as_ref().is_some_and(|c| c.has_front_door());
+    let clock: Arc<dyn Clock> = if has_pulse { steady.clone() } else { Arc::new(SystemClock) };
+    let db = Db::open(store, clock, &tables).await.map_err(|e| base::chain(&e))?;
     schema::ensure(&db).await?;
     stores.attach(db.clone());
     let options = identity::AuthConfig {
@@ -194,6 +198,7 @@ async fn assemble(state: &State, config: &Config) -> Result<Assembled, String> {
     let auth = identity::Auth::open(db.clone(), options).map_err(|e| base::chain(&e))?;
     let mut shared = StateMap::default();
     shared.insert(auth.clone());
+    shared.insert(steady);
     shared.insert(stores.base().clone());
     shared.insert(stores);
     if let Some(protections) = images::protections(config)? {

@@ -1,4 +1,5 @@
-//! What a door does about each controller, as a pure function of what the controllers say of themselves.
+//! What a door does about each controller, and what time it is, as pure functions of what the controllers say of themselves.
+use base::Timestamp;
 use std::time::Duration;
 
 /// What a controller says of itself.
@@ -52,9 +53,40 @@ pub(crate) fn alone(others: &[Known]) -> bool {
     !others.is_empty() && others.iter().all(|k| k.silent >= SILENT)
 }
 
+/// Clocks that differ by less agree: they are kept by NTP, and a question takes its time.
+const AGREED: Duration = Duration::from_secs(2);
+
+/// What most of `all` controllers take for the time: this one's clock where it agrees with most, another one's where it is this one that
+/// differs. Nothing when no time has a majority: then nobody's clock is a reason to change one's mind.
+pub(crate) fn time(own: Timestamp, others: &[Timestamp], all: usize) -> Option<Timestamp> {
+    let agree = |a: Timestamp, b: Timestamp| a.since(b).max(b.since(a)) < AGREED;
+    let has_majority = |of: Timestamp| others.iter().chain([&own]).filter(|t| agree(of, **t)).count() > all / 2;
+    [own].into_iter().chain(others.iter().copied()).find(|t| has_majority(*t))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_time_is_what_most_clocks_say() {
+        let at = Timestamp::from_unix;
+        for (own, others, all, expected) in [
+            (100, &[][..], 1, Some(100)),
+            (100, &[101], 2, Some(100)),
+            (100, &[400], 2, None),
+            (100, &[101, 400], 3, Some(100)),
+            (400, &[100, 101], 3, Some(100)),
+            (100, &[400], 3, None),
+            (100, &[101], 3, Some(100)),
+            (100, &[], 3, None),
+            (100, &[400, 700], 3, None),
+            (700, &[100, 100, 700], 4, None),
+        ] {
+            let others: Vec<_> = others.iter().map(|s| at(*s)).collect();
+            assert_eq!(time(at(own), &others, all), expected.map(at), "{own} among {others:?} of {all}");
+        }
+    }
 
     const NOW: Duration = Duration::ZERO;
     const READY: Known = Known { readiness: Readiness::Ready, unready: NOW, silent: NOW };

@@ -7,10 +7,14 @@
 //! haproxy's own checks cannot do this: on a busy machine a new TLS connection takes longer than a dead controller may be asked, and each
 //! check sees one controller where the answer depends on all of them. Questions and answers carry a code of authentication with a key that
 //! only controllers have, and an answer is good for its own question, so that nobody else can speak for one.
+//!
+//! With each answer goes the machine's time. What controllers note and judge is by the time that most of them have, so that one whose clock
+//! is set, by hand or by a bad time server, neither ends tasks nor outlives tokens.
 use crate::{
     Controller, Readiness,
     judge::{self, Known},
 };
+use base::{Clock as _, SteadyClock, SystemClock, Timestamp};
 use hmac::{Hmac, Mac as _};
 use sha2::Sha256;
 use std::{
@@ -45,6 +49,7 @@ const NONCE: usize = 16;
 const CODE: usize = 32;
 const QUESTION: usize = NONCE + CODE;
 const ANSWER: usize = NONCE + 1 + CODE;
+const TIME: usize = NONCE + 8 + CODE;
 
 /// Where a controller says how it is, and hears how the others are.
 pub struct Pulse {
@@ -54,6 +59,8 @@ pub struct Pulse {
     run: u64,
     /// Says to keepalived whether this controller is alone.
     alone: PathBuf,
+    /// Set to the time that most controllers have.
+    clock: Arc<SteadyClock>,
     inner: Mutex<Inner>,
 }
 
@@ -76,9 +83,13 @@ struct Inner {
     peers: BTreeMap<String, (IpAddr, Seen)>,
     beat: u64,
     written: Option<bool>,
+    /// Is this machine's clock not what it is judged by?
+    overruled: bool,
 }
 
 struct Seen {
+    /// Its machine's time, and when it told.
+    time: Option<(Timestamp, Instant)>,
     readiness: Readiness,
     /// When it was something else than unready.
     well: Instant,
@@ -87,7 +98,7 @@ struct Seen {
 
 impl Seen {
     fn new(now: Instant) -> Self {
-        Self { readiness: Readiness::Unready, well: now, heard: now }
+        Self { time: None, readiness: Readiness::Unready, well: now, heard: now }
     }
     fn hear(&mut self, readiness: Readiness, now: Instant) {
         if readiness != Readiness::Unready {
@@ -99,6 +110,12 @@ impl Seen {
         let unready = now.saturating_duration_since(self.well);
         let unready = if self.readiness == Readiness::Unready { unready } else { Duration::ZERO };
         Known { readiness: self.readiness, unready, silent: now.saturating_duration_since(self.heard) }
+    }
+    /// Its machine's time now, if it told lately.
+    fn time(&self, now: Instant) -> Option<Timestamp> {
+        let (then, at) = self.time?;
+        let since = now.saturating_duration_since(at);
+        (since < STALE).then(|| then.plus(since))
     }
     /// What one knows of oneself: never silent, but perhaps not well.
     fn own(&self, now: Instant) -> Known {
@@ -115,10 +132,11 @@ pub(crate) fn alone_file(dir: &Path) -> PathBuf {
 }
 
 impl Pulse {
-    /// `key` is the same on all controllers, and nobody else's; `dir` is that of the [`crate::FrontDoor`].
-    pub fn new(name: &str, key: [u8; 32], dir: &Path) -> Arc<Self> {
-        let inner = Inner { own: Seen::new(Instant::now()), peers: BTreeMap::new(), beat: 0, written: None };
-        Arc::new(Self { name: name.to_owned(), key, run: rand::random(), alone: alone_file(dir), inner: Mutex::new(inner) })
+    /// `key` is the same on all controllers, and nobody else's; `dir` is that of the [`crate::FrontDoor`]; `clock` is set while it runs.
+    pub fn new(name: &str, key: [u8; 32], dir: &Path, clock: Arc<SteadyClock>) -> Arc<Self> {
+        let own = Seen::new(Instant::now());
+        let inner = Mutex::new(Inner { own, peers: BTreeMap::new(), beat: 0, written: None, overruled: false });
+        Arc::new(Self { name: name.to_owned(), key, run: rand::random(), alone: alone_file(dir), clock, inner })
     }
 
     /// How this controller is. Say it again at least once a second: a process that cannot say it cannot serve either.
@@ -157,6 +175,7 @@ impl Pulse {
                     self.ask(&pulse, now, now.saturating_duration_since(last).saturating_sub(2 * BEAT));
                     last = now;
                     self.note(now)?;
+                    self.keep_time(now);
                 }
                 connected = agent.accept() => {
                     let (stream, _) = connected?;
@@ -192,22 +211,54 @@ impl Pulse {
                 if self.is_code(b"question", &self.name, nonce, code) {
                     let said = [nonce, &[byte(self.inner().own.own(now).readiness)]].concat();
                     let _ = socket.try_send_to(&[&said[..], &self.code(b"answer", &self.name, &said)].concat(), from);
+                    let time = [nonce, &SystemClock.now().0.to_be_bytes()].concat();
+                    let _ = socket.try_send_to(&[&time[..], &self.code(b"time", &self.name, &time)].concat(), from);
                 }
             }
-            ANSWER => {
-                let (said, code) = datagram.split_at(NONCE + 1);
-                let mut inner = self.inner();
-                let current =
-                    (inner.beat.saturating_sub(CURRENT)..=inner.beat).any(|beat| nonce(self.run, beat) == said[..NONCE]);
-                let peer = inner.peers.iter_mut().find(|(_, (ip, _))| *ip == from.ip());
-                if let (true, Some((name, (_, seen))), Some(readiness)) = (current, peer, readiness(said[NONCE]))
-                    && self.is_code(b"answer", name, said, code)
-                {
+            ANSWER => self.hear(b"answer", datagram, from, |seen, said| {
+                if let Some(readiness) = said.first().copied().and_then(readiness) {
                     seen.hear(readiness, now);
                 }
-            }
+            }),
+            TIME => self.hear(b"time", datagram, from, |seen, said| {
+                seen.time = said.try_into().ok().map(|bytes| (Timestamp(i64::from_be_bytes(bytes)), now));
+            }),
             _ => {}
         }
+    }
+
+    /// What a peer says to a question of late.
+    fn hear(&self, what: &[u8], datagram: &[u8], from: SocketAddr, note: impl FnOnce(&mut Seen, &[u8])) {
+        let (said, code) = datagram.split_at(datagram.len() - CODE);
+        let (asked, said_then) = said.split_at(NONCE);
+        let mut inner = self.inner();
+        let current = (inner.beat.saturating_sub(CURRENT)..=inner.beat).any(|beat| nonce(self.run, beat) == asked);
+        let peer = inner.peers.iter_mut().find(|(_, (ip, _))| *ip == from.ip());
+        if let (true, Some((name, (_, seen)))) = (current, peer)
+            && self.is_code(what, name, said, code)
+        {
+            note(seen, said_then);
+        }
+    }
+
+    /// Goes by the time that most controllers have.
+    fn keep_time(&self, now: Instant) {
+        let own = SystemClock.now();
+        let mut inner = self.inner();
+        let others: Vec<_> = inner.peers.values().filter_map(|(_, seen)| seen.time(now)).collect();
+        let time = judge::time(own, &others, inner.peers.len() + 1);
+        if let Some(time) = time {
+            self.clock.set(time);
+        }
+        let overruled = time != Some(own);
+        if overruled && !inner.overruled && !others.is_empty() {
+            let ahead = (own.0 - self.clock.now().0) as f64 / 1e6;
+            tracing::error!(
+                "This machine's clock is {ahead:.0} s ahead of the time that most controllers have; theirs is used here. Set it, and see why \
+                 its time service does not"
+            );
+        }
+        inner.overruled = overruled;
     }
 
     /// Writes for keepalived what has changed.
@@ -292,13 +343,16 @@ mod tests {
         says: watch::Sender<Option<Readiness>>,
         agent: SocketAddr,
         dir: tempfile::TempDir,
+        clock: Arc<SteadyClock>,
     }
 
     /// A controller on an address of loopback.
     async fn start(n: u8, key: u8) -> Here {
         let dir = tempfile::tempdir().unwrap();
-        let pulse = Pulse::new(&format!("c{n}"), [key; 32], dir.path());
-        pulse.know(&[controller(11), controller(12), controller(13)]);
+        let clock = Arc::new(SteadyClock::default());
+        let pulse = Pulse::new(&format!("c{n}"), [key; 32], dir.path(), clock.clone());
+        let ten = n / 10 * 10;
+        pulse.know(&[controller(ten + 1), controller(ten + 2), controller(ten + 3)]);
         let agent = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let at = agent.local_addr().unwrap();
         let sockets = Sockets { pulse: UdpSocket::bind((controller(n).api.ip(), PULSE_PORT)).await.unwrap(), agent };
@@ -316,7 +370,7 @@ mod tests {
                 tokio::time::sleep(BEAT).await;
             }
         });
-        Here { says, run, agent: at, dir }
+        Here { says, run, agent: at, dir, clock }
     }
 
     impl Here {
@@ -352,6 +406,37 @@ mod tests {
             }
             panic!("alone is not {alone}");
         }
+    }
+
+    #[tokio::test]
+    async fn the_time_of_most_controllers_is_everyones() {
+        // Nobody is at the third address.
+        let (one, two) = (start(21, 7).await, start(22, 7).await);
+        let away = |clock: &SteadyClock| clock.now().since(SystemClock.now()) > Duration::from_secs(200);
+        for clock in [&one.clock, &two.clock] {
+            clock.set(SystemClock.now().plus(Duration::from_secs(300)));
+        }
+        for _ in 0..1000 {
+            if !away(&one.clock) && !away(&two.clock) {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        assert!(!away(&one.clock) && !away(&two.clock), "two of three have the same time");
+        two.run.abort();
+        assert!(two.run.await.is_err());
+        // What the second has said of its time is forgotten after a while; then one of three cannot know.
+        let mut alone = false;
+        for _ in 0..100 {
+            one.clock.set(SystemClock.now().plus(Duration::from_secs(300)));
+            tokio::time::sleep(3 * BEAT).await;
+            alone = away(&one.clock);
+            if alone {
+                break;
+            }
+        }
+        assert!(alone);
+        one.run.abort();
     }
 
     #[tokio::test]

@@ -3,7 +3,7 @@ use frontdoor::{
     AGENT_PORT, Certificate, Controller, FrontDoor, LOCAL_PORT, PORT, PULSE_PORT, Pulse, Readiness, Sockets, Vip, Watched,
 };
 use pki::{Ca, Identity, Request, Role};
-use std::{net::IpAddr, path::PathBuf, process::Stdio, time::Duration};
+use std::{net::IpAddr, path::PathBuf, process::Stdio, sync::Arc, time::Duration};
 use supervise::{ip, run};
 use tempfile::TempDir;
 use tokio::{
@@ -141,7 +141,7 @@ impl Cluster {
     fn pulse(&self, n: usize) -> JoinSet<()> {
         let of = &self.doors[n - 1];
         std::fs::create_dir_all(&of.dir).unwrap();
-        let pulse = Pulse::new(&of.name, [7; 32], &of.dir);
+        let pulse = Pulse::new(&of.name, [7; 32], &of.dir, Arc::default());
         pulse.know(&of.controllers);
         let sockets = self.sockets(n);
         let (says, ready) = (pulse.clone(), self.path(&format!("{}.ready", of.name)));
