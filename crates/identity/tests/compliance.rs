@@ -1,4 +1,5 @@
 //! Rules for passwords and accounts over HTTP: `[security_compliance]`.
+#![expect(clippy::unwrap_used, reason = "a test may panic")]
 use base::{Clock as _, ManualClock, SystemClock};
 use identity::SecurityCompliance;
 use serde_json::{Value, json};

@@ -1,4 +1,5 @@
 //! Acting for somebody by leave: OAuth 1.0, and trusts that are passed on.
+#![expect(clippy::unwrap_used, reason = "a test may panic")]
 use base::{Clock as _, ManualClock, SystemClock};
 use base64::Engine as _;
 use bytes::Bytes;

@@ -1,4 +1,5 @@
 //! Requests at the edge of what is sensible, and EC2 keys as services check them.
+#![expect(clippy::unwrap_used, reason = "a test may panic")]
 use base::{Clock as _, ManualClock, SystemClock};
 use base64::Engine as _;
 use bytes::Bytes;

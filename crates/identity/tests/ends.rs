@@ -1,4 +1,5 @@
 //! What ends a token, everywhere and at once: each thing that it rests on, in two processes of one cloud.
+#![expect(clippy::unwrap_used, reason = "a test may panic")]
 use base::{Clock as _, ManualClock, SystemClock};
 use serde_json::{Value, json};
 use std::{sync::Arc, time::Duration};

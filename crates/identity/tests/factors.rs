@@ -1,4 +1,5 @@
 //! Passcodes, rules for several factors, and receipts over HTTP.
+#![expect(clippy::unwrap_used, reason = "a test may panic")]
 use auth::totp;
 use base::{Clock as _, ManualClock, SystemClock};
 use serde_json::{Value, json};

@@ -92,7 +92,7 @@ pub(crate) async fn decide(call: Call) -> Result<Reply> {
     };
     let target = match input.get("target") {
         Some(Value::Object(target)) => target.clone(),
-        _ => own(&caller.subject().user_id.to_owned(), caller.project_id(), caller.domain_id()),
+        _ => own(caller.user_id(), caller.project_id(), caller.domain_id()),
     };
     let as_them = Cx { caller: caller.clone(), ..call.cx.clone() };
     let why = as_them.explain(&action, Some(&target));

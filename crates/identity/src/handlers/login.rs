@@ -216,6 +216,8 @@ pub(super) async fn check_password(auth: &Auth, account: &Account, user: Option<
     let locked = auth.is_locked(account);
     let (id, stored) = (user.map_or("", Row::id), user.and_then(|u| text(u, "password_hash")));
     let right = auth.passwords.verify(id, password, stored).await.map_err(|e| password_error(&e))?;
+    // Of many guesses at once, one that is right must not be told after the others have locked the account.
+    let locked = locked || auth.is_locked(account);
     if right && !locked {
         return Ok(());
     }
