@@ -86,3 +86,67 @@ impl Bucket {
         Err(self.malformed(NAME, "it is another range than the one asked for"))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{
+        super::{Credentials, Place},
+        *,
+    };
+    use tokio::{
+        io::{AsyncReadExt as _, AsyncWriteExt as _},
+        net::TcpListener,
+        sync::mpsc,
+    };
+
+    /// A server that gives one answer after the other, each on a connection of its own; and what it was asked.
+    async fn server(answers: &'static [&'static str]) -> (Bucket, mpsc::UnboundedReceiver<String>) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let endpoint = format!("http://{}", listener.local_addr().unwrap());
+        let (asked, questions) = mpsc::unbounded_channel();
+        tokio::spawn(async move {
+            for answer in answers {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                let mut head = vec![0; 4096];
+                let length = stream.read(&mut head).await.unwrap();
+                asked.send(String::from_utf8_lossy(&head[..length]).into_owned()).unwrap();
+                stream.write_all(answer.as_bytes()).await.unwrap();
+            }
+        });
+        let place = Place { endpoint, bucket: "b".into(), region: "r".into(), ca: None };
+        (Bucket::open(place, Credentials::new("access", "secret")).unwrap(), questions)
+    }
+
+    #[tokio::test]
+    async fn what_a_server_broke_off_is_asked_for_from_there() {
+        let (bucket, mut asked) = server(&[
+            "HTTP/1.1 206 Partial Content\r\netag: \"e\"\r\ncontent-length: 8\r\nconnection: close\r\n\r\n234",
+            "HTTP/1.1 206 Partial Content\r\netag: \"e\"\r\ncontent-length: 5\r\nconnection: close\r\n\r\n56789",
+        ])
+        .await;
+        let mut download = bucket.read("k", 2..10);
+        let mut read = Vec::new();
+        while let Some(bytes) = download.next().await.unwrap() {
+            read.extend_from_slice(&bytes);
+        }
+        assert_eq!(read, b"23456789");
+        let (first, second) = (asked.recv().await.unwrap(), asked.recv().await.unwrap());
+        assert!(
+            first.starts_with("GET /b/k HTTP/1.1") && first.contains("range: bytes=2-9") && !first.contains("if-match"),
+            "{first}"
+        );
+        assert!(second.contains("range: bytes=5-9") && second.contains("if-match: \"e\""), "{second}");
+        assert!(!first.contains("secret"), "{first}");
+    }
+
+    #[tokio::test]
+    async fn another_range_and_a_redirect_are_errors() {
+        let (bucket, _asked) = server(&[
+            "HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\n0123456789",
+            "HTTP/1.1 307 Temporary Redirect\r\nlocation: http://169.254.169.254/\r\ncontent-length: 0\r\n\r\n",
+        ])
+        .await;
+        assert!(matches!(bucket.read("k", 2..4).next().await, Err(Error::Malformed { .. })));
+        assert!(matches!(bucket.read("k", 2..4).next().await, Err(Error::Redirected { .. })));
+    }
+}
