@@ -10,7 +10,7 @@ pub const KEEP_ALIVE: Duration = Duration::from_secs(1);
 /// Of the database, in bytes; etcd's makers advise against more.
 pub const QUOTA: u64 = 8 << 30;
 /// How long history is kept for watchers that come back.
-const HISTORY: &str = "10m";
+const HISTORY: &str = "3m";
 
 /// Certificates of a member as PEM files: one of its own that is good for server and client, and the CA of those it trusts.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -188,7 +188,7 @@ etcd
 --max-request-bytes=10485760
 --quota-backend-bytes=8589934592
 --auto-compaction-mode=periodic
---auto-compaction-retention=10m
+--auto-compaction-retention=3m
 --snapshot-count=10000
 --heartbeat-interval=50
 --election-timeout=500
