@@ -121,7 +121,7 @@ mod tests {
     fn keys_are_sealed() {
         let secrets = SecretBox::new(KeyRing::new(vec![Key::generate()]).unwrap());
         let key = Key::generate();
-        let stored = sealed(&secrets, &[key.clone()]);
+        let stored = sealed(&secrets, std::slice::from_ref(&key));
         assert!(!stored[0].contains(key.to_text().as_str()));
     }
 }
