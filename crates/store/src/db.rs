@@ -3,7 +3,9 @@
 //! One task per process, the sequencer, takes the closures that wait, runs them one after another, each seeing the writes of those
 //! before it, and commits all in one store transaction. So transactions of one process never conflict with each other, and one
 //! durable write carries many. When another process was quicker, the whole group runs again on newer rows. When the answer of a
-//! commit is lost, the sequencer asks the store what became of it; it never commits blindly twice.
+//! commit is lost, the sequencer asks the store what became of it; it never commits blindly twice. Nothing is sent to a store that
+//! has not shown a moment ago that it can commit: a store without a majority may keep what it got, and carry it out long after its
+//! callers were told that it failed.
 //!
 //! A transaction may have a deadline. What has not begun by then never will, and is not tried again; what has begun is waited for, since
 //! nobody can say of it that it did not happen.
@@ -28,6 +30,8 @@ const GROUP: usize = 256;
 const ATTEMPTS: u32 = 100;
 /// After this the answer of a commit counts as lost.
 const COMMIT_TIMEOUT: Duration = Duration::from_secs(10);
+/// A store that has answered within this time takes a commit; any other is asked first.
+const ALIVE: Duration = Duration::from_millis(20);
 const BACKOFF: Backoff = Backoff::new(Duration::from_millis(1), Duration::from_millis(200));
 
 /// The answer of a transaction and the revision that holds it.
@@ -231,6 +235,11 @@ impl Sequencer {
         // Whether the view is known to hold all that was committed before these jobs came.
         let mut proven = false;
         for attempt in 0..ATTEMPTS {
+            if self.view.silence() > ALIVE
+                && let Err(e) = self.view.fresh().await
+            {
+                return (jobs.len(), Err(e));
+            }
             // Callers that have left need no answer.
             jobs.retain(|j| j.begin());
             group = group.min(jobs.len());
@@ -253,6 +262,7 @@ impl Sequencer {
                 Ok(Some(revision)) => {
                     self.counts.commits.add();
                     self.counts.transactions.add_many(held as u64);
+                    self.view.hear();
                     if let Err(e) = self.view.reach(revision).await {
                         tracing::warn!(error = %e, "The view lags behind a commit of its own process; reads wait for it");
                     }

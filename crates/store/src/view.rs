@@ -4,14 +4,14 @@ use std::{
     collections::BTreeMap,
     convert::Infallible,
     sync::{
-        Arc, PoisonError, RwLock, RwLockReadGuard, Weak,
+        Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, Weak,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
 };
 use tokio::{
     sync::{broadcast, oneshot, watch},
-    time::timeout,
+    time::{Instant, timeout},
 };
 
 mod rows;
@@ -42,6 +42,8 @@ pub struct View {
     tables: Vec<&'static Table>,
     /// The newest revision that the store told of.
     newest: AtomicU64,
+    /// When it last answered what only a store that can commit answers.
+    answered: Mutex<Option<Instant>>,
     /// Dropped with the view; ends the task that follows the store.
     _open: oneshot::Sender<Infallible>,
 }
@@ -58,6 +60,7 @@ impl View {
             store,
             tables: tables.to_vec(),
             newest: AtomicU64::new(0),
+            answered: Mutex::default(),
             _open: open,
         });
         let watch = view.load().await?;
@@ -153,8 +156,20 @@ impl View {
     pub async fn fresh(&self) -> Result<Revision, StoreError> {
         let revision = self.barrier.revision(&self.store).await?;
         self.newest.fetch_max(revision, Ordering::Relaxed);
+        self.hear();
         self.reach(revision).await?;
         Ok(revision)
+    }
+
+    /// The store has just shown that it can commit.
+    pub(crate) fn hear(&self) {
+        *self.answered.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+    }
+
+    /// How long ago the store last showed that it can commit: by an answer to [`fresh`](Self::fresh), or a commit.
+    pub(crate) fn silence(&self) -> Duration {
+        let answered = *self.answered.lock().unwrap_or_else(PoisonError::into_inner);
+        answered.map_or(Duration::MAX, |at| at.elapsed())
     }
 
     /// How many revisions the view is behind what the store was last known to have.

@@ -4,7 +4,8 @@
 //!            ensure                    ready
 //!   absent ─────────▶ starting ───────────────▶ running ──┐
 //!      ▲                  │ ended or late          │      │ ensure: re-adopted
-//!      └──────────────────┴──── stop, crash ◀──────┘◀─────┘
+//!      └──────────────────┴──── stop, crash, ◀─────┘◀─────┘
+//!                               stood still
 //! ```
 use crate::{Error, Identity, exec, record};
 use base::retry::Backoff;
@@ -56,6 +57,9 @@ pub struct Daemon {
     pub ready_within: Duration,
     /// How soon it is started again when it ended under watch.
     pub retry: Backoff,
+    /// Under watch, one that has stood still for so long is ended and started anew: stopped by a signal, or with the whole machine.
+    /// For programs for whom others go on sending meanwhile, and who would work through all of it first.
+    pub still: Option<Duration>,
 }
 
 /// A daemon that runs and is ready.
@@ -79,6 +83,7 @@ impl Daemon {
             ready: Ready::Started,
             ready_within: Duration::from_secs(20),
             retry: Backoff::new(Duration::from_millis(200), Duration::from_secs(10)),
+            still: None,
         }
     }
     pub fn env(mut self, name: &str, value: impl Into<String>) -> Self {
@@ -95,6 +100,10 @@ impl Daemon {
     }
     pub fn retry(mut self, retry: Backoff) -> Self {
         self.retry = retry;
+        self
+    }
+    pub fn still(mut self, limit: Duration) -> Self {
+        self.still = Some(limit);
         self
     }
 
@@ -156,7 +165,14 @@ impl Daemon {
                     let since = Instant::now();
                     state.send_modify(|s| s.running = Some(running.id));
                     if let Some(handle) = running.id.open() {
-                        handle.exited().await;
+                        tokio::select! {
+                            () = handle.exited() => {}
+                            limit = self.stood_still(running.id) => {
+                                tracing::warn!(daemon = %self.name, ?limit, "daemon {} stood still; it is started anew", self.name);
+                                let _ = handle.kill();
+                                handle.exited().await;
+                            }
+                        }
                     }
                     attempt = if since.elapsed() > STEADY { 0 } else { attempt };
                     let text = format!("ended; log: {}", record::tail(&self.file("log")));
@@ -171,6 +187,24 @@ impl Daemon {
             }
             tokio::time::sleep(self.retry.jittered(attempt)).await;
             attempt += 1;
+        }
+    }
+
+    /// Returns the limit when `id` has stood still for longer. Whether this process could look all the time tells of the whole machine.
+    async fn stood_still(&self, id: Identity) -> Duration {
+        /// In limits: how long it is left alone after its start, so that a machine that stands still often does not only start it.
+        const SPARED: u32 = 10;
+        let Some(limit) = self.still else { return std::future::pending().await };
+        tokio::time::sleep(limit * SPARED).await;
+        let (mut last, mut stopped) = (Instant::now(), Duration::ZERO);
+        loop {
+            tokio::time::sleep(limit / 4).await;
+            let passed = last.elapsed();
+            last += passed;
+            stopped = if id.is_stopped() { stopped + passed } else { Duration::ZERO };
+            if passed.max(stopped) > limit {
+                return limit;
+            }
         }
     }
 

@@ -23,6 +23,11 @@ impl Identity {
     pub fn alive(&self) -> bool {
         Self::of(self.pid) == Some(*self)
     }
+    /// Has it been stopped by a signal, and not continued?
+    pub(crate) fn is_stopped(&self) -> bool {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.pid)).ok();
+        stat.and_then(|s| Stat::parse(&s)).is_some_and(|s| s.state == 'T' && s.started == self.started)
+    }
     /// Is it the leader of its session, that is: has it left ours?
     pub(crate) fn leads_session(&self) -> bool {
         let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.pid)).ok();

@@ -89,19 +89,50 @@ async fn a_failing_start_shows_the_log() {
     d.stop(GRACE).await.unwrap();
 }
 
+/// What of `d` runs, after so many restarts.
+async fn watched(state: &mut tokio::sync::watch::Receiver<supervise::State>, restarts: u64) -> Identity {
+    let there = state.wait_for(|s| s.restarts >= restarts && s.running.is_some());
+    tokio::time::timeout(Duration::from_secs(20), there).await.unwrap().unwrap().running.unwrap()
+}
+
+#[tokio::test]
+async fn what_stood_still_is_started_anew() {
+    const LIMIT: Duration = Duration::from_millis(200);
+    let dir = tempfile::tempdir().unwrap();
+    let d = daemon(&dir, &["sleep", "607"]).still(LIMIT);
+    let guard = d.clone().watch();
+    let mut state = guard.state();
+    let first = watched(&mut state, 0).await;
+    rustix::process::kill_process(rustix::process::Pid::from_raw(first.pid).unwrap(), rustix::process::Signal::STOP).unwrap();
+    let second = watched(&mut state, 1).await;
+    assert_ne!(first, second, "it was stopped");
+    assert!(!first.alive());
+    let begun = std::time::Instant::now();
+    let third = loop {
+        // The machine stands still: this thread is the whole of it.
+        std::thread::sleep(2 * LIMIT);
+        if let Ok(third) = tokio::time::timeout(LIMIT / 2, watched(&mut state, 2)).await {
+            break third;
+        }
+        assert!(begun.elapsed() < Duration::from_secs(60));
+    };
+    assert_ne!(second, third, "everything stood still");
+    drop(guard);
+    d.stop(GRACE).await.unwrap();
+    assert!(!third.alive());
+}
+
 #[tokio::test]
 async fn a_watched_daemon_comes_back() {
     let dir = tempfile::tempdir().unwrap();
     let d = daemon(&dir, &["sleep", "606"]);
-    let watched = d.clone().watch();
-    let mut state = watched.state();
-    let within = Duration::from_secs(10);
-    let first = tokio::time::timeout(within, state.wait_for(|s| s.running.is_some())).await.unwrap().unwrap().running.unwrap();
+    let guard = d.clone().watch();
+    let mut state = guard.state();
+    let first = watched(&mut state, 0).await;
     first.open().unwrap().kill().unwrap();
-    let again = state.wait_for(|s| s.restarts == 1 && s.running.is_some());
-    let again = tokio::time::timeout(within, again).await.unwrap().unwrap().running.unwrap();
+    let again = watched(&mut state, 1).await;
     assert_ne!(again, first);
-    drop(watched);
+    drop(guard);
     d.stop(GRACE).await.unwrap();
     assert!(!again.alive());
 }

@@ -31,6 +31,10 @@ use tonic::Status;
 /// etcd serves nobody before it has found a leader, so this is also how long the others may take to start.
 const START: Duration = Duration::from_secs(60);
 const PROBE: Duration = Duration::from_secs(1);
+/// While a member stands still the leader's words for it pile up: heartbeats above all, several for each linearizable read. A member that
+/// woke would answer every one, and each answer has the leader send the newest part of its log again, for half a minute, in which the two of
+/// them have time for little else. With the process go its connections and what waits in them.
+const STILL: Duration = Duration::from_secs(2);
 
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -95,7 +99,8 @@ impl Member {
         }));
         let mut daemon = Daemon::new(format!("etcd-{}", self.spec.name), &self.spec.run_dir, self.spec.argv())
             .netns(self.spec.netns.clone())
-            .ready(ready);
+            .ready(ready)
+            .still(STILL);
         daemon.ready_within = START;
         Ok(self.spec.env(begin).into_iter().fold(daemon, |d, (name, value)| d.env(&name, value)))
     }

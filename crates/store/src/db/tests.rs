@@ -299,3 +299,32 @@ async fn whoever_leaves_before_it_begins_prevents_it() {
     assert_eq!(add_one(&db).await, 2);
     assert!(db.read().get(&NAMES, "left").is_none());
 }
+
+#[tokio::test(start_paused = true)]
+async fn nothing_is_sent_to_a_store_that_may_have_no_majority() {
+    let store = Arc::new(Faulty::new(Memory::new(), 1, 0.0));
+    let db = db(store.clone()).await;
+    assert_eq!(add_one(&db).await, 1);
+    let begun = db.read().revision();
+    store.set(Way::Cut);
+    tokio::time::sleep(2 * ALIVE).await;
+    let late: Vec<_> = (0..50)
+        .map(|_| {
+            let (db, turn) = (db.clone(), Arc::new(Turn::by(Some(tokio::time::Instant::now() + Duration::from_secs(1)))));
+            tokio::spawn(async move {
+                db.transact_in(turn, |tx| {
+                    tx.put(&NAMES, "ghost", json!({}));
+                    Ok::<_, ()>(())
+                })
+                .await
+            })
+        })
+        .collect();
+    for answer in late {
+        let answer = answer.await.unwrap();
+        assert!(matches!(answer, Err(TransactError::Store(StoreError::Late))), "{answer:?}");
+    }
+    store.set(Way::Open);
+    assert_eq!(add_one(&db).await, 2);
+    assert_eq!(db.read().revision(), begun + 1, "nothing else was carried out");
+}
