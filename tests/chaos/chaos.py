@@ -195,7 +195,8 @@ class Run:
                     return max(0.0, began - QUIET - since)
 
     def causes(self, since):
-        for (what, attempt, cause), times in sorted(self.load.causes.items(), key=lambda item: -len(item[1]))[:8]:
+        # What failed twice is what a user notices.
+        for (what, attempt, cause), times in sorted(self.load.causes.items(), key=lambda item: (-item[0][1], -len(item[1])))[:8]:
             if fresh := [t for t in times if t >= since]:
                 tell(f"  {len(fresh):5} × {what}, try {attempt + 1}: {cause}; {min(fresh) - since:.1f} to {max(fresh) - since:.1f} s")
         self.load.causes.clear()

@@ -36,7 +36,7 @@ const KEPT: Duration = Duration::from_secs(24 * 3600);
 /// Keys of one owner that are kept.
 const MOST: usize = 10_000;
 /// Characters of a key.
-const LONGEST: usize = 255;
+pub(crate) const LONGEST: usize = 255;
 /// Bytes of an answer that are kept; a larger one is rendered again from the rows.
 const LARGEST: usize = 32 * 1024;
 /// Names of made rows that are kept.

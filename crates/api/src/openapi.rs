@@ -1,5 +1,5 @@
 //! OpenAPI 3.1 from the tables: what the engine accepts and shows is what the document says.
-use crate::{Access, BodyForm, Dialect, Route, Service, crud};
+use crate::{Access, BodyForm, Dialect, Route, Service, crud, idempotency, ticket};
 use resource::{FieldDef, IdForm, Kind, Owner, ResourceDef};
 use serde_json::{Map, Value, json};
 
@@ -174,11 +174,35 @@ fn parameters(path: &str) -> Vec<Value> {
         .collect()
 }
 
+/// Headers that every service takes, for `components`: see [`crate::idempotency`] and [`crate::ticket`].
+fn headers() -> Value {
+    let header = |name: &str, description: String, schema: Value| json!({"name": name, "in": "header", "required": false, "description": description, "schema": schema});
+    let (key, wait) = (idempotency::LONGEST, ticket::LONGEST.as_secs());
+    json!({
+        "IdempotencyKey": header(
+            "Idempotency-Key",
+            format!("A string of 1 to {key} printable ASCII characters, best a new UUID. The request is carried out once, however often it is sent with it."),
+            json!({"type": "string", "minLength": 1, "maxLength": key, "pattern": "^[!-~]+$"}),
+        ),
+        "Prefer": header(
+            "Prefer",
+            format!("`wait=SECONDS` (RFC 7240): what has not begun after so many is not done. At most {wait}, which is also the default."),
+            json!({"type": "string", "pattern": "^wait=[1-9][0-9]?$"}),
+        ),
+    })
+}
+
 fn operation(service: &Service, route: &Route, def: Option<&ResourceDef>, by_table: bool) -> Value {
     let mut op = json!({
         "parameters": parameters(route.path),
         "responses": responses(service, route, def.filter(|_| by_table)),
     });
+    if let (BodyForm::Json, Some(list)) = (route.body, op["parameters"].as_array_mut()) {
+        list.push(json!({"$ref": "#/components/parameters/Prefer"}));
+        if route.method == "POST" && route.access != Access::Public {
+            list.push(json!({"$ref": "#/components/parameters/IdempotencyKey"}));
+        }
+    }
     match route.access {
         // Who sends a token that is not valid is nobody here.
         Access::Public => op["security"] = json!([]),
@@ -260,6 +284,10 @@ pub fn openapi(service: &Service, endpoint: &str) -> Value {
         "servers": [{"url": format!("{endpoint}{}", service.prefix)}],
         "security": [{"token": []}],
         "paths": paths,
-        "components": {"schemas": schemas, "securitySchemes": {"token": {"type": "apiKey", "in": "header", "name": "X-Auth-Token"}}},
+        "components": {
+            "schemas": schemas,
+            "parameters": headers(),
+            "securitySchemes": {"token": {"type": "apiKey", "in": "header", "name": "X-Auth-Token"}},
+        },
     })
 }

@@ -7,15 +7,9 @@ use network::ovn::cluster::{self, Certificates, Pem, Roster};
 use pki::{Ca, Files, Identity, Role};
 use std::{
     net::{IpAddr, SocketAddr},
-    path::PathBuf,
     sync::Arc,
 };
 use store_etcd::{Etcd, member::MemberInfo};
-
-/// Both authorities in one file.
-fn both(state: &State) -> PathBuf {
-    state.pki().join("both.pem")
-}
 
 /// What the authority for controllers alone has certified.
 fn files(state: &State) -> Files {
@@ -24,18 +18,14 @@ fn files(state: &State) -> Files {
 
 /// Is there what [`of`] names?
 pub(crate) fn is_certified(state: &State) -> bool {
-    both(state).exists() && files(state).certificate.exists()
+    files(state).certificate.exists()
 }
 
 /// Makes what [`of`] names, beside the controller's own certificate.
 pub(crate) fn certify(state: &State, name: &str, ca: &Ca, addresses: &[IpAddr]) -> Result<(), pki::Error> {
     let (files, alone) = (files(state), ca.for_controllers()?);
     let identity = Identity { role: Role::Controller, name: name.to_owned() };
-    files.keep(&alone.sign(&files.request()?.csr_pem, &identity, addresses)?)?;
-    let (path, text) = (both(state), format!("{}{}", ca.certificate(), alone.certificate()));
-    let next = path.with_extension("next");
-    let written = std::fs::write(&next, text).and_then(|()| std::fs::rename(&next, &path));
-    written.map_err(|source| pki::Error::File { act: "write", path, source })
+    files.keep(&alone.sign(&files.request()?.csr_pem, &identity, addresses)?)
 }
 
 /// This machine as one of those that keep OVN's databases; none that is no controller does.
@@ -50,7 +40,6 @@ pub(crate) fn of(state: &State, config: &Config) -> Option<cluster::Controller> 
         certificates: Certificates {
             machine: pem(Files::of(&state.pki())),
             controller: pem(files(state)),
-            both: both(state),
             server_name: Role::Controller.server_name(),
         },
     })

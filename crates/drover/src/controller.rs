@@ -4,7 +4,8 @@
 //!   8774  front door: the public APIs (TLS)         2379  etcd, for controllers (mTLS)
 //!   8775  link: nodes and controllers (mTLS)        2380  etcd, among its members (mTLS)
 //!   8776  the APIs of this process (TLS)           6641  OVN northbound, for controllers (mTLS); its raft: 6643
-//!                                                 6642  OVN southbound, for nodes, too (mTLS); its raft: 6644
+//!                                                 6645  OVN southbound, for controllers (mTLS); its raft: 6644
+//!                                                 6642  a relay of it, for nodes (mTLS)
 //! ```
 use crate::{
     central,

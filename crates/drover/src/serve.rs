@@ -283,7 +283,7 @@ fn start_work(
         let db = cloud.db.clone();
         match central::of(state, config) {
             Some(central) => {
-                let (rows, tls) = (db.clone(), central.certificates.northbound());
+                let (rows, tls) = (db.clone(), central.certificates.databases());
                 let compile = move |fence| network::reconcile::run_cluster(rows.clone(), fence, tls.clone());
                 work.spawn(shards.clone().lead(OVN, compile));
                 if !up::is_going_down(state) {

@@ -22,6 +22,8 @@ use testkit::{Setup, TestCloud};
 use tokio::{sync::watch, task::JoinHandle};
 
 const WITHIN: Duration = Duration::from_secs(60);
+/// What runs on a controller.
+const PROCESSES: [&str; 4] = ["northd", "relay", "nb", "sb"];
 static NODES: Table = Table { name: "compute/nodes", indexes: &[] };
 
 struct Lab {
@@ -39,7 +41,7 @@ impl Drop for Lab {
     fn drop(&mut self) {
         self.keepers.iter().flatten().for_each(JoinHandle::abort);
         for controller in &self.controllers {
-            ["northd", "nb", "sb"].iter().for_each(|name| kill(controller, name));
+            PROCESSES.iter().for_each(|name| kill(controller, name));
         }
     }
 }
@@ -69,8 +71,6 @@ fn controller(dir: &Path, ca: &Ca, n: u8) -> Controller {
     let pki = dir.join(&name).join("pki");
     let machine = certified(&pki, ca, &identity);
     let controller = certified(&pki.join("controllers"), &alone, &identity);
-    let both = pki.join("both.pem");
-    std::fs::write(&both, format!("{}{}", ca.certificate(), alone.certificate())).unwrap();
     let [_, a, b, _] = std::process::id().to_be_bytes();
     let own = std::process::id().to_be_bytes()[3];
     // Of this process alone: its number, and the controller's.
@@ -80,7 +80,7 @@ fn controller(dir: &Path, ca: &Ca, n: u8) -> Controller {
         address: address.into(),
         run_dir: dir.join(format!("c{n}")).join("ovn"),
         netns: None,
-        certificates: Certificates { machine, controller, both, server_name: Role::Controller.server_name() },
+        certificates: Certificates { machine, controller, server_name: Role::Controller.server_name() },
     }
 }
 
@@ -115,10 +115,10 @@ impl Lab {
             keeper.abort();
             let _ = keeper.await;
         }
-        for name in ["northd", "nb", "sb"] {
+        for name in PROCESSES {
             kill(&self.controllers[at], name);
         }
-        for name in ["northd", "nb", "sb"] {
+        for name in PROCESSES {
             until("it is dead", || process(&self.controllers[at], name).is_none()).await;
         }
         if disk {
@@ -138,7 +138,7 @@ impl Lab {
     }
 
     fn tls(&self) -> Tls {
-        self.controllers[0].certificates.northbound()
+        self.controllers[0].certificates.databases()
     }
 
     /// Another one who looks, at the leader of whichever raft answers.
@@ -217,6 +217,60 @@ impl Lab {
     }
 }
 
+/// A node's certificate is good for the relay alone, and there for the rows of its own chassis.
+async fn a_chassis_writes_what_is_its_own(lab: &Lab) {
+    let at = &lab.controllers[0];
+    let of = |node: &str, endpoint: Endpoint| {
+        let pem = certified(&lab.dir.path().join(node), &lab.ca, &Identity { role: Role::Node, name: node.into() });
+        let server_name = at.certificates.server_name.clone();
+        let tls = Tls { ca: pem.ca, certificate: pem.certificate, key: pem.key, server_name };
+        let target = Target { endpoints: watch::channel(vec![endpoint]).1, tls: Some(tls), leader: None };
+        ovsdb::Client::to(target).within(Duration::from_secs(3))
+    };
+    let sb = Database::Southbound;
+    let read = |client: ovsdb::Client, database: &'static str, table: &'static str| async move {
+        client.transact(database, vec![json!({"op": "select", "table": table, "where": []})]).await
+    };
+    for database in Database::ALL {
+        let refused =
+            read(of("n1", Endpoint::ssl(SocketAddr::new(at.address, database.port()))), database.name(), "Connection").await;
+        assert!(refused.is_err(), "{database:?}: {refused:?}");
+    }
+    let [one, two] = ["n1", "n2"].map(|node| of(node, cluster::southbound(at.address)));
+    let begun = Instant::now();
+    // northd says what chassis may write when it has seen the database.
+    while read(one.clone(), sb.name(), "RBAC_Role").await.map_or(0, |rows| rows[0]["rows"].as_array().map_or(0, Vec::len)) == 0 {
+        assert!(begun.elapsed() < WITHIN, "no roles");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let chassis = |name: &str| {
+        let encap = json!({"op": "insert", "table": "Encap", "uuid-name": "e", "row": {"type": "geneve", "ip": format!("10.0.0.{}", &name[1..]), "chassis_name": name}});
+        vec![encap, json!({"op": "insert", "table": "Chassis", "row": {"name": name, "encaps": ["set", [["named-uuid", "e"]]]}})]
+    };
+    one.transact(sb.name(), chassis("n1")).await.unwrap();
+    two.transact(sb.name(), chassis("n2")).await.unwrap();
+    let (mine, of_two) = (json!([["name", "==", "n1"]]), json!([["name", "==", "n2"]]));
+    let busy = |whose: &Value| vec![json!({"op": "update", "table": "Chassis", "where": whose, "row": {"nb_cfg": 7}})];
+    one.transact(sb.name(), busy(&mine)).await.unwrap();
+    for forbidden in [
+        chassis("n3"),
+        busy(&of_two),
+        vec![json!({"op": "delete", "table": "Chassis", "where": of_two})],
+        vec![
+            json!({"op": "insert", "table": "Logical_Flow", "row": {"pipeline": "ingress", "priority": 1, "table_id": 0, "match": "1", "actions": "drop;"}}),
+        ],
+        vec![json!({"op": "delete", "table": "RBAC_Role", "where": []})],
+        vec![json!({"op": "update", "table": "SB_Global", "where": [], "row": {"nb_cfg": 7}})],
+    ] {
+        let refused = one.transact(sb.name(), forbidden.clone()).await.map_err(|e| e.to_string());
+        assert!(refused.as_ref().is_err_and(|e| e.contains("permission error")), "{forbidden:?}: {refused:?}");
+    }
+    // Nor does it make itself free of its role.
+    let free = vec![json!({"op": "update", "table": "Connection", "where": [], "row": {"role": ""}})];
+    let refused = one.transact("Drover_Relay", free).await.map_err(|e| e.to_string());
+    assert!(refused.as_ref().is_err_and(|e| e.contains("permission error")), "{refused:?}");
+}
+
 async fn until(what: &str, is: impl Fn() -> bool) {
     let begun = Instant::now();
     while !is() {
@@ -261,17 +315,7 @@ async fn three_controllers_keep_ovn_through_what_happens_to_them() {
         testkit::until("its status", || admin.get(&path), |answer| answer.at("/port/status") == status).await;
     }
 
-    // A node's certificate is good for the southbound database alone.
-    let pem = certified(&lab.dir.path().join("n1"), &lab.ca, &Identity { role: Role::Node, name: "n1".into() });
-    for (database, is_taken) in [(Database::Northbound, false), (Database::Southbound, true)] {
-        let Certificates { both, server_name, .. } = lab.controllers[0].certificates.clone();
-        let tls = Tls { ca: both, certificate: pem.certificate.clone(), key: pem.key.clone(), server_name };
-        let endpoint = Endpoint::ssl(SocketAddr::new(lab.controllers[0].address, database.port()));
-        let target = Target { endpoints: watch::channel(vec![endpoint]).1, tls: Some(tls), leader: None };
-        let client = ovsdb::Client::to(target).within(Duration::from_secs(3));
-        let read = client.transact(database.name(), vec![json!({"op": "select", "table": "Connection", "where": []})]).await;
-        assert_eq!(read.is_ok(), is_taken, "{database:?}: {read:?}");
-    }
+    a_chassis_writes_what_is_its_own(&lab).await;
 
     // The leader's host dies, and its process is gone for good until it has power again.
     let dead = lab.leader(Database::Northbound).await;

@@ -8,6 +8,7 @@ use rcgen::{
 use sha2::{Digest, Sha256};
 use std::{fmt, fs, io::Write as _, net::IpAddr, os::unix::fs::OpenOptionsExt as _, path::Path};
 use time::{Duration, OffsetDateTime};
+use x509_parser::x509::AttributeTypeAndValue;
 
 /// Of the authority itself.
 const AUTHORITY: Duration = Duration::days(3650);
@@ -37,7 +38,8 @@ impl fmt::Display for Role {
     }
 }
 
-/// Who a certificate speaks for: `controller c1`, `node n7`.
+/// Who a certificate speaks for. Its common name is the machine's alone, as OVN holds a chassis to it (ovn-architecture(7), "RBAC"); the role
+/// is its organizational unit.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Identity {
     pub role: Role,
@@ -49,23 +51,40 @@ impl fmt::Display for Identity {
     }
 }
 impl Identity {
-    /// From the common name of a certificate that this authority signed.
-    pub fn of(common_name: &str) -> Option<Self> {
-        let (role, name) = common_name.split_once(' ')?;
-        let role = [Role::Controller, Role::Node].into_iter().find(|r| r.to_string() == role)?;
-        (!name.is_empty()).then(|| Self { role, name: name.to_owned() })
-    }
     /// From a certificate (DER) whose signature was checked.
     pub fn of_certificate(der: &[u8]) -> Option<Self> {
         let (_, certificate) = x509_parser::parse_x509_certificate(der).ok()?;
-        let mut names = certificate.subject().iter_common_name();
-        let identity = Self::of(names.next()?.as_str().ok()?)?;
-        names.next().is_none().then_some(identity)
+        let subject = certificate.subject();
+        let name = only(subject.iter_common_name())?;
+        if subject.iter_organizational_unit().next().is_none() {
+            return Self::of_older(name);
+        }
+        Self::of(only(subject.iter_organizational_unit())?, name)
+    }
+    fn of(role: &str, name: &str) -> Option<Self> {
+        let role = [Role::Controller, Role::Node].into_iter().find(|r| r.to_string() == role)?;
+        (!name.is_empty()).then(|| Self { role, name: name.to_owned() })
+    }
+    /// Up to version 0.1 role and name were the common name together. Such certificates are good until they end or are renewed.
+    fn of_older(common_name: &str) -> Option<Self> {
+        let (role, name) = common_name.split_once(' ')?;
+        Self::of(role, name)
     }
     /// The one name by which TLS clients address it, whatever its addresses are.
     pub fn server_name(&self) -> String {
         format!("{}.{}", self.name, self.role.server_name())
     }
+}
+
+fn only<'a>(mut names: impl Iterator<Item = &'a AttributeTypeAndValue<'a>>) -> Option<&'a str> {
+    let name = names.next()?.as_str().ok()?;
+    names.next().is_none().then_some(name)
+}
+
+/// Does a certificate (DER) name its holder as [`Ca::sign`] does now?
+pub(crate) fn is_named_as_now(der: &[u8]) -> bool {
+    let parsed = x509_parser::parse_x509_certificate(der);
+    parsed.is_ok_and(|(_, certificate)| certificate.subject().iter_organizational_unit().next().is_some())
 }
 
 /// A key of one's own and the request to have it certified.
@@ -192,7 +211,8 @@ impl Ca {
         // Reading it checks the signature by the key that it names.
         let mut request = CertificateSigningRequestParams::from_pem(csr_pem)?;
         let mut params = CertificateParams::default();
-        params.distinguished_name = named(&identity.to_string());
+        params.distinguished_name = named(&identity.name);
+        params.distinguished_name.push(DnType::OrganizationalUnitName, identity.role.to_string());
         params.subject_alt_names = addresses.iter().copied().map(SanType::IpAddress).collect();
         for name in [identity.server_name(), identity.role.server_name()] {
             let name = name.try_into().map_err(|e| Error::Invalid(format!("{identity}: {e}")))?;
@@ -271,12 +291,14 @@ mod tests {
         let ca = Ca::create("c").unwrap();
         let key = KeyPair::generate().unwrap();
         let mut greedy = CertificateParams::new(vec!["c1.controller.drover.internal".to_owned()]).unwrap();
-        greedy.distinguished_name = named("controller c1");
+        greedy.distinguished_name = named("c1");
+        greedy.distinguished_name.push(DnType::OrganizationalUnitName, "controller");
         let csr = greedy.serialize_request(&key).unwrap().pem().unwrap();
         let identity = Identity { role: Role::Node, name: "n1".into() };
         let issued = ca.sign(&csr, &identity, &[IpAddr::from([10, 0, 0, 7])]).unwrap();
         let text = String::from_utf8_lossy(&der(&issued.certificate_pem)).into_owned();
-        assert!(text.contains("node n1") && text.contains("n1.node.drover.internal"), "what the authority says");
+        assert_eq!(Identity::of_certificate(&der(&issued.certificate_pem)), Some(identity.clone()), "what the authority says");
+        assert!(text.contains("n1.node.drover.internal"));
         assert!(!text.contains("controller"), "and nothing that the request says");
         assert!(matches!(ca.sign("no request", &identity, &[]), Err(Error::Invalid(_))));
     }
@@ -299,22 +321,40 @@ mod tests {
         let ca = Ca::create("c").unwrap();
         let identity = Identity { role: Role::Node, name: "n1".into() };
         let issued = ca.sign(&Request::new().unwrap().csr_pem, &identity, &[]).unwrap();
-        assert_eq!(Identity::of_certificate(&der(&issued.certificate_pem)), Some(identity));
+        let certificate = der(&issued.certificate_pem);
+        assert_eq!(Identity::of_certificate(&certificate), Some(identity));
+        let (_, parsed) = x509_parser::parse_x509_certificate(&certificate).unwrap();
+        assert_eq!(only(parsed.subject().iter_common_name()), Some("n1"), "the chassis's name");
         assert_eq!(Identity::of_certificate(&der(ca.certificate())), None, "the authority itself is nobody");
         assert_eq!(Identity::of_certificate(b"nothing"), None);
         assert_eq!(der(&pem(&der(ca.certificate()))), der(ca.certificate()));
         assert_eq!(fingerprint(&pem(&der(ca.certificate()))), ca.fingerprint());
     }
 
+    /// The names of a certificate that the authority would not sign, or signed earlier.
+    fn reads(common_names: &[&str], units: &[&str]) -> Option<Identity> {
+        let mut params = CertificateParams::default();
+        params.distinguished_name = DistinguishedName::new();
+        let all =
+            common_names.iter().map(|n| (DnType::CommonName, n)).chain(units.iter().map(|n| (DnType::OrganizationalUnitName, n)));
+        all.for_each(|(kind, name)| params.distinguished_name.push(kind, *name));
+        let certificate = params.self_signed(&KeyPair::generate().unwrap()).unwrap();
+        assert_eq!(is_named_as_now(certificate.der()), !units.is_empty());
+        Identity::of_certificate(certificate.der())
+    }
+
     #[test]
     fn names_tell_roles() {
-        for identity in
-            [Identity { role: Role::Controller, name: "c1".into() }, Identity { role: Role::Node, name: "rack 7".into() }]
-        {
-            assert_eq!(Identity::of(&identity.to_string()), Some(identity));
+        let node = |name: &str| Some(Identity { role: Role::Node, name: name.into() });
+        assert_eq!(reads(&["n1"], &["node"]), node("n1"));
+        assert_eq!(reads(&["controller c1"], &["node"]), node("controller c1"), "a name is no role");
+        assert_eq!(reads(&["node rack 7"], &[]), node("rack 7"), "of an earlier version");
+        for (name, unit) in [("n1", "root"), ("n1", "Node"), ("n1", "node controller"), ("", "node"), ("n1", "")] {
+            assert_eq!(reads(&[name], &[unit]), None, "{name:?} {unit:?}");
         }
-        for wrong in ["", "node", "node ", "root c1", "Controller c1"] {
-            assert_eq!(Identity::of(wrong), None, "{wrong}");
+        for name in ["", "node", "node ", "root c1", "Controller c1"] {
+            assert_eq!(reads(&[name], &[]), None, "{name:?}");
         }
+        assert_eq!(reads(&[], &["node"]), None);
     }
 }

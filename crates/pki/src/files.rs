@@ -1,7 +1,7 @@
 //! A machine's certificate, its key and the authority as files, and when the certificate wants to be renewed.
 use crate::{
     Error, Issued, Request,
-    ca::{LIFETIME, file, write},
+    ca::{LIFETIME, file, is_named_as_now, write},
 };
 use std::{
     fs,
@@ -9,6 +9,7 @@ use std::{
     time::SystemTime,
 };
 use time::OffsetDateTime;
+use x509_parser::pem::parse_x509_pem;
 
 /// Where they are: `ca.pem`, `cert.pem` and `key.pem` of one directory.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,17 +44,18 @@ impl Files {
         write(&self.certificate, &issued.certificate_pem, 0o644)
     }
 
-    /// Has the certificate less than a third of its time left?
+    /// Has the certificate less than a third of its time left, or names its holder as earlier versions did?
     pub fn wants_renewal(&self, now: SystemTime) -> Result<bool, Error> {
         let pem = fs::read_to_string(&self.certificate).map_err(file("read", &self.certificate))?;
-        Ok(not_after(&pem)? - OffsetDateTime::from(now) < LIFETIME / 3)
+        let (_, parsed) = parse_x509_pem(pem.as_bytes()).map_err(|e| Error::Invalid(e.to_string()))?;
+        Ok(not_after(&pem)? - OffsetDateTime::from(now) < LIFETIME / 3 || !is_named_as_now(&parsed.contents))
     }
 }
 
 /// Until when a certificate (PEM) is good.
 pub fn not_after(certificate_pem: &str) -> Result<OffsetDateTime, Error> {
     let invalid = |e: &dyn std::fmt::Display| Error::Invalid(e.to_string());
-    let (_, pem) = x509_parser::pem::parse_x509_pem(certificate_pem.as_bytes()).map_err(|e| invalid(&e))?;
+    let (_, pem) = parse_x509_pem(certificate_pem.as_bytes()).map_err(|e| invalid(&e))?;
     let certificate = pem.parse_x509().map_err(|e| invalid(&e))?;
     Ok(certificate.validity().not_after.to_datetime())
 }

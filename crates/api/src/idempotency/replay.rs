@@ -12,8 +12,9 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 
-/// How long a repeat waits for the answer of a request that is still under way.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// How long a repeat waits for the answer of a request that has committed. It comes within milliseconds, or after an election in the store;
+/// or never, when its process died in between, and then the repeat's own client must not have given up before it is told what was made.
+const PATIENCE: Duration = Duration::from_secs(4);
 
 /// What [`once`] needs of where the request came in.
 pub(crate) struct Place<'a> {

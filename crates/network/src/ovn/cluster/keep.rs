@@ -4,6 +4,7 @@ use super::{
     member::Member,
     needed,
     plan::{self, Ids, Step},
+    relay::Relay,
     rows::{self, Cluster, Member as Row},
     status::Status,
 };
@@ -61,7 +62,7 @@ pub async fn keep(db: Db, controller: Controller, roster: Roster) {
 /// Ends what runs on this controller; the data stay.
 pub async fn stop(controller: &Controller) -> Result<(), Error> {
     let databases = Database::ALL.map(|database| Member { at: controller, database }.daemon());
-    for daemon in [northd(controller, &[], &[])].into_iter().chain(databases) {
+    for daemon in [Relay(controller).daemon(), northd(controller, &[], &[])].into_iter().chain(databases) {
         daemon.stop(GRACE).await?;
     }
     Ok(())
@@ -70,7 +71,7 @@ pub async fn stop(controller: &Controller) -> Result<(), Error> {
 fn northd(at: &Controller, nb: &[Endpoint], sb: &[Endpoint]) -> Daemon {
     let list = |all: &[Endpoint]| all.iter().map(Endpoint::to_string).collect::<Vec<_>>().join(",");
     let mut argv = vec!["ovn-northd".into(), format!("--ovnnb-db={}", list(nb)), format!("--ovnsb-db={}", list(sb))];
-    argv.extend(at.certificates.northd().arguments());
+    argv.extend(at.certificates.controller.arguments());
     let ready = Ready::Socket(at.run_dir.join(format!("{NORTHD}.ctl")));
     daemon(&at.run_dir, at.netns.clone(), NORTHD, argv).ready(ready)
 }
@@ -108,7 +109,7 @@ impl Keeper {
         for database in Database::ALL {
             failed = failed.and(self.tend(database).await);
         }
-        failed.and(self.tend_northd().await)
+        failed.and(self.tend_relay().await).and(self.tend_northd().await)
     }
 
     async fn tend(&mut self, database: Database) -> Result<(), Error> {
@@ -223,6 +224,17 @@ impl Keeper {
             member.kick(&server.id).await?;
         }
         Ok(())
+    }
+
+    /// Runs it when there is something to relay; what it cannot reach it waits for.
+    async fn tend_relay(&mut self) -> Result<(), Error> {
+        let at = self.controller.clone();
+        if !(Member { at: &at, database: Database::Southbound }).file().exists() {
+            return Ok(());
+        }
+        let relay = Relay(&at);
+        relay.ensure_file().await?;
+        self.run(relay.daemon()).await
     }
 
     /// Runs it when both databases are there and hold what they shall.

@@ -89,21 +89,18 @@ impl Member<'_> {
         Ok(self.fresh().display().to_string())
     }
 
+    /// Where it serves this machine.
+    pub(super) fn socket(&self) -> PathBuf {
+        self.path("sock")
+    }
+
     pub(super) fn daemon(&self) -> Daemon {
-        let at = SocketAddr::new(self.at.address, self.database.port());
-        let place = match at {
-            SocketAddr::V4(at) => format!("{}:{}", at.port(), at.ip()),
-            SocketAddr::V6(at) => format!("{}:[{}]", at.port(), at.ip()),
-        };
-        let tls = self.at.certificates.of(self.database);
-        let mut argv = vec![
-            "ovsdb-server".to_owned(),
-            format!("--remote=punix:{}", self.path("sock").display()),
-            format!("--remote=pssl:{place}"),
-        ];
-        argv.extend(tls.arguments());
+        let at = passive(SocketAddr::new(self.at.address, self.database.port()));
+        let mut argv =
+            vec!["ovsdb-server".to_owned(), format!("--remote=punix:{}", self.socket().display()), format!("--remote={at}")];
+        argv.extend(self.at.certificates.controller.arguments());
         argv.push(self.file().display().to_string());
-        daemon(&self.at.run_dir, self.at.netns.clone(), self.database.short(), argv).ready(Ready::Socket(self.path("sock")))
+        daemon(&self.at.run_dir, self.at.netns.clone(), self.database.short(), argv).ready(Ready::Socket(self.socket()))
     }
 
     pub(super) async fn status(&self) -> Result<Status, Error> {
@@ -115,6 +112,14 @@ impl Member<'_> {
     pub(super) async fn kick(&self, server: &str) -> Result<(), Error> {
         ovsdb::unixctl(&self.path("ctl"), "cluster/kick", &[self.database.name(), server]).await?;
         Ok(())
+    }
+}
+
+/// Where a server is to listen, as OVSDB's programs take it.
+pub(super) fn passive(at: SocketAddr) -> String {
+    match at {
+        SocketAddr::V4(at) => format!("pssl:{}:{}", at.port(), at.ip()),
+        SocketAddr::V6(at) => format!("pssl:{}:[{}]", at.port(), at.ip()),
     }
 }
 

@@ -4,7 +4,8 @@
 //!  control plane's store                              controller c1         c2                 c3
 //!   ovn/clusters/nb  which raft counts ──┐             northd ◀─ one of them is active, by a lock in SB
 //!   ovn/members/nb.c1  its data's id ────┼── Keeper ─▶ NB ◀── raft ──▶ NB ◀── raft ──▶ NB    6641, 6643
-//!   ovn/members/sb.c1                    │             SB ◀── raft ──▶ SB ◀── raft ──▶ SB    6642, 6644
+//!   ovn/members/sb.c1                    │             SB ◀── raft ──▶ SB ◀── raft ──▶ SB    6645, 6644
+//!                                        │             relay             relay             relay    6642 ◀── chassis
 //!                                        └─ who lost its data joins again; who is nobody any more is taken out
 //! ```
 //! Each controller looks after its own member ([`keep`]); the raft's leader takes out servers that no row names. Both databases are derived:
@@ -12,10 +13,11 @@
 //!
 //! Nothing of this runs before a real host has joined.
 //!
-//! Who may speak: with NB, and in its raft, controllers alone, by an authority of their own; with SB nodes, too.
+//! Who may speak: with the databases, and in their rafts, controllers alone, by an authority of their own; nodes with the [`relay`].
 mod keep;
 mod member;
 mod plan;
+mod relay;
 mod rows;
 mod status;
 
@@ -52,28 +54,17 @@ impl Pem {
 /// What a controller shows, and whom it trusts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Certificates {
-    /// Of the cluster's authority, for whom every machine has a certificate.
+    /// Of the cluster's authority, of which every machine has a certificate.
     pub machine: Pem,
     /// Of the authority that certifies controllers alone.
     pub controller: Pem,
-    /// Both authorities in one file.
-    pub both: PathBuf,
     /// What controllers' certificates are made out to.
     pub server_name: String,
 }
 
 impl Certificates {
-    fn of(&self, database: Database) -> Pem {
-        match database {
-            Database::Northbound => self.controller.clone(),
-            Database::Southbound => Pem { ca: self.both.clone(), ..self.machine.clone() },
-        }
-    }
-    fn northd(&self) -> Pem {
-        Pem { ca: self.both.clone(), ..self.controller.clone() }
-    }
-    /// What the northbound database is reached with.
-    pub fn northbound(&self) -> Tls {
+    /// What the databases are reached with.
+    pub fn databases(&self) -> Tls {
         let Pem { ca, certificate, key } = self.controller.clone();
         Tls { ca, certificate, key, server_name: self.server_name.clone() }
     }
@@ -95,9 +86,9 @@ pub struct Controller {
 /// The addresses of all who are controllers, living or not; `None` when nobody can say now.
 pub type Roster = Arc<dyn Fn() -> Pending<'static, Option<Vec<IpAddr>>> + Send + Sync>;
 
-/// The southbound database of the controller at that address, for chassis.
+/// The southbound database by the controller at that address, for chassis.
 pub fn southbound(controller: IpAddr) -> Endpoint {
-    Endpoint::ssl(SocketAddr::new(controller, Database::Southbound.port()))
+    Endpoint::ssl(SocketAddr::new(controller, relay::PORT))
 }
 
 /// Where the northbound database's members are.

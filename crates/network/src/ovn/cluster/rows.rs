@@ -35,11 +35,11 @@ impl Database {
             Self::Southbound => "OVN_Southbound",
         }
     }
-    /// Where a member serves clients.
+    /// Where a member serves controllers.
     pub fn port(self) -> u16 {
         match self {
             Self::Northbound => 6641,
-            Self::Southbound => 6642,
+            Self::Southbound => 6645,
         }
     }
     /// Where it speaks with the other members.
