@@ -156,6 +156,24 @@ async fn a_providers_user_gets_what_the_mapping_gives() {
 }
 
 #[tokio::test]
+async fn the_clients_library_logs_in() {
+    let bed = Bed::new().await;
+    let access = bed.provider.access("ada", Some("urn:cloud")).await;
+    let script = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/federation/client.py");
+    let mut python = tokio::process::Command::new(provider::cached("keystoneauth").join("bin/python"));
+    python.arg(script).arg(format!("{}/identity/v3", bed.cloud.url)).arg(&bed.provider.url).arg(&bed.project).arg(access);
+    let done = python.output().await.unwrap();
+    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    let seen: Value = serde_json::from_slice(&done.stdout).unwrap();
+    let in_project =
+        |user: &str| json!({"user": user, "project": bed.project, "roles": ["member", "reader"], "projects": ["lab"]});
+    let robot = json!({"user": "robot cloud", "project": null, "roles": [], "projects": []});
+    let all =
+        json!({"v3oidcpassword": in_project("ada"), "v3oidcaccesstoken": in_project("ada"), "v3oidcclientcredentials": robot});
+    assert_eq!(seen, all);
+}
+
+#[tokio::test]
 async fn only_words_for_us_count() {
     let bed = Bed::new().await;
     let good = bed.provider.access("ada", Some("urn:cloud")).await;

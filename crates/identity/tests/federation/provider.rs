@@ -20,11 +20,13 @@ impl Drop for Provider {
     }
 }
 
-/// Where `scripts/install-deps --dev` puts it.
-fn modules() -> PathBuf {
+/// Where `scripts/install-deps --dev` puts things.
+pub(crate) fn cached(what: &str) -> PathBuf {
     let home = || std::env::var_os("HOME").map(|home| Path::new(&home).join(".cache"));
     let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from).or_else(home).expect("a home directory");
-    cache.join("drover/oidc-provider")
+    let dir = cache.join("drover").join(what);
+    assert!(dir.join("version").exists(), "{what} is missing in {dir:?}; run make dev-deps.");
+    dir
 }
 
 pub(crate) fn basic(client: &str) -> String {
@@ -36,8 +38,7 @@ pub(crate) fn basic(client: &str) -> String {
 impl Provider {
     /// Its clients come back to `redirect`.
     pub(crate) fn start(redirect: &str) -> Self {
-        let modules = modules();
-        assert!(modules.join("node_modules").exists(), "oidc-provider is missing in {modules:?}; run make dev-deps.");
+        let modules = cached("oidc-provider");
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/federation/provider.mjs");
         let mut node = Command::new("node");
         node.arg(script).arg(modules).arg(redirect).stdout(Stdio::piped()).stderr(Stdio::null());

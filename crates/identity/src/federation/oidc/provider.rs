@@ -141,8 +141,7 @@ impl Provider {
 
     async fn metadata(&self) -> Result<Arc<Map>, Fault> {
         let mut kept = self.metadata.lock().await;
-        if let Some((at, metadata)) = kept.as_ref().filter(|(at, _)| at.elapsed() < FRESH) {
-            let _ = at;
+        if let Some((_, metadata)) = kept.as_ref().filter(|(at, _)| at.elapsed() < FRESH) {
             return Ok(metadata.clone());
         }
         let url = format!("{}/.well-known/openid-configuration", self.settings.issuer.trim_end_matches('/'));
