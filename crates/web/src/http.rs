@@ -44,11 +44,9 @@ impl Trust {
         let path = self.0.as_deref().unwrap_or(Path::new(SYSTEM_TRUST));
         let bad = |source| Error::BadTrust { path: path.to_owned(), source };
         let mut roots = RootCertStore::empty();
-        for certificate in CertificateDer::pem_file_iter(path).map_err(|e| bad(io::Error::other(e)))? {
-            // One authority of the system's that is not understood is nobody's.
-            if let Ok(certificate) = certificate {
-                roots.add(certificate).ok();
-            }
+        // One authority of the system's that is not understood is nobody's.
+        for certificate in CertificateDer::pem_file_iter(path).map_err(|e| bad(io::Error::other(e)))?.flatten() {
+            roots.add(certificate).ok();
         }
         if roots.is_empty() {
             return Err(bad(io::ErrorKind::InvalidData.into()));
