@@ -1,5 +1,5 @@
 //! What all services together need of the store and the settings.
-use crate::{Service, idempotency::KEYS};
+use crate::{Service, idempotency::KEYS, policy::OVERRIDES};
 use resource::{Registry, engine};
 use std::collections::{HashMap, HashSet};
 use store::Table;
@@ -7,7 +7,8 @@ use store::Table;
 /// Every table once: the engine's and the pipeline's own, those of resources, and those that services name.
 pub fn tables(services: &[Service]) -> Vec<&'static Table> {
     let of = |s: &Service| s.resources.iter().map(|d| &d.table).chain(s.tables.iter().copied()).collect::<Vec<_>>();
-    let mut all: Vec<&'static Table> = engine::TABLES.into_iter().chain([&KEYS]).chain(services.iter().flat_map(of)).collect();
+    let mut all: Vec<&'static Table> =
+        engine::TABLES.into_iter().chain([&KEYS, &OVERRIDES]).chain(services.iter().flat_map(of)).collect();
     let mut seen = HashSet::new();
     all.retain(|t| seen.insert(t.name));
     all

@@ -1,5 +1,5 @@
 //! A request on its way through the pipeline, and what all requests share.
-use crate::{reply::ByteStream, ticket::Ticket};
+use crate::{policy::Policy, reply::ByteStream, ticket::Ticket};
 use auth::{Caller, SecretBox};
 use resource::{Cx, Error, Map, Registry, Result, Settings, StateMap, Tx};
 use serde_json::Value;
@@ -18,17 +18,51 @@ pub trait Authenticator: Send + Sync {
         service: Option<&'a str>,
     ) -> Pin<Box<dyn Future<Output = Result<Arc<Caller>>> + Send + 'a>>;
 
+    /// The caller that somebody would be with a token for a scope. Nobody logs in.
+    fn suppose(&self, who: &Supposed) -> Result<Arc<Caller>> {
+        Err(Error::not_implemented(format!("Nothing is known here of what {} may do.", who.user)))
+    }
+
+    /// What is known of the keys of tokens.
+    fn token_keys(&self) -> Result<TokenKeys> {
+        Err(Error::not_implemented("Tokens are not made here."))
+    }
+    /// Lets another key sign tokens, in all processes; tokens of before stay good.
+    fn rotate_token_keys<'a>(&'a self) -> Pin<Box<dyn Future<Output = Result<TokenKeys>> + Send + 'a>> {
+        Box::pin(std::future::ready(Err(Error::not_implemented("Tokens are not made here."))))
+    }
+
     /// Seals what the pipeline keeps of answers; none are kept without.
     fn secrets(&self) -> Option<SecretBox> {
         None
     }
 }
 
+/// The keys of tokens, without the keys.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TokenKeys {
+    pub count: usize,
+    /// Microseconds; `None` when they are as they were at the beginning.
+    pub rotated_at: Option<i64>,
+}
+
+/// Somebody with a token that nobody has asked for; things are named by id, or by name in the domain beside them.
+#[derive(Clone, Debug, Default)]
+pub struct Supposed {
+    pub user: String,
+    /// `None`: the domain `default`.
+    pub user_domain: Option<String>,
+    pub project: Option<String>,
+    pub project_domain: Option<String>,
+    pub domain: Option<String>,
+    pub system: bool,
+}
+
 /// What every request needs.
 pub struct Cloud {
     pub db: Db,
     pub settings: Arc<Settings>,
-    pub policy: Arc<auth::PolicyBook>,
+    pub policy: Arc<Policy>,
     pub registry: Arc<Registry>,
     pub state: Arc<StateMap>,
     pub authenticator: Arc<dyn Authenticator>,
@@ -43,7 +77,7 @@ impl Cloud {
             request_id: request_id.into(),
             query: Arc::default(),
             settings: self.settings.clone(),
-            policy: self.policy.clone(),
+            policy: self.policy.in_force(&self.db.read()).book.clone(),
             public: self.settings.public_endpoint.as_str().into(),
             params: Arc::new([]),
             state: self.state.clone(),

@@ -291,7 +291,7 @@ async fn admit<'a>(
         request_id: request_id.clone(),
         query: Arc::new(query(parts.uri.query().unwrap_or_default())),
         settings: site.cloud.settings.clone(),
-        policy: site.cloud.policy.clone(),
+        policy: site.cloud.policy.in_force(&site.cloud.db.read()).book.clone(),
         public: site.public.clone(),
         params: with_detail(params, parts.uri.path()).into(),
         state: site.cloud.state.clone(),

@@ -30,6 +30,9 @@ pub enum Error {
     #[error("Password could not be hashed; see the cause and try again")]
     Hashing(#[source] Box<dyn std::error::Error + Send + Sync>),
 
+    #[error("Setting security_compliance.{option} {problem}")]
+    Compliance { option: &'static str, problem: String },
+
     #[error("Policy rule \"{rule}\" has an error at character {at}: {problem}")]
     RuleSyntax { rule: String, at: usize, problem: String },
     #[error("Policy rule \"{name}\" is wrong; correct its text")]
@@ -45,6 +48,20 @@ pub enum Error {
 
     #[error("Secret does not open with the keys at hand, or belongs to another row; restore the keys it was sealed with")]
     Secret,
+}
+
+impl Error {
+    /// The policy rule that it is about, if it is about one.
+    pub fn rule(&self) -> Option<&str> {
+        if let Self::RuleOf { name, .. }
+        | Self::RuleMissing { name, .. }
+        | Self::RuleCircle { name, .. }
+        | Self::RuleTwice { name } = self
+        {
+            return Some(name);
+        }
+        None
+    }
 }
 
 /// Why a token text was refused. Clients get one answer for all of them; the difference is for operators.

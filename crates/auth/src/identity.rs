@@ -124,6 +124,8 @@ pub struct Caller {
     pub trust_id: Option<String>,
     /// Groups that the token itself carries, of a user that somebody else vouches for.
     pub groups: Vec<String>,
+    /// The OAuth access token that a token was got by.
+    pub access_token_id: Option<String>,
     /// True unless the cloud names one project as the only place where `admin` is an administrator.
     pub is_admin_project: bool,
     pub service: Option<ServiceCaller>,
@@ -150,6 +152,7 @@ impl Caller {
             app_credential: None,
             trust_id: None,
             groups: Vec::new(),
+            access_token_id: None,
             is_admin_project: true,
             service: None,
         }
@@ -176,9 +179,13 @@ impl Caller {
     pub fn has_service_role(&self, name: &str) -> bool {
         self.service.as_ref().is_some_and(|s| s.roles.has(name))
     }
-    /// May it make or delete application credentials and trusts?
+    /// May it make or delete application credentials and trusts? What a third party was let in by makes nothing that outlives it.
     pub fn is_unrestricted(&self) -> bool {
-        self.app_credential.as_ref().is_none_or(|a| !a.restricted)
+        self.access_token_id.is_none() && self.app_credential.as_ref().is_none_or(|a| !a.restricted)
+    }
+    /// Does it act for the user by the user's leave, and not as the user?
+    pub fn is_delegated(&self) -> bool {
+        self.trust_id.is_some() || self.access_token_id.is_some() || self.app_credential.is_some()
     }
     /// Do the access rules of its application credential, if it has any, name this request? A request by a service on its behalf
     /// is the service's affair.
@@ -240,6 +247,7 @@ mod tests {
             app_credential: None,
             trust_id: None,
             groups: Vec::new(),
+            access_token_id: None,
             is_admin_project: true,
             service: None,
         }

@@ -15,6 +15,7 @@ pub mod policy;
 pub mod scope;
 pub mod secret;
 pub mod token;
+pub mod totp;
 
 pub use error::{Error, TokenError};
 pub use fernet::{Key, KeyRing};
@@ -24,4 +25,4 @@ pub use password::{CredentialCache, MAX_PASSWORD_BYTES, Passwords};
 pub use policy::{PolicyBook, Subject, Target, expand};
 pub use scope::{DomainId, DomainRef, ProjectId, ProjectRef, RoleId, Scope, UserId};
 pub use secret::SecretBox;
-pub use token::{AuditId, Federation, Method, Methods, Token, TokenScope};
+pub use token::{AuditId, Federation, Method, Methods, Receipt, Token, TokenScope};

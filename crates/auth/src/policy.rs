@@ -11,9 +11,11 @@ use std::{
     collections::{BTreeMap, HashSet},
 };
 
+mod explain;
 mod file;
 mod rule;
 
+pub use explain::Explained;
 pub use file::parse_overrides;
 pub use rule::Rule;
 

@@ -20,7 +20,9 @@ use base::Timestamp;
 use base64::Engine as _;
 use std::{fmt, time::Duration};
 
+mod receipt;
 mod wire;
+pub use receipt::Receipt;
 use wire::{Reader, Writer};
 
 const VERSION: u8 = 1;

@@ -1,5 +1,9 @@
 //! The commands that only ask: status, why, node list, task list, token.
-use crate::{Client, Error, print_json, print_table};
+use crate::{
+    Client, Error,
+    policy::{self, PolicyCommand},
+    print_json, print_table,
+};
 use base::Timestamp;
 use clap::{Args, Subcommand};
 use serde_json::Value;
@@ -31,8 +35,22 @@ pub enum Command {
     /// Work of the control plane: what runs, what failed last, what runs next.
     #[command(subcommand)]
     Task(TaskCommand),
+    /// Who may do what: the rules in force, an own file above them, and why somebody may or may not.
+    #[command(subcommand)]
+    Policy(PolicyCommand),
+    /// The keys that tokens are signed with, of all controllers.
+    #[command(subcommand)]
+    TokenKeys(KeysCommand),
     /// Print a token, for use with curl.
     Token,
+}
+
+#[derive(Subcommand, Debug)]
+pub enum KeysCommand {
+    /// How many there are, and when they were last rotated.
+    Show,
+    /// Let the next key sign. Tokens of before stay good until they end.
+    Rotate,
 }
 
 #[derive(Subcommand, Debug)]
@@ -153,6 +171,19 @@ pub async fn run(command: &Command, client: &Client, json: bool) -> Result<(), E
                 &rows(&v["tasks"], &columns),
             );
         }
+        Command::TokenKeys(command) => {
+            let path = "/operator/v1/token-keys";
+            let v = match command {
+                KeysCommand::Show => client.get(path).await?,
+                KeysCommand::Rotate => client.post(path, serde_json::json!({})).await?,
+            };
+            if json {
+                print_json(&v);
+            } else {
+                print_table(&["KEYS", "ROTATED"], &[vec![cell(&v["token_keys"]["count"]), time(&v["token_keys"]["rotated_at"])]]);
+            }
+        }
+        Command::Policy(command) => policy::run(command, client, json).await?,
         Command::Token => {
             if json {
                 print_json(&serde_json::json!({ "token": client.token() }));

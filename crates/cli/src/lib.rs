@@ -3,6 +3,7 @@
 //! stdout is data, a table or `--json`; the rest is stderr. Exit codes: 0 done, 1 refused or failed, 2 wrong usage.
 mod client;
 mod commands;
+mod policy;
 mod table;
 
 pub use client::{Client, Error, Login};

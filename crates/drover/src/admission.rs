@@ -43,6 +43,11 @@ pub(crate) struct Bequest {
     pub(crate) vip: Option<IpNet>,
     pub(crate) endpoint: Option<String>,
     pub(crate) region: String,
+    /// A controller of an older version does not tell.
+    #[serde(default)]
+    pub(crate) security_compliance: identity::SecurityCompliance,
+    #[serde(default)]
+    pub(crate) limit_model: identity::LimitModel,
 }
 
 impl Bequest {
@@ -57,6 +62,8 @@ impl Bequest {
             vip: controller.vip,
             endpoint: config.endpoint.clone(),
             region: config.region.clone(),
+            security_compliance: config.security_compliance.clone(),
+            limit_model: config.limit_model,
         })
     }
 

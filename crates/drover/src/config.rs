@@ -101,6 +101,10 @@ pub(crate) struct Config {
     pub(crate) nat: bool,
     /// Longest time from a server's creation to ACTIVE before it is an error; seconds.
     pub(crate) build_timeout_s: u64,
+    /// Rules for passwords and accounts; the same at all controllers.
+    pub(crate) security_compliance: identity::SecurityCompliance,
+    /// How unified limits of domains and projects must fit: `flat` or `strict_two_level`; the same at all controllers.
+    pub(crate) limit_model: identity::LimitModel,
 }
 
 impl Default for Config {
@@ -126,6 +130,8 @@ impl Default for Config {
             federation_networks: Vec::new(),
             nat: true,
             build_timeout_s: 300,
+            security_compliance: identity::SecurityCompliance::default(),
+            limit_model: identity::LimitModel::default(),
         }
     }
 }
@@ -164,6 +170,7 @@ impl Config {
             c.federation_networks = f.federation_network;
         }
         c.nat = f.nat || (c.nat && !f.no_nat);
+        c.security_compliance.check().map_err(|e| format!("{}: {}.", state.config().display(), base::chain(&e)))?;
         if c.external.prefix_len() > 28 {
             return Err(format!("External network {} is too small; give at least a /28.", c.external));
         }

@@ -187,8 +187,13 @@ async fn assemble(state: &State, config: &Config) -> Result<Assembled, String> {
         trusted_dashboards: config.trusted_dashboards.clone(),
         networks: config.federation_networks.clone(),
     };
-    let auth = identity::AuthConfig { federation, ..identity::AuthConfig::new(&state.keys("identity")) };
-    let auth = identity::Auth::open(db.clone(), auth).map_err(|e| base::chain(&e))?;
+    let options = identity::AuthConfig {
+        security_compliance: config.security_compliance.clone(),
+        limit_model: config.limit_model,
+        federation,
+        ..identity::AuthConfig::new(&state.keys("identity"))
+    };
+    let auth = identity::Auth::open(db.clone(), options).map_err(|e| base::chain(&e))?;
     let mut shared = StateMap::default();
     shared.insert(auth.clone());
     shared.insert(blobs);
@@ -210,7 +215,7 @@ async fn assemble(state: &State, config: &Config) -> Result<Assembled, String> {
     shared.insert(shards);
     shared.insert(Arc::new(compute::Config { build_timeout: Duration::from_secs(config.build_timeout_s) }));
     let settings = Settings { region: config.region.clone(), quotas: api::quotas(&services), public_endpoint: config.endpoint() };
-    let policy = resource::policy_book(api::rules(&services), Vec::new()).map_err(|e| base::chain(&e))?;
+    let policy = api::Policy::new(api::rules(&services), Vec::new()).map_err(|e| base::chain(&e))?;
     let cloud = Arc::new(Cloud {
         db,
         settings: Arc::new(settings),

@@ -186,6 +186,8 @@ async fn join(state: &State, config: &mut Config, invitation: &Invitation) -> Re
     controller.etcd = if bequest.own_etcd { Seat::Joining } else { Seat::External };
     config.store = bequest.store;
     config.region = bequest.region;
+    config.security_compliance = bequest.security_compliance;
+    config.limit_model = bequest.limit_model;
     config.endpoint = config.endpoint.take().or(bequest.endpoint);
     config.save(state)
 }

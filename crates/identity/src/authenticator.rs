@@ -4,18 +4,21 @@
 //! change of any of these rows makes all that is remembered be read anew, so a token that was revoked by a committed write is
 //! refused by the next request in every process. Only the clock is asked every time.
 use crate::{
+    LimitModel, SecurityCompliance,
+    compliance::Compliance,
     directory::Directories,
     federation::oidc::{FederationConfig, Providers},
+    key_ring::StoredKeys,
     recent::Recent,
     resources,
-    rows::{self, DOMAIN_CONFIGS, IMPLIED, LINKS, MEMBERSHIPS, REVOCATIONS},
+    rows::{self, ACCESS_TOKENS, DOMAIN_CONFIGS, IMPLIED, LINKS, MEMBERSHIPS, REVOCATIONS, TOKEN_KEYS},
     standing::{self, Standing},
     token_body,
 };
-use api::{Authenticator, Error, Result};
+use api::{Authenticator, Error, Result, Supposed, TokenKeys};
 use auth::{
-    Caller, KeyRepository, LiveKeys, Passwords, Roles, SecretBox, ServiceCaller, Token, TokenError, identity::token_hash,
-    password::Cost, token,
+    Caller, KeyRepository, LiveKeys, Methods, Passwords, Receipt, Roles, SecretBox, ServiceCaller, Token, TokenError,
+    identity::token_hash, password::Cost, token,
 };
 use base::Timestamp;
 use bytes::Bytes;
@@ -51,6 +54,14 @@ pub struct AuthConfig {
     pub password_cost: Cost,
     /// Users for whom others vouch.
     pub federation: FederationConfig,
+    /// Rules for passwords and accounts.
+    pub security_compliance: SecurityCompliance,
+    /// Periods of 30 s before the current one whose passcodes still count.
+    pub passcode_windows: u32,
+    /// How long what was proved so far counts, while a login with several methods is under way.
+    pub receipt_lifetime: Duration,
+    /// How unified limits of a tree must fit.
+    pub limit_model: LimitModel,
 }
 
 impl AuthConfig {
@@ -64,6 +75,10 @@ impl AuthConfig {
             expired_window: Duration::from_secs(48 * 3600),
             password_cost: Cost::OWASP,
             federation: FederationConfig::default(),
+            security_compliance: SecurityCompliance::default(),
+            passcode_windows: 1,
+            receipt_lifetime: Duration::from_secs(300),
+            limit_model: LimitModel::default(),
         }
     }
 }
@@ -90,7 +105,9 @@ pub struct Auth {
     pub(crate) db: Db,
     pub(crate) config: AuthConfig,
     pub(crate) passwords: Passwords,
+    pub(crate) compliance: Arc<Compliance>,
     keys: LiveKeys,
+    pub(crate) stored_keys: StoredKeys,
     secrets: Arc<LiveKeys>,
     pub(crate) directories: Arc<Directories>,
     pub(crate) providers: Providers,
@@ -99,7 +116,7 @@ pub struct Auth {
 }
 
 /// Tables whose rows decide what a token stands for and what its answer shows.
-static DECIDING: [&Table; 15] = [
+static DECIDING: [&Table; 17] = [
     &resources::USER.table,
     &resources::PROJECT.table,
     &resources::ROLE.table,
@@ -115,6 +132,8 @@ static DECIDING: [&Table; 15] = [
     &REVOCATIONS,
     &LINKS,
     &DOMAIN_CONFIGS,
+    &ACCESS_TOKENS,
+    &TOKEN_KEYS,
 ];
 
 impl Auth {
@@ -125,16 +144,18 @@ impl Auth {
             directories: Directories::new(db.clone(), secrets.clone()),
             providers: Providers::default(),
             db,
+            compliance: Arc::new(Compliance::new(config.security_compliance.clone())?),
             passwords: Passwords::new(config.password_cost, LOGINS.0, LOGINS.1)?,
             keys: LiveKeys::ensure(KeyRepository::for_tokens(&config.token_keys, config.most_token_keys))?,
             secrets,
+            stored_keys: StoredKeys::default(),
             config,
             known: Recent::new(REMEMBERED),
             reloaded: Mutex::new(Instant::now()),
         }))
     }
-    /// The keys of tokens: rotate them now and then, and reload them where another process rotates.
-    pub fn token_keys(&self) -> &LiveKeys {
+    /// The files of token keys, with which a cloud begins.
+    pub(crate) fn key_files(&self) -> &LiveKeys {
         &self.keys
     }
     /// The keys of secrets at rest.
@@ -149,12 +170,26 @@ impl Auth {
     }
     /// The text of a token.
     pub(crate) fn mint(&self, token: &Token) -> String {
-        token::mint(&self.keys.ring(), token)
+        token::mint(&self.ring(&self.db.read()), token)
     }
 
-    fn open_text(&self, text: &str) -> Result<Token, TokenError> {
-        match token::open(&self.keys.ring(), text) {
-            Err(TokenError::UnknownKey) if self.reload_now() => token::open(&self.keys.ring(), text),
+    /// Seals what a user has proved so far.
+    pub(crate) fn receipt(&self, user_id: &str, methods: Methods) -> (String, Receipt) {
+        let issued_at = self.now();
+        let expires_at = issued_at.plus(self.config.receipt_lifetime);
+        let receipt = Receipt { user_id: user_id.into(), methods, issued_at, expires_at };
+        (receipt.seal(&self.ring(&self.db.read())), receipt)
+    }
+    /// A receipt that is still good, of this cloud.
+    pub(crate) fn open_receipt(&self, text: &str) -> Result<Receipt, String> {
+        let ring = self.ring(&self.db.read());
+        let receipt = Receipt::open(&ring, text).map_err(|e| e.to_string())?;
+        if self.now() >= receipt.expires_at { Err("the receipt is expired".into()) } else { Ok(receipt) }
+    }
+
+    fn open_text(&self, reader: &Reader<'_>, text: &str) -> Result<Token, TokenError> {
+        match token::open(&self.ring(reader), text) {
+            Err(TokenError::UnknownKey) if self.reload_now() => token::open(&self.ring(reader), text),
             other => other,
         }
     }
@@ -174,7 +209,7 @@ impl Auth {
 
     /// What a token stands for by the rows as they are.
     fn read(&self, reader: &Reader<'_>, text: &str, hash: [u8; 32]) -> Result<Arc<Known>, String> {
-        let token = self.open_text(text).map_err(|e| e.to_string())?;
+        let token = self.open_text(reader, text).map_err(|e| e.to_string())?;
         let standing = standing::of(&mut &*reader, &token, self.now()).map_err(|e| e.to_string())?;
         let caller = Arc::new(caller(&token, &standing, hash));
         Ok(Arc::new(Known { revision: reader.modified(&DECIDING), token, standing, caller, bodies: Default::default() }))
@@ -200,7 +235,7 @@ impl Auth {
         };
         let end = if late { known.token.expires_at.plus(self.config.expired_window) } else { known.token.expires_at };
         // What it rests on may end on its own, too.
-        let rests_on = [&known.standing.app_credential, &known.standing.trust];
+        let rests_on = [&known.standing.app_credential, &known.standing.trust, &known.standing.access_token];
         let over = |row: &Arc<store::Row>| row.field("expires_at").as_i64().is_some_and(|at| now.0 >= at);
         if now >= end || rests_on.into_iter().flatten().any(over) {
             return Err("the token is expired".into());
@@ -241,12 +276,21 @@ impl Authenticator for Auth {
     ) -> Pin<Box<dyn Future<Output = Result<Arc<Caller>>> + Send + 'a>> {
         Box::pin(std::future::ready(self.admit(token, service)))
     }
+    fn suppose(&self, who: &Supposed) -> Result<Arc<Caller>> {
+        self.suppose_rows(who)
+    }
+    fn token_keys(&self) -> Result<TokenKeys> {
+        Ok(self.key_facts())
+    }
+    fn rotate_token_keys<'a>(&'a self) -> Pin<Box<dyn Future<Output = Result<TokenKeys>> + Send + 'a>> {
+        Box::pin(self.rotate_ring())
+    }
     fn secrets(&self) -> Option<SecretBox> {
         Some(self.secret_box())
     }
 }
 
-fn caller(token: &Token, standing: &Standing, token_hash: [u8; 32]) -> Caller {
+pub(crate) fn caller(token: &Token, standing: &Standing, token_hash: [u8; 32]) -> Caller {
     Caller {
         user: standing.user.clone(),
         scope: standing.scope.clone(),
@@ -260,6 +304,7 @@ fn caller(token: &Token, standing: &Standing, token_hash: [u8; 32]) -> Caller {
         app_credential: standing.app(),
         trust_id: token.trust_id.clone(),
         groups: token.federation.as_ref().map_or_else(Vec::new, |f| f.group_ids.clone()),
+        access_token_id: token.access_token_id.clone(),
         is_admin_project: true,
         service: None,
     }

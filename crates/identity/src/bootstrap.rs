@@ -162,7 +162,9 @@ pub async fn bootstrap(cloud: &Cloud, config: &BootstrapConfig) -> Result<()> {
             ensure(tx, &cx, PROJECT, domain, "admin", json!({"description": "Bootstrap project for initializing the cloud."}))?;
         ensure(tx, &cx, PROJECT, domain, "service", json!({"description": "Service users' project"}))?;
         let new = rows::by_name(tx, &USER.table, domain, "admin").is_none();
-        let admin = ensure(tx, &cx, USER, domain, "admin", json!({"password_hash": hash}))?;
+        // Whoever guesses at the administrator's password must not be able to keep the administrator out.
+        let options = json!({"ignore_lockout_failure_attempts": true});
+        let admin = ensure(tx, &cx, USER, domain, "admin", json!({"password_hash": hash, "options": options}))?;
         if new {
             grant(tx, &admin, Target::Project, &project, &admin_role);
             grant(tx, &admin, Target::System, SYSTEM, &admin_role);

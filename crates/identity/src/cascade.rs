@@ -2,7 +2,7 @@
 use crate::{
     grants,
     resources::{ACCESS_RULE, APP_CREDENTIAL, CREDENTIAL, LIMIT, TRUST, USER},
-    rows::{FEDERATED, IMPLIED, LINKS, MEMBERSHIPS},
+    rows::{ACCESS_TOKENS, ACTIVITY, FAILURES, FEDERATED, IMPLIED, LINKS, MEMBERSHIPS, PASSCODES, REQUEST_TOKENS},
 };
 use resource::{ResourceDef, engine};
 use serde_json::Value;
@@ -13,12 +13,22 @@ fn remove(tx: &mut Tx<'_>, def: &ResourceDef, index: &str, id: &str) {
         if let Some(map) = row.value().as_object() {
             engine::remove(tx, def, map);
         }
+        if std::ptr::eq(def, CREDENTIAL) {
+            tx.delete(&PASSCODES, row.id());
+        }
     }
 }
 
 fn remove_plain(tx: &mut Tx<'_>, table: &Table, index: &str, id: &str) {
     for row in tx.children(table, index, id) {
         tx.delete(table, row.id());
+    }
+}
+
+/// What a third party was let in by: of a consumer, a project or a user.
+pub(crate) fn oauth1(tx: &mut Tx<'_>, index: &str, id: &str) {
+    for table in [&REQUEST_TOKENS, &ACCESS_TOKENS] {
+        remove_plain(tx, table, index, id);
     }
 }
 
@@ -33,6 +43,7 @@ pub(crate) fn project(tx: &mut Tx<'_>, id: &str) {
     for def in [APP_CREDENTIAL, CREDENTIAL, LIMIT, TRUST] {
         remove(tx, def, "project_id", id);
     }
+    oauth1(tx, "project_id", id);
     links(tx, id);
     for user in tx.children(&USER.table, "default_project_id", id) {
         if let Some(mut map) = user.value().as_object().cloned() {
@@ -46,6 +57,10 @@ pub(crate) fn user(tx: &mut Tx<'_>, id: &str) {
     grants::forget(tx, "actor_id", id);
     remove_plain(tx, &MEMBERSHIPS, "user_id", id);
     remove_plain(tx, &FEDERATED, "user_id", id);
+    oauth1(tx, "user_id", id);
+    for table in [&FAILURES, &ACTIVITY] {
+        tx.delete(table, id);
+    }
     for def in [APP_CREDENTIAL, ACCESS_RULE, CREDENTIAL] {
         remove(tx, def, "user_id", id);
     }

@@ -9,24 +9,30 @@
 //! What it guarantees: a token is judged by the rows as they are now, in every process, so what was revoked, disabled or taken
 //! away is refused by the next request. Passwords and secrets are kept as hashes, or sealed with keys that are not in the store.
 //!
-//! What it does not do: SAML, OAuth1 tokens, lockout and expiry of passwords.
+//! What it does not do: SAML.
 mod authenticator;
 mod bootstrap;
 mod cascade;
+mod compliance;
 mod directory;
 mod federation;
 mod grants;
 mod handlers;
+mod key_ring;
+mod lockout;
 mod recent;
 mod resources;
 mod rows;
 mod standing;
+mod suppose;
 mod token_body;
 mod trust_roots;
 
 pub use authenticator::{Auth, AuthConfig};
 pub use bootstrap::{BootstrapConfig, CATALOG, CatalogService, NewUser, bootstrap, ensure_user};
+pub use compliance::SecurityCompliance;
 pub use federation::oidc::FederationConfig;
+pub use resources::LimitModel;
 
 use ::api::{Service, dialect::IDENTITY};
 

@@ -45,8 +45,44 @@ pub(crate) static FEDERATED: Table = Table {
     indexes: &[Index { name: "user_id", path: "/user_id" }, Index { name: "idp_id", path: "/idp_id" }],
 };
 
-pub(crate) static TABLES: [&Table; 9] =
-    [&ASSIGNMENTS, &IMPLIED, &MEMBERSHIPS, &REVOCATIONS, &LINKS, &DOMAIN_CONFIGS, &PROTOCOLS, &REMOTE_IDS, &FEDERATED];
+/// Failed logins by account: see [`crate::lockout`].
+pub(crate) static FAILURES: Table = Table { name: "identity/failures", indexes: &[] };
+/// The day of a user's last login, where accounts end without.
+pub(crate) static ACTIVITY: Table = Table { name: "identity/activity", indexes: &[] };
+/// The newest period whose passcode was used, by credential: a passcode is good once.
+pub(crate) static PASSCODES: Table = Table { name: "identity/passcodes", indexes: &[] };
+
+/// What consumers ask users for by OAuth, and what they have got: see [`crate::handlers`].
+pub(crate) static REQUEST_TOKENS: Table = Table { name: "identity/oauth1_request_tokens", indexes: OAUTH1 };
+pub(crate) static ACCESS_TOKENS: Table = Table { name: "identity/oauth1_access_tokens", indexes: OAUTH1 };
+const OAUTH1: &[Index] = &[
+    Index { name: "consumer_id", path: "/consumer_id" },
+    Index { name: "project_id", path: "/project_id" },
+    Index { name: "user_id", path: "/user_id" },
+];
+/// Signatures of OAuth that were used; each is good once.
+pub(crate) static NONCES: Table = Table { name: "identity/oauth1_nonces", indexes: &[] };
+/// The keys of tokens, sealed: see [`crate::key_ring`].
+pub(crate) static TOKEN_KEYS: Table = Table { name: "identity/token_keys", indexes: &[] };
+
+pub(crate) static TABLES: [&Table; 16] = [
+    &ASSIGNMENTS,
+    &IMPLIED,
+    &MEMBERSHIPS,
+    &REVOCATIONS,
+    &LINKS,
+    &DOMAIN_CONFIGS,
+    &FAILURES,
+    &ACTIVITY,
+    &PASSCODES,
+    &REQUEST_TOKENS,
+    &ACCESS_TOKENS,
+    &NONCES,
+    &TOKEN_KEYS,
+    &PROTOCOLS,
+    &REMOTE_IDS,
+    &FEDERATED,
+];
 
 /// What both the view and a transaction can do.
 pub(crate) trait Rows {

@@ -6,8 +6,9 @@
 //! So nothing needs to be told to other API processes when a user is disabled or a role is taken away: their rows say it.
 use crate::{
     grants::{self, Holder, Target},
-    resources::{APP_CREDENTIAL, IDENTITY_PROVIDER, TRUST},
-    rows::{self, REVOCATIONS, Rows, flag, text},
+    handlers::trusts,
+    resources::{APP_CREDENTIAL, IDENTITY_PROVIDER, PROJECT, TRUST},
+    rows::{self, ACCESS_TOKENS, REVOCATIONS, Rows, flag, text},
 };
 use auth::{AccessRule, AppCredential, Role, Scope, Token, TokenScope, User};
 use base::Timestamp;
@@ -26,6 +27,7 @@ pub(crate) struct Standing {
     pub(crate) trust: Option<Arc<Row>>,
     /// When a membership ends that may count: what is known is then known no more.
     pub(crate) until: Option<Timestamp>,
+    pub(crate) access_token: Option<Arc<Row>>,
 }
 
 /// Why a token does not stand. Clients are not told; operators are.
@@ -45,6 +47,8 @@ pub(crate) enum Fallen {
     AppCredential,
     #[error("the trust is gone, over, or lost its roles")]
     Trust,
+    #[error("the OAuth access token is gone, over, or lost its roles")]
+    AccessToken,
 }
 
 fn taken_back(row: &Row, token: &Token) -> bool {
@@ -58,7 +62,11 @@ fn is_over(row: &Row, now: Timestamp) -> bool {
 /// What the token stands for now.
 pub(crate) fn of(rows: &mut dyn Rows, token: &Token, now: Timestamp) -> Result<Standing, Fallen> {
     let (user, user_row) = rows::user(rows, token.user_id.as_str()).ok_or(Fallen::User)?;
-    if taken_back(&user_row, token) || rows.row(&REVOCATIONS, &token.audit_id.to_string()).is_some() {
+    let home = rows.row(&PROJECT.table, user.domain.id.as_str());
+    if taken_back(&user_row, token)
+        || home.is_some_and(|d| taken_back(&d, token))
+        || rows.row(&REVOCATIONS, &token.audit_id.to_string()).is_some()
+    {
         return Err(Fallen::Revoked);
     }
     let (scope, target) = scope(rows, token)?;
@@ -66,21 +74,23 @@ pub(crate) fn of(rows: &mut dyn Rows, token: &Token, now: Timestamp) -> Result<S
         rows.row(&IDENTITY_PROVIDER.table, &federation.idp_id).filter(|r| flag(r, "enabled")).ok_or(Fallen::Provider)?;
     }
     let until = grants::next_end(rows, token.user_id.as_str(), now);
-    let mut standing = Standing { user, user_row, scope, roles: Vec::new(), app_credential: None, trust: None, until };
+    let roles = Vec::new();
+    let mut standing = Standing { user, user_row, scope, roles, app_credential: None, trust: None, access_token: None, until };
     let Some((target, id)) = target else {
-        let plain = token.trust_id.is_none() && token.app_credential_id.is_none();
+        let plain = token.trust_id.is_none() && token.app_credential_id.is_none() && token.access_token_id.is_none();
         return if plain { Ok(standing) } else { Err(Fallen::Scope) };
     };
     match (&token.trust_id, &token.app_credential_id) {
         (Some(trust), _) => by_trust(rows, token, trust, &id, now, &mut standing)?,
         (None, Some(app)) => by_app_credential(rows, token, app, &id, now, &mut standing)?,
-        (None, None) => {
-            standing.roles = {
+        (None, None) => match &token.access_token_id {
+            Some(access) => by_access_token(rows, token, access, &id, now, &mut standing)?,
+            None => {
                 let groups = token.federation.as_ref().map_or(&[][..], |f| &f.group_ids);
                 let holder = Holder { user: token.user_id.as_str(), groups, now };
-                grants::effective(rows, holder, target, &id)
+                standing.roles = grants::effective(rows, holder, target, &id);
             }
-        }
+        },
     }
     if standing.roles.is_empty() {
         return Err(Fallen::NoRole);
@@ -90,7 +100,7 @@ pub(crate) fn of(rows: &mut dyn Rows, token: &Token, now: Timestamp) -> Result<S
 
 fn scope(rows: &mut dyn Rows, token: &Token) -> Result<(Scope, Option<(Target, String)>), Fallen> {
     let still = |rows: &mut dyn Rows, id: &str| {
-        rows.row(&crate::resources::PROJECT.table, id).filter(|r| !taken_back(r, token)).ok_or(Fallen::Revoked).map(|_| ())
+        rows.row(&PROJECT.table, id).filter(|r| !taken_back(r, token)).ok_or(Fallen::Revoked).map(|_| ())
     };
     Ok(match &token.scope {
         TokenScope::Unscoped => (Scope::Unscoped, None),
@@ -137,10 +147,14 @@ fn by_trust(
     if trust.text(acts_as) != token.user_id.as_str() || text(&trust, "project_id") != Some(project) {
         return Err(Fallen::Trust);
     }
-    for party in ["trustor_user_id", "trustee_user_id"] {
-        rows::user(rows, trust.text(party)).ok_or(Fallen::Trust)?;
+    rows::user(rows, trust.text("trustee_user_id")).ok_or(Fallen::Trust)?;
+    // Of a trust that was passed on, each who did so must still be there, and the first one have the roles.
+    let chain = trusts::chain(rows, trust.clone());
+    for link in &chain {
+        rows::user(rows, link.text("trustor_user_id")).filter(|_| !is_over(link, now)).ok_or(Fallen::Trust)?;
     }
-    let by = Holder::user(trust.text("trustor_user_id"), now);
+    let first = chain.last().map_or("", |t| t.text("trustor_user_id")).to_owned();
+    let by = Holder::user(&first, now);
     standing.roles = delegated(rows, by, project, &role_ids(&trust)).ok_or(Fallen::Trust)?;
     standing.trust = Some(trust);
     Ok(())
@@ -161,6 +175,24 @@ fn by_app_credential(
     let by = Holder::user(token.user_id.as_str(), now);
     standing.roles = delegated(rows, by, project, &role_ids(&row)).ok_or(Fallen::AppCredential)?;
     standing.app_credential = Some(row);
+    Ok(())
+}
+
+fn by_access_token(
+    rows: &mut dyn Rows,
+    token: &Token,
+    id: &str,
+    project: &str,
+    now: Timestamp,
+    standing: &mut Standing,
+) -> Result<(), Fallen> {
+    let row = rows.row(&ACCESS_TOKENS, id).filter(|r| !is_over(r, now)).ok_or(Fallen::AccessToken)?;
+    if row.text("user_id") != token.user_id.as_str() || text(&row, "project_id") != Some(project) {
+        return Err(Fallen::AccessToken);
+    }
+    let by = Holder::user(token.user_id.as_str(), now);
+    standing.roles = delegated(rows, by, project, &role_ids(&row)).ok_or(Fallen::AccessToken)?;
+    standing.access_token = Some(row);
     Ok(())
 }
 

@@ -76,6 +76,10 @@ pub(crate) fn show(rows: &mut dyn Rows, token: &Token, standing: &Standing, with
             }),
         );
     }
+    if let Some(access) = &standing.access_token {
+        let shown = json!({"access_token_id": access.id(), "consumer_id": access.text("consumer_id")});
+        out.insert("OS-OAUTH1".into(), shown);
+    }
     if let Some(app) = &standing.app_credential {
         let mut shown = json!({"id": app.id(), "name": app.text("name"), "restricted": !flag(app, "unrestricted")});
         if app.field("access_rules").is_array() {

@@ -238,6 +238,99 @@ async fn discovery_needs_no_token() {
 }
 
 #[tokio::test]
+async fn one_sees_where_one_may_go() {
+    let cloud = TestCloud::start().await;
+    let admin = cloud.admin().await;
+    let (one, two) = (make(&admin, "domain", json!({"name": "one"})).await, make(&admin, "domain", json!({"name": "two"})).await);
+    let user = make(&admin, "user", json!({"name": "u", "domain_id": one, "password": "p"})).await;
+    let group = make(&admin, "group", json!({"name": "g", "domain_id": one})).await;
+    let role = make(&admin, "role", json!({"name": "r"})).await;
+    let (seen, shut) = (
+        make(&admin, "project", json!({"name": "seen", "domain_id": two})).await,
+        make(&admin, "project", json!({"name": "shut", "domain_id": two, "enabled": false})).await,
+    );
+    let put = async |path: String| admin.put(&format!("/identity/v3/{path}"), Value::Null).await.expect(204);
+    let identity = json!({"methods": ["password"], "password": {"user": {"id": user, "password": "p"}}});
+    let body = json!({"auth": {"identity": identity, "scope": "unscoped"}});
+    let token = cloud.anonymous().post("/identity/v3/auth/tokens", body).await.expect(201).header("x-subject-token").to_owned();
+    let me = cloud.anonymous().token(token);
+    let see = async |what: &str| me.get(&format!("/identity/v3/auth/{what}")).await.expect(200).all(&format!("/{what}"), "id");
+    assert!(see("projects").await.is_empty() && see("domains").await.is_empty());
+    assert_eq!(me.get("/identity/v3/auth/system").await.expect(200).at("/system"), &json!([]));
+    me.get("/identity/v3/auth/catalog").await.expect(403);
+
+    put(format!("groups/{group}/users/{user}")).await;
+    put(format!("OS-INHERIT/domains/{two}/groups/{group}/roles/{role}/inherited_to_projects")).await;
+    assert_eq!(see("projects").await, [seen.as_str()], "not what is disabled: {shut}");
+    assert!(see("domains").await.is_empty(), "an inherited role is not one on the domain");
+    put(format!("domains/{one}/groups/{group}/roles/{role}")).await;
+    assert_eq!(see("domains").await, [one.as_str()]);
+    admin.patch(&format!("/identity/v3/domains/{two}"), json!({"domain": {"enabled": false}})).await.expect(200);
+    assert!(see("projects").await.is_empty(), "nothing of a domain that is disabled");
+    put(format!("system/groups/{group}/roles/{role}")).await;
+    assert_eq!(me.get("/identity/v3/auth/system").await.expect(200).at("/system"), &json!([{"all": true}]));
+    let scope = json!({"identity": {"methods": ["token"], "token": {"id": me.token.clone().unwrap()}}, "scope": {"system": {"all": true}}});
+    let token = cloud.anonymous().post("/identity/v3/auth/tokens", json!({ "auth": scope })).await.expect(201);
+    assert_eq!(token.at("/token/system"), &json!({"all": true}));
+}
+
+/// What is served is in the home document, and nothing else.
+#[tokio::test]
+async fn the_home_document_is_complete() {
+    let cloud = TestCloud::start().await;
+    let home = cloud.anonymous().header("accept", "application/json-home").get("/identity/v3").await.expect(200);
+    let plain = |path: &str| {
+        let part = |p: &str| if p.starts_with('{') { "{}".to_owned() } else { p.to_owned() };
+        path.split('/').map(part).collect::<Vec<_>>().join("/")
+    };
+    let told: std::collections::BTreeSet<String> = home
+        .at("/resources")
+        .as_object()
+        .unwrap()
+        .values()
+        .map(|r| plain(r["href"].as_str().or(r["href-template"].as_str()).unwrap()))
+        .collect();
+    let below = |r: &testkit::matrix::Known| r.path.strip_prefix("/identity/v3").filter(|p| p.len() > 1).map(plain);
+    let served: std::collections::BTreeSet<String> = cloud.routes.iter().filter_map(below).collect();
+    let missing: Vec<_> = served.difference(&told).collect();
+    let invented: Vec<_> = told.difference(&served).collect();
+    assert!(missing.is_empty() && invented.is_empty(), "not told: {missing:?}; not served: {invented:?}");
+}
+
+#[tokio::test]
+async fn limits_fit_the_tree_where_the_model_wants_it() {
+    let setup = testkit::Setup { limit_model: identity::LimitModel::StrictTwoLevel, ..testkit::Setup::default() };
+    let cloud = TestCloud::with(setup).await;
+    let admin = cloud.admin().await;
+    assert_eq!(admin.get("/identity/v3/limits/model").await.expect(200).text("/model/name"), "strict_two_level");
+    let domain = make(&admin, "domain", json!({"name": "d"})).await;
+    let project = make(&admin, "project", json!({"name": "p", "domain_id": domain})).await;
+    let service = make(&admin, "service", json!({"type": "x", "name": "x"})).await;
+    let registered = json!({"registered_limits": [{"service_id": service, "resource_name": "r", "default_limit": 10}]});
+    admin.post("/identity/v3/registered_limits", registered).await.expect(201);
+    let limit =
+        |field: &str, id: &str, n: i64| json!({"service_id": service, "resource_name": "r", field: id, "resource_limit": n});
+    let post = async |limits: Vec<Value>| admin.post("/identity/v3/limits", json!({ "limits": limits })).await;
+    post(vec![limit("project_id", &project, 11)]).await.expect(403);
+    post(vec![limit("project_id", &project, -1)]).await.expect(403);
+    // What the domain gets in the same request counts, wherever it stands.
+    let made = post(vec![limit("project_id", &project, 15), limit("domain_id", &domain, 20)]).await.expect(201);
+    let ids = made.all("/limits", "id");
+    assert_eq!(made.text("/limits/0/project_id"), project);
+    let patch =
+        async |id: &str, n: i64| admin.patch(&format!("/identity/v3/limits/{id}"), json!({"limit": {"resource_limit": n}})).await;
+    patch(&ids[0], 21).await.expect(403);
+    patch(&ids[1], 14).await.expect(403);
+    patch(&ids[1], 15).await.expect(200);
+    patch(&ids[0], 16).await.expect(403);
+    patch(&ids[1], -1).await.expect(200);
+    patch(&ids[0], 1000).await.expect(200);
+
+    let flat = TestCloud::start().await;
+    assert_eq!(flat.admin().await.get("/identity/v3/limits/model").await.expect(200).text("/model/name"), "flat");
+}
+
+#[tokio::test]
 async fn bootstrap_twice_is_once() {
     let cloud = TestCloud::start().await;
     let admin = cloud.admin().await;

@@ -11,8 +11,12 @@
 //! | `POST /operator/v1/join-tokens`, `GET`, `DELETE …/{id}` | what machines join the cluster with |
 //! | `GET /operator/v1/nodes` | hosts as they last reported |
 //! | `GET /operator/v1/openapi/{service}` | the OpenAPI document of a service, made from its tables |
+//! | `GET /operator/v1/token-keys`, `POST` | the keys of tokens, counted; rotates them |
+//! | `GET /operator/v1/policy`, `PUT`, `DELETE` | the rules in force; an own file above the defaults |
+//! | `POST /operator/v1/policy/decisions` | why somebody may do something, or may not |
 //! | `GET /operator/v1/why/{what}/{id}` | the story of one resource, by id or name |
 mod controllers;
+mod policy;
 mod tokens;
 
 pub use controllers::{Members, Pending, Seats, StoreMember};
@@ -34,6 +38,9 @@ use store::Row;
 const RULE: Access = Access::Rule("operator:read", "admin");
 /// Who may change which machines belong to the cluster.
 const MACHINES: Access = Access::Rule("operator:machines", "admin");
+
+/// Who may change the rules that all of this is allowed by.
+const RULES: Access = Access::Rule(api::policy::MAY_CHANGE, "admin");
 
 /// Health and index, at the root.
 pub fn health() -> Service {
@@ -61,6 +68,14 @@ pub fn service_v1() -> Service {
             Route::new("GET", "/v1/shards", RULE, shards),
             Route::new("GET", "/v1/openapi/{service}", Access::Authenticated, openapi),
             Route::new("GET", "/v1/why/{what}/{id}", RULE, why),
+            Route::new("GET", "/v1/token-keys", RULE, |call: Call| async move { keys(call.cloud.authenticator.token_keys()?) }),
+            Route::new("POST", "/v1/token-keys", MACHINES, |call: Call| async move {
+                keys(call.cloud.authenticator.rotate_token_keys().await?)
+            }),
+            Route::new("GET", "/v1/policy", RULE, policy::show),
+            Route::new("PUT", "/v1/policy", RULES, policy::put),
+            Route::new("DELETE", "/v1/policy", RULES, policy::delete),
+            Route::new("POST", "/v1/policy/decisions", RULE, policy::decide),
             Route::new("GET", "/v1/controllers", RULE, controllers::list),
             Route::new("DELETE", "/v1/controllers/{name}", MACHINES, controllers::remove),
             Route::new("POST", "/v1/join-tokens", MACHINES, tokens::create),
@@ -166,6 +181,10 @@ async fn nodes(call: Call) -> Result<Reply> {
     let reader = call.reader();
     let nodes: Vec<Value> = reader.all(&def.table).map(|r| r.value().clone()).collect();
     Ok(Reply::ok(json!({ "nodes": nodes })))
+}
+
+fn keys(keys: api::TokenKeys) -> Result<Reply> {
+    Ok(Reply::ok(json!({ "token_keys": { "count": keys.count, "rotated_at": keys.rotated_at } })))
 }
 
 fn named(call: &Call, def: &ResourceDef, id: &str) -> Result<Arc<Row>> {

@@ -137,19 +137,27 @@ impl Registry {
     }
 }
 
+/// What `%(key)s` stands for: a field of the row.
+fn target<'r>(row: Option<&'r crate::Map>, key: &str) -> Option<std::borrow::Cow<'r, str>> {
+    let key = key.strip_prefix("target.").unwrap_or(key);
+    match row?.get(key)? {
+        serde_json::Value::String(s) => Some(s.as_str().into()),
+        serde_json::Value::Null => Some("None".into()),
+        serde_json::Value::Bool(b) => Some(if *b { "True" } else { "False" }.into()),
+        v => Some(v.to_string().into()),
+    }
+}
+
 impl Cx {
     /// Does the caller satisfy a named rule of the policy book for this row? An unknown rule is not satisfied.
     pub fn may(&self, rule: &str, row: Option<&crate::Map>) -> bool {
-        let target = |key: &str| -> Option<std::borrow::Cow<'_, str>> {
-            let key = key.strip_prefix("target.").unwrap_or(key);
-            match row?.get(key)? {
-                serde_json::Value::String(s) => Some(s.as_str().into()),
-                serde_json::Value::Null => Some("None".into()),
-                serde_json::Value::Bool(b) => Some(if *b { "True" } else { "False" }.into()),
-                v => Some(v.to_string().into()),
-            }
-        };
+        let target = |key: &str| target(row, key);
         self.policy.allows(rule.strip_prefix("rule:").unwrap_or(rule), &self.caller.subject(), &target)
+    }
+    /// Why the caller satisfies a named rule for this row, or does not; nothing for an unknown rule.
+    pub fn explain(&self, rule: &str, row: Option<&crate::Map>) -> Option<auth::policy::Explained> {
+        let target = |key: &str| target(row, key);
+        self.policy.explain(rule.strip_prefix("rule:").unwrap_or(rule), &self.caller.subject(), &target)
     }
     pub fn is_admin(&self) -> bool {
         self.may("admin", None)

@@ -35,6 +35,10 @@ pub struct Setup {
     pub admin_password: String,
     /// Policy overrides: name and rule.
     pub policy: Vec<(String, String)>,
+    /// Rules for passwords and accounts.
+    pub security_compliance: identity::SecurityCompliance,
+    /// How unified limits must fit.
+    pub limit_model: identity::LimitModel,
     /// Of another process of the same cloud; by default new ones.
     pub keys: Option<Arc<TempDir>>,
     /// Dashboards, and networks of identity providers.
@@ -53,6 +57,8 @@ impl Default for Setup {
             address: SocketAddr::from(([127, 0, 0, 1], 0)),
             admin_password: ADMIN_PASSWORD.into(),
             policy: Vec::new(),
+            security_compliance: identity::SecurityCompliance::default(),
+            limit_model: identity::LimitModel::default(),
             keys: None,
             federation: identity::FederationConfig::default(),
         }
@@ -87,6 +93,8 @@ impl Setup {
         let config = identity::AuthConfig {
             password_cost: Cost { memory_kib: 8, passes: 1, lanes: 1 },
             federation: self.federation,
+            security_compliance: self.security_compliance,
+            limit_model: self.limit_model,
             ..identity::AuthConfig::new(keys.path())
         };
         let auth = identity::Auth::open(db.clone(), config).map_err(|e| base::chain(&e))?;
@@ -95,7 +103,7 @@ impl Setup {
         state.insert(Arc::new(base::metrics::Exporter::default()));
         (self.prepare)(&shards, &mut state);
         let catalog = services.iter().filter_map(|s| catalog_entry(s.name)).collect();
-        let book = resource::policy_book(api::rules(&services), self.policy).map_err(|e| base::chain(&e))?;
+        let policy = api::Policy::new(api::rules(&services), self.policy).map_err(|e| base::chain(&e))?;
         let cloud = Arc::new(Cloud {
             db,
             settings: Arc::new(Settings {
@@ -103,7 +111,7 @@ impl Setup {
                 quotas: api::quotas(&services),
                 public_endpoint: url.to_owned(),
             }),
-            policy: Arc::new(book),
+            policy: Arc::new(policy),
             registry: Arc::new(api::registry(&services)),
             state: Arc::new(state),
             authenticator: auth,

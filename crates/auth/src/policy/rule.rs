@@ -9,6 +9,8 @@ use super::{Subject, Target};
 use crate::Error;
 use std::borrow::Cow;
 
+mod display;
+
 /// Parentheses and `not`s inside one another; deeper rules are refused rather than risk the stack.
 const DEEPEST: usize = 50;
 
@@ -92,10 +94,26 @@ impl Attribute {
     }
 
     fn equals(self, subject: &Subject<'_>, text: &Text, target: &Target<'_>) -> bool {
+        let among = |roles: &[String]| text.fill(target).is_some_and(|t| roles.iter().any(|r| *r == t));
+        if self == Self::Roles || self == Self::ServiceRoles {
+            return among(if self == Self::Roles { subject.roles } else { subject.service_roles });
+        }
+        match self.of(subject) {
+            Some(value) => text.fill(target).is_some_and(|t| t == value),
+            None => text.constant() == Some("None"),
+        }
+    }
+
+    /// How rules call it.
+    pub(super) fn name(self) -> &'static str {
+        Self::NAMES.iter().find(|(_, a)| *a == self).map_or("", |(name, _)| name)
+    }
+
+    /// What the caller has, unless it is a list or nothing.
+    pub(super) fn of<'s>(self, subject: &Subject<'s>) -> Option<&'s str> {
         let boolean = |b: bool| Some(if b { "True" } else { "False" });
-        let value = match self {
-            Self::Roles => return text.fill(target).is_some_and(|t| subject.roles.iter().any(|r| *r == t)),
-            Self::ServiceRoles => return text.fill(target).is_some_and(|t| subject.service_roles.iter().any(|r| *r == t)),
+        match self {
+            Self::Roles | Self::ServiceRoles => None,
             Self::UserId => Some(subject.user_id),
             Self::UserDomainId => subject.user_domain_id,
             Self::ProjectId => subject.project_id,
@@ -106,10 +124,6 @@ impl Attribute {
             Self::IsAdminProject => boolean(subject.is_admin_project),
             Self::ServiceUserId => subject.service_user_id,
             Self::ServiceProjectId => subject.service_project_id,
-        };
-        match value {
-            Some(value) => text.fill(target).is_some_and(|t| t == value),
-            None => text.constant() == Some("None"),
         }
     }
 }
@@ -167,6 +181,13 @@ impl Rule {
 }
 
 impl Text {
+    /// The keys of the target that it asks for.
+    pub(super) fn keys(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().filter_map(|part| match part {
+            Part::Target(key) => Some(key.as_str()),
+            Part::Plain(_) => None,
+        })
+    }
     fn parse(text: &str, at: usize) -> Result<Self, Fault> {
         if text.is_empty() {
             return Err((at, "nothing follows the colon; write a value or %(key)s".to_owned()));

@@ -131,7 +131,7 @@ impl Bed {
         let cloud = Arc::new(Cloud {
             db: db.clone(),
             settings: Arc::new(Settings { region: "r".into(), quotas: Default::default(), public_endpoint: "http://h".into() }),
-            policy: Arc::new(resource::policy_book(Vec::new(), Vec::new()).unwrap()),
+            policy: Arc::new(api::Policy::new(Vec::new(), Vec::new()).unwrap()),
             registry: Arc::new(Registry::new(vec![Server::DEF, Node::DEF, Port::DEF, Image::DEF])),
             state: Arc::new(StateMap::default()),
             authenticator: Arc::new(Nobody),

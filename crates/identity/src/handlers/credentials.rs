@@ -67,6 +67,7 @@ fn visible(call: &Call, reader: &Reader<'_>, row: &Map) -> bool {
 }
 
 async fn all(call: Call) -> Result<Reply> {
+    allow(&call, "list_credentials", None)?;
     let (auth, reader) = (auth(&call)?, call.reader());
     let q = &call.cx.query;
     let fits = |r: &Row| ["user_id", "type"].iter().all(|f| q.get(f).is_none_or(|v| v == r.text(f)));

@@ -31,6 +31,13 @@ pub(super) fn routes() -> Vec<Route> {
         out.push(Route::new("DELETE", path, Access::Rule("identity:delete_domain_config", "admin"), delete));
     }
     out.push(Route::new("PUT", "/v3/domains/{domain_id}/config", Access::Rule("identity:create_domain_config", "admin"), create));
+    // Who is to choose a password may know what it must be like.
+    let strength = Access::Rule("identity:get_security_compliance_domain_config", "any");
+    for path in
+        ["/v3/domains/{domain_id}/config/security_compliance", "/v3/domains/{domain_id}/config/security_compliance/{option}"]
+    {
+        out.push(Route::new("GET", path, strength, compliance));
+    }
     let reads = Access::Rule("identity:get_domain_config_default", "rule:identity:system_reader");
     for path in
         ["/v3/domains/config/default", "/v3/domains/config/{group}/default", "/v3/domains/config/{group}/{option}/default"]
@@ -121,6 +128,27 @@ async fn show(call: Call) -> Result<Reply> {
     }
     let row = call.reader().get(&DOMAIN_CONFIGS, call.param("domain_id")).ok_or_else(|| lost(&call))?;
     reply(200, row.field("config"), &call)
+}
+
+/// The rule for passwords is the cloud's; Keystone tells it of the default domain only.
+async fn compliance(call: Call) -> Result<Reply> {
+    let refused = |why: &str| Err(Error::forbidden(format!("Invalid domain specific configuration: {why}")));
+    if call.param("domain_id") != "default" {
+        return refused(
+            "Reading security compliance information for any domain other than the default domain is not allowed or supported.",
+        );
+    }
+    let set = &auth(&call)?.compliance.set;
+    let all = json!({"password_regex": set.password_regex, "password_regex_description": set.password_regex_description});
+    match part(&call, "option") {
+        None => Ok(Reply::ok(json!({"config": {"security_compliance": all}}))),
+        Some(option) => match all.get(option) {
+            Some(value) => Ok(Reply::ok(json!({"config": {option: value}}))),
+            None => refused(
+                "Reading security compliance values other than password_regex and password_regex_description is not allowed.",
+            ),
+        },
+    }
 }
 
 async fn create(call: Call) -> Result<Reply> {

@@ -16,6 +16,7 @@ use hmac::{Hmac, Mac as _};
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 use std::{collections::BTreeMap, fmt::Write as _};
+use store::Row;
 use subtle::ConstantTimeEq as _;
 
 /// How far the time of a signature may be from ours, in seconds.
@@ -40,22 +41,26 @@ async fn validate(call: Call) -> Result<Reply> {
     let right = check(asked, &secret, auth.now())?;
     let row = row.filter(|_| right).ok_or_else(refused)?;
 
-    let mut token = login::blank(&auth, row.text("user_id"), Methods::default().with(Method::Password));
+    answer(&call, &auth, &row)
+}
+
+/// A token for whose keys they are, no better than what the keys were made with.
+pub(super) fn answer(call: &Call, auth: &Auth, row: &Row) -> Result<Reply> {
+    let mut token = login::blank(auth, row.text("user_id"), Methods::default().with(Method::Password));
     token.scope = TokenScope::Project(row.text("project_id").into());
-    // Keys give no more than what they were made with.
-    token.app_credential_id = text(&row, "app_credential_id").map(str::to_owned);
-    token.trust_id = text(&row, "trust_id").map(str::to_owned);
+    token.app_credential_id = text(row, "app_credential_id").map(str::to_owned);
+    token.trust_id = text(row, "trust_id").map(str::to_owned);
     if let Some(id) = &token.trust_id {
-        let trust = call.reader().get(&TRUST.table, id).ok_or_else(refused)?;
+        let trust = call.reader().get(&TRUST.table, id).ok_or_else(|| login::refused("the trust of the EC2 key is gone"))?;
         let acts_as = if flag(&trust, "impersonation") { "trustor_user_id" } else { "trustee_user_id" };
         token.user_id = trust.text(acts_as).into();
         login::cap(&mut token, &trust);
     }
-    let (text, known) = login::seal(&auth, &token)?;
-    Ok(Reply { status: 200, ..login::reply(&call, &auth, text, &known) })
+    let (text, known) = login::seal(auth, &token)?;
+    Ok(Reply { status: 200, ..login::reply(call, auth, text, &known) })
 }
 
-fn secret(auth: &Auth, row: &Map) -> Result<String> {
+pub(super) fn secret(auth: &Auth, row: &Map) -> Result<String> {
     let blob: Map = serde_json::from_str(&credentials::open(auth, row)?).unwrap_or_default();
     Ok(blob.get("secret").and_then(Value::as_str).unwrap_or_default().to_owned())
 }
@@ -65,13 +70,13 @@ fn texts(map: Option<&Value>) -> BTreeMap<String, String> {
     entries.map(|(k, v)| (k.clone(), v.as_str().map_or_else(|| v.to_string(), str::to_owned))).collect()
 }
 
-fn hmac(key: &[u8], text: &str) -> Vec<u8> {
+pub(super) fn hmac(key: &[u8], text: &str) -> Vec<u8> {
     let mut mac = <Hmac<Sha256> as hmac::Mac>::new_from_slice(key).expect("HMAC takes keys of every length");
     mac.update(text.as_bytes());
     mac.finalize().into_bytes().to_vec()
 }
 
-fn hex(bytes: &[u8]) -> String {
+pub(super) fn hex(bytes: &[u8]) -> String {
     bytes.iter().fold(String::new(), |mut out, b| {
         let _ = write!(out, "{b:02x}");
         out
@@ -97,7 +102,7 @@ fn query(params: &BTreeMap<String, String>) -> String {
     pairs.iter().map(|(k, v)| format!("{k}={v}")).collect::<Vec<_>>().join("&")
 }
 
-fn is_recent(time: Option<Timestamp>, now: Timestamp) -> bool {
+pub(super) fn is_recent(time: Option<Timestamp>, now: Timestamp) -> bool {
     time.is_some_and(|t| (t.unix() - now.unix()).abs() <= WINDOW)
 }
 
@@ -128,7 +133,7 @@ fn check(asked: &Map, secret: &str, now: Timestamp) -> Result<bool> {
 }
 
 /// `20260102T030405Z`
-fn compact_time(text: &str) -> Option<Timestamp> {
+pub(super) fn compact_time(text: &str) -> Option<Timestamp> {
     if text.len() != 16 || !text.is_ascii() {
         return None;
     }

@@ -95,7 +95,7 @@ async fn enter(call: &Call, auth: &Auth, idp: &str, claims: &Map) -> Result<(Str
         // A name does not make it another kind of proof.
         _ => Method::Mapped,
     };
-    login::arrived(auth, arrived, Methods::default().with(method))
+    login::arrived(auth, arrived, Methods::default().with(method)).await
 }
 
 /// The one provider that speaks the protocol, for logins that name none.

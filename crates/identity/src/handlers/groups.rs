@@ -39,11 +39,21 @@ fn admitted(call: &Call, action: &str) -> Result<Map> {
 
 async fn members(call: Call) -> Result<Reply> {
     admitted(&call, "list_users_in_group")?;
+    super::users::check_filters(&call)?;
     auth(&call)?.directories.members(call.param("group_id")).await?;
     let reader = call.reader();
+    let expiries: Vec<&str> = call.cx.query.all("password_expires_at").collect();
+    let fits =
+        |row: &Map| expiries.is_empty() || (USER.hooks.filter)(row, "password_expires_at", &expiries, &call.cx) == Some(true);
     let ids = grants::members_of(&mut &reader, call.param("group_id"), call.cloud.db.now());
     let rows = ids.iter().filter_map(|id| (&reader).row(&USER.table, id)).filter(|r| !is_gone(r));
-    let shown = rows.map(|r| Ok(view(USER, object(&r)?, &call, &reader))).collect::<Result<Vec<Value>>>()?;
+    let mut shown = Vec::new();
+    for row in rows {
+        let row = object(&row)?;
+        if fits(row) {
+            shown.push(view(USER, row, &call, &reader));
+        }
+    }
     Ok(list(&call, "users", shown))
 }
 

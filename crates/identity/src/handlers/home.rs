@@ -5,7 +5,7 @@ const BASE: &str = "https://docs.openstack.org/api/openstack-identity/3";
 const EXTENSIONS: &str = "https://docs.openstack.org/api/openstack-identity/3/ext";
 
 /// Relations of v3 itself.
-const CORE: [(&str, &str); 62] = [
+const CORE: &[(&str, &str)] = &[
     ("auth_tokens", "/auth/tokens"),
     ("auth_catalog", "/auth/catalog"),
     ("auth_projects", "/auth/projects"),
@@ -68,11 +68,15 @@ const CORE: [(&str, &str); 62] = [
     ("registered_limit", "/registered_limits/{registered_limit_id}"),
     ("limits", "/limits"),
     ("limit", "/limits/{limit_id}"),
+    ("limit_model", "/limits/model"),
+    ("security_compliance", "/domains/{domain_id}/config/security_compliance"),
+    ("security_compliance_option", "/domains/{domain_id}/config/security_compliance/{option}"),
 ];
 
 /// Relations of extensions.
-const EXTENDED: [(&str, &str, &str); 35] = [
+const EXTENDED: &[(&str, &str, &str)] = &[
     ("OS-EC2", "ec2tokens", "/ec2tokens"),
+    ("s3tokens", "s3tokens", "/s3tokens"),
     ("OS-EC2", "user_credentials", "/users/{user_id}/credentials/OS-EC2"),
     ("OS-EC2", "user_credential", "/users/{user_id}/credentials/OS-EC2/{credential_id}"),
     ("OS-TRUST", "trusts", "/OS-TRUST/trusts"),
@@ -109,6 +113,34 @@ const EXTENDED: [(&str, &str, &str); 35] = [
         "OS-FEDERATION",
         "identity_providers_websso",
         "/auth/OS-FEDERATION/identity_providers/{idp_id}/protocols/{protocol_id}/websso",
+    ),
+    ("OS-OAUTH1", "request_tokens", "/OS-OAUTH1/request_token"),
+    ("OS-OAUTH1", "authorize_request_token", "/OS-OAUTH1/authorize/{request_token_id}"),
+    ("OS-OAUTH1", "access_tokens", "/OS-OAUTH1/access_token"),
+    ("OS-OAUTH1", "user_access_tokens", "/users/{user_id}/OS-OAUTH1/access_tokens"),
+    ("OS-OAUTH1", "user_access_token", "/users/{user_id}/OS-OAUTH1/access_tokens/{access_token_id}"),
+    ("OS-OAUTH1", "user_access_token_roles", "/users/{user_id}/OS-OAUTH1/access_tokens/{access_token_id}/roles"),
+    ("OS-OAUTH1", "user_access_token_role", "/users/{user_id}/OS-OAUTH1/access_tokens/{access_token_id}/roles/{role_id}"),
+    ("OS-PKI", "revocations", "/auth/tokens/OS-PKI/revoked"),
+    ("OS-EP-FILTER", "endpoints_in_endpoint_group", "/OS-EP-FILTER/endpoint_groups/{endpoint_group_id}/endpoints"),
+    (
+        "OS-EP-FILTER",
+        "endpoint_group_to_project_association",
+        "/OS-EP-FILTER/endpoint_groups/{endpoint_group_id}/projects/{project_id}",
+    ),
+    ("OS-EP-FILTER", "projects_associated_with_endpoint_group", "/OS-EP-FILTER/endpoint_groups/{endpoint_group_id}/projects"),
+    ("OS-EP-FILTER", "project_endpoint_groups", "/OS-EP-FILTER/projects/{project_id}/endpoint_groups"),
+    ("OS-ENDPOINT-POLICY", "endpoint_policy_association", "/policies/{policy_id}/OS-ENDPOINT-POLICY/endpoints/{endpoint_id}"),
+    ("OS-ENDPOINT-POLICY", "service_policy_association", "/policies/{policy_id}/OS-ENDPOINT-POLICY/services/{service_id}"),
+    (
+        "OS-ENDPOINT-POLICY",
+        "region_and_service_policy_association",
+        "/policies/{policy_id}/OS-ENDPOINT-POLICY/services/{service_id}/regions/{region_id}",
+    ),
+    (
+        "OS-INHERIT",
+        "domain_group_roles_inherited_to_projects",
+        "/OS-INHERIT/domains/{domain_id}/groups/{group_id}/roles/inherited_to_projects",
     ),
     (
         "OS-INHERIT",

@@ -1,15 +1,22 @@
 //! `POST /v3/auth/tokens`: proves who somebody is and gives a token for a scope.
 //!
 //! ```text
-//! methods (password, token, application credential) -> one user -> scope asked or usual -> token -> does it stand? -> text
+//! methods (password, token, application credential, passcode) -> one user -> enough of them? -> scope asked or usual -> token
+//!    -> does it stand? -> text
 //! ```
 //! Whatever is wrong with who or what is asked for is one 401, and a user that does not exist costs the time of a wrong password.
-use super::{auth, need_object, need_text, password_error};
+use super::{
+    auth,
+    factors::{self, Passcode},
+    need_object, need_text, oauth1, password_error,
+};
 use crate::{
     Auth,
     authenticator::{Known, NOT_AUTHENTICATED},
     directory::Who,
     federation::shadow::Arrived,
+    compliance::Compliance,
+    lockout::Account,
     resources::{APP_CREDENTIAL, PROJECT, TRUST, USER},
     rows::{self, Rows as _, flag, text},
 };
@@ -98,23 +105,54 @@ fn wanted(scope: Option<&Value>) -> Result<Wanted> {
 
 /// Who it is, and what limits a token of theirs.
 #[derive(Default)]
-struct Proof {
-    user_id: String,
-    methods: Methods,
+pub(super) struct Proof {
+    pub(super) user_id: String,
+    pub(super) methods: Methods,
     /// The hash that the password fits.
-    stored: Option<String>,
+    pub(super) stored: Option<String>,
     /// The token that it was proved by.
-    parent: Option<Token>,
-    app_credential: Option<Arc<Row>>,
+    pub(super) parent: Option<Token>,
+    pub(super) app_credential: Option<Arc<Row>>,
+    pub(super) access_token: Option<Arc<Row>>,
+    pub(super) passcode: Option<Passcode>,
 }
 
 async fn issue(call: Call) -> Result<Reply> {
     let auth = auth(&call)?;
     let body = need_object(call.object()?, "auth")?;
-    let proof = prove(&auth, need_object(body, "identity")?).await?;
+    let identity = need_object(body, "identity")?;
+    let mut proof = prove(&call, &auth, identity).await?;
     let wanted = wanted(body.get("scope"))?;
-    let (text, known) = token_for(&call, &auth, proof, wanted).await?;
+    let guessable = proof.stored.is_some() || proof.passcode.is_some();
+    let user = settle(&call, &auth, &mut proof).await?;
+    if !factors::enough(proof.methods, user.field("options")) {
+        return factors::wants_more(&auth, &user, proof.methods);
+    }
+    if proof.parent.is_none() && !auth.note_login(&user, guessable).await? {
+        return Err(refused("the account was locked meanwhile"));
+    }
+    let (text, known) = token_for(&call, &auth, &user, proof, wanted).await?;
     Ok(reply(&call, &auth, text, &known))
+}
+
+/// The user as it is now, when all that was proved still holds: hashing took a while. Uses a passcode up.
+async fn settle(call: &Call, auth: &Auth, proof: &mut Proof) -> Result<Arc<Row>> {
+    let user = auth.db.read().get(&USER.table, &proof.user_id).ok_or_else(|| refused("there is no such user"))?;
+    if proof.stored.is_some() && text(&user, "password_hash") != proof.stored.as_deref() {
+        return Err(refused("the password was changed meanwhile"));
+    }
+    if proof.parent.is_none() && auth.is_inactive(super::object(&user)?, &auth.db.read()) {
+        return Err(refused("nobody has used the account for too long"));
+    }
+    let before = factors::proved_before(call, auth, &user)?;
+    proof.methods = proof.methods.iter().chain(before.iter()).collect();
+    if let Some(passcode) = proof.passcode.take()
+        && !factors::use_up(auth, passcode).await?
+    {
+        auth.note_failure(&auth.compliance.account(Some(&user), "")).await?;
+        return Err(refused("the passcode was used before"));
+    }
+    Ok(user)
 }
 
 /// 201 with the token.
@@ -124,7 +162,7 @@ pub(super) fn reply(call: &Call, auth: &Auth, text: String, known: &Known) -> Re
     Reply { body, ..Reply::empty(201) }.header("x-subject-token", text).header("vary", "X-Auth-Token")
 }
 
-async fn prove(auth: &Auth, identity: &Map) -> Result<Proof> {
+async fn prove(call: &Call, auth: &Auth, identity: &Map) -> Result<Proof> {
     let methods = identity
         .get("methods")
         .and_then(Value::as_array)
@@ -135,6 +173,8 @@ async fn prove(auth: &Auth, identity: &Map) -> Result<Proof> {
             method.as_str().ok_or_else(|| Error::bad_request("Invalid input for field 'methods': it holds no strings."))?;
         let proof = match Method::parse(name) {
             Some(Method::Password) => by_password(auth, need_object(identity, "password")?).await?,
+            Some(Method::Totp) => factors::by_totp(auth, need_object(identity, "totp")?).await?,
+            Some(Method::OAuth1) => oauth1::by_oauth1(call, auth).await?,
             Some(Method::Token) => by_token(auth, need_text(need_object(identity, "token")?, "id")?)?,
             // A token of one who came by a provider, as older clients show it to have a scope.
             Some(m @ (Method::Mapped | Method::OpenId | Method::Saml2)) => {
@@ -152,6 +192,8 @@ async fn prove(auth: &Auth, identity: &Map) -> Result<Proof> {
                 stored: before.stored.or(proof.stored),
                 parent: before.parent.or(proof.parent),
                 app_credential: before.app_credential.or(proof.app_credential),
+                access_token: before.access_token.or(proof.access_token),
+                passcode: before.passcode.or(proof.passcode),
                 ..proof
             },
             Some(_) => return Err(refused("the methods prove different users")),
@@ -160,13 +202,30 @@ async fn prove(auth: &Auth, identity: &Map) -> Result<Proof> {
     all.ok_or_else(|| Error::bad_request("Invalid input for field 'methods': [] is too short"))
 }
 
-/// The id of a user and a field of the row; nothing when there is no such user.
-fn find_user(auth: &Auth, user: &Map, field: &str) -> Result<Option<(String, Option<String>)>> {
+fn find_user(auth: &Auth, user: &Map) -> Result<Option<Arc<Row>>> {
     let named = Named::inside(user)?;
     let reader = auth.db.read();
-    let id = named.id(&reader, &USER.table);
-    let row = id.and_then(|id| reader.get(&USER.table, &id));
-    Ok(row.map(|r| (r.id().to_owned(), text(&r, field).map(str::to_owned))))
+    Ok(named.id(&reader, &USER.table).and_then(|id| reader.get(&USER.table, &id)))
+}
+
+/// Whose login it is, and the row if there is one.
+pub(super) fn account(auth: &Auth, user: &Map) -> Result<(Account, Option<Arc<Row>>)> {
+    let row = find_user(auth, user)?;
+    // As it was named: what is asked for beside it must not make another account of it.
+    let named = ["id", "name", "domain"].map(|k| user.get(k).map(Value::to_string).unwrap_or_default());
+    Ok((auth.compliance.account(row.as_deref(), &named.concat()), row))
+}
+
+/// Fails alike, and as late, for a wrong password, a locked account and a user that does not exist.
+pub(super) async fn check_password(auth: &Auth, account: &Account, user: Option<&Row>, password: &str) -> Result<()> {
+    let locked = auth.is_locked(account);
+    let (id, stored) = (user.map_or("", Row::id), user.and_then(|u| text(u, "password_hash")));
+    let right = auth.passwords.verify(id, password, stored).await.map_err(|e| password_error(&e))?;
+    if right && !locked {
+        return Ok(());
+    }
+    auth.note_failure(account).await?;
+    Err(refused(if locked { "the account is locked" } else { "the password is wrong, or there is no such user" }))
 }
 
 async fn by_password(auth: &Auth, password: &Map) -> Result<Proof> {
@@ -176,15 +235,15 @@ async fn by_password(auth: &Auth, password: &Map) -> Result<Proof> {
         let user_id = id.ok_or_else(|| refused("the directory does not know the user, or not with that password"))?;
         return Ok(Proof { user_id, methods: Methods::default().with(Method::Password), ..Proof::default() });
     }
-    let found = find_user(auth, user, "password_hash")?;
-    let (id, hash) = found.unzip();
-    let id = id.unwrap_or_default();
-    let stored = hash.flatten();
-    match auth.passwords.verify(&id, secret, stored.as_deref()).await {
-        Ok(true) => Ok(Proof { user_id: id, methods: Methods::default().with(Method::Password), stored, ..Proof::default() }),
-        Ok(false) => Err(refused("the password is wrong, or there is no such user")),
-        Err(e) => Err(password_error(&e)),
+    let (account, row) = account(auth, user)?;
+    check_password(auth, &account, row.as_deref(), secret).await?;
+    let row = row.ok_or_else(|| refused("there is no such user"))?;
+    if Compliance::is_expired(row.value(), auth.now()) {
+        let what = format!("The password is expired and needs to be changed for user: {}.", row.id());
+        return Err(Error::unauthorized(what));
     }
+    let stored = text(&row, "password_hash").map(str::to_owned);
+    Ok(Proof { user_id: row.id().to_owned(), methods: Methods::default().with(Method::Password), stored, ..Proof::default() })
 }
 
 /// The id of a user of a directory whose password it is; nothing when the user's domain has none.
@@ -220,7 +279,7 @@ async fn by_app_credential(auth: &Auth, body: &Map) -> Result<Proof> {
         auth.db.read().get(&APP_CREDENTIAL.table, need_text(body, "id")?)
     } else {
         let name = need_text(body, "name")?;
-        let user = find_user(auth, need_object(body, "user")?, "id")?.map(|(id, _)| id);
+        let user = find_user(auth, need_object(body, "user")?)?.map(|r| r.id().to_owned());
         let found = auth.db.read().find(&APP_CREDENTIAL.table, "name", name);
         found.into_iter().find(|r| user.as_deref() == Some(r.text("user_id")))
     };
@@ -253,10 +312,16 @@ pub(super) fn seal(auth: &Auth, token: &Token) -> Result<(String, Arc<Known>)> {
 }
 
 /// An unscoped token of somebody for whom a provider vouches. A user of ours whose options ask for more must prove that another way.
-pub(super) fn arrived(auth: &Auth, who: Arrived, methods: Methods) -> Result<(String, Arc<Known>)> {
+pub(super) async fn arrived(auth: &Auth, who: Arrived, methods: Methods) -> Result<(String, Arc<Known>)> {
     let user = auth.db.read().get(&USER.table, &who.user_id).ok_or_else(|| refused("there is no such user"))?;
-    if !enough(methods, user.field("options")) {
+    if auth.is_inactive(super::object(&user)?, &auth.db.read()) {
+        return Err(refused("nobody has used the account for too long"));
+    }
+    if !factors::enough(methods, user.field("options")) {
         return Err(refused("the user must prove more than that"));
+    }
+    if !auth.note_login(&user).await? {
+        return Err(refused("the account was locked meanwhile"));
     }
     let mut token = blank(auth, &who.user_id, methods);
     token.issued_at.0 = user.field("tokens_after").as_i64().map_or(token.issued_at.0, |after| after.max(token.issued_at.0));
@@ -264,15 +329,7 @@ pub(super) fn arrived(auth: &Auth, who: Arrived, methods: Methods) -> Result<(St
     seal(auth, &token)
 }
 
-async fn token_for(call: &Call, auth: &Auth, proof: Proof, wanted: Wanted) -> Result<(String, Arc<Known>)> {
-    let user = auth.db.read().get(&USER.table, &proof.user_id).ok_or_else(|| refused("there is no such user"))?;
-    // Hashing took a while.
-    if proof.stored.is_some() && text(&user, "password_hash") != proof.stored.as_deref() {
-        return Err(refused("the password was changed meanwhile"));
-    }
-    if !enough(proof.methods, user.field("options")) {
-        return Err(refused("the user must prove more than that"));
-    }
+async fn token_for(call: &Call, auth: &Auth, user: &Row, proof: Proof, wanted: Wanted) -> Result<(String, Arc<Known>)> {
     let mut token = blank(auth, &proof.user_id, proof.methods);
     // The clock of the process that changed the user may be ahead of ours.
     token.issued_at.0 = user.field("tokens_after").as_i64().map_or(token.issued_at.0, |after| after.max(token.issued_at.0));
@@ -293,6 +350,17 @@ async fn token_for(call: &Call, auth: &Auth, proof: Proof, wanted: Wanted) -> Re
         cap(&mut token, app);
         return seal(auth, &token);
     }
+    if let Some(access) = &proof.access_token {
+        let project = access.text("project_id");
+        let same = matches!(&wanted, Wanted::Project(Named::Id(id)) if id == project);
+        if wanted != Wanted::Usual && !same {
+            return Err(Error::unauthorized("OAuth access tokens cannot request a scope."));
+        }
+        token.access_token_id = Some(access.id().to_owned());
+        token.scope = TokenScope::Project(project.into());
+        cap(&mut token, access);
+        return seal(auth, &token);
+    }
     token.scope = match wanted {
         Wanted::Unscoped => TokenScope::Unscoped,
         Wanted::System => TokenScope::System,
@@ -300,7 +368,7 @@ async fn token_for(call: &Call, auth: &Auth, proof: Proof, wanted: Wanted) -> Re
         Wanted::Domain(named) => TokenScope::Domain(look_up(auth, &named)?.into()),
         Wanted::Trust(id) => return by_trust(call, auth, token, &id).await,
         Wanted::Usual => {
-            if let Some(project) = text(&user, "default_project_id") {
+            if let Some(project) = text(user, "default_project_id") {
                 token.scope = TokenScope::Project(project.into());
                 if let Ok(done) = seal(auth, &token) {
                     return Ok(done);
@@ -310,17 +378,6 @@ async fn token_for(call: &Call, auth: &Auth, proof: Proof, wanted: Wanted) -> Re
         }
     };
     seal(auth, &token)
-}
-
-/// Do the methods fulfil one of the rules that the user's options set?
-fn enough(methods: Methods, options: &Value) -> bool {
-    let on = options.get("multi_factor_auth_enabled") == Some(&Value::Bool(true));
-    let Some(rules) = options.get("multi_factor_auth_rules").and_then(Value::as_array).filter(|r| on && !r.is_empty()) else {
-        return true;
-    };
-    let names = methods.names();
-    let fulfilled = |rule: &Vec<Value>| rule.iter().all(|m| m.as_str().is_some_and(|m| names.contains(&m)));
-    rules.iter().filter_map(Value::as_array).any(fulfilled)
 }
 
 fn look_up(auth: &Auth, named: &Named) -> Result<String> {
@@ -365,18 +422,6 @@ async fn by_trust(call: &Call, auth: &Auth, mut token: Token, id: &str) -> Resul
 mod tests {
     use super::*;
     use serde_json::json;
-
-    #[test]
-    fn more_than_one_factor_may_be_asked_for() {
-        let password = Methods::default().with(Method::Password);
-        let options = |on: bool, rules: Value| json!({"multi_factor_auth_enabled": on, "multi_factor_auth_rules": rules});
-        assert!(enough(password, &json!({})));
-        assert!(enough(password, &options(false, json!([["password", "totp"]]))));
-        assert!(!enough(password, &options(true, json!([["password", "totp"]]))));
-        assert!(enough(password.with(Method::Totp), &options(true, json!([["password", "totp"]]))));
-        assert!(enough(password, &options(true, json!([["totp"], ["password"]]))));
-        assert!(!enough(password, &options(true, json!([["made-up"]]))));
-    }
 
     #[test]
     fn scopes_are_read() {

@@ -8,6 +8,7 @@ mod domain_config;
 mod ec2tokens;
 mod endpoint_filter;
 mod endpoint_policy;
+mod factors;
 mod federated_login;
 mod federation;
 mod grants;
@@ -16,12 +17,14 @@ mod home;
 pub(crate) mod implied;
 mod limits;
 mod login;
+mod oauth1;
 mod projects;
 mod regions;
 mod role_assignments;
+mod s3tokens;
 mod scopes;
 mod tokens;
-mod trusts;
+pub(crate) mod trusts;
 pub(crate) mod users;
 
 use crate::{
@@ -51,10 +54,12 @@ pub(crate) fn routes() -> Vec<Route> {
         role_assignments::routes(),
         credentials::routes(),
         ec2tokens::routes(),
+        s3tokens::routes(),
         app_credentials::routes(),
         trusts::routes(),
         limits::routes(),
         consumers::routes(),
+        oauth1::routes(),
         domain_config::routes(),
         endpoint_filter::routes(),
         endpoint_policy::routes(),
@@ -68,7 +73,7 @@ pub(crate) fn routes() -> Vec<Route> {
 
 /// Named rules of the service besides those of tables and routes.
 pub(crate) fn rules() -> Vec<(&'static str, &'static str)> {
-    let parts: [&[(&str, &str)]; 9] = [
+    let parts: [&[(&str, &str)]; 10] = [
         &RULES,
         &tokens::RULES,
         &scopes::RULES,
@@ -78,6 +83,7 @@ pub(crate) fn rules() -> Vec<(&'static str, &'static str)> {
         &role_assignments::RULES,
         &credentials::RULES,
         &trusts::RULES,
+        &oauth1::RULES,
     ];
     parts.concat()
 }

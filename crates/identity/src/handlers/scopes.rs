@@ -3,7 +3,7 @@ use super::{allow, get, list, object, view};
 use crate::{
     grants::{self, Holder, Target},
     resources::{DOMAIN, PROJECT, USER},
-    rows::{Rows as _, flag},
+    rows::{self, Rows as _, flag},
     token_body,
 };
 use api::{Access, Call, Reply, Result, Route};
@@ -12,13 +12,14 @@ use serde_json::{Value, json};
 
 pub(super) fn routes() -> Vec<Route> {
     let any = Access::Authenticated;
+    let own = |name| Access::Rule(name, "any");
     vec![
-        Route::new("GET", "/v3/auth/projects", any, |call: Call| async move { projects(&call, own(&call)) }),
-        Route::new("GET", "/v3/auth/domains", any, domains),
-        Route::new("GET", "/v3/OS-FEDERATION/projects", any, |call: Call| async move { projects(&call, own(&call)) }),
-        Route::new("GET", "/v3/OS-FEDERATION/domains", any, domains),
-        Route::new("GET", "/v3/auth/system", any, system),
-        Route::new("GET", "/v3/auth/catalog", any, catalog),
+        Route::new("GET", "/v3/auth/projects", own("identity:get_auth_projects"), own_projects),
+        Route::new("GET", "/v3/auth/domains", own("identity:get_auth_domains"), domains),
+        Route::new("GET", "/v3/OS-FEDERATION/projects", own("identity:get_auth_projects"), own_projects),
+        Route::new("GET", "/v3/OS-FEDERATION/domains", own("identity:get_auth_domains"), domains),
+        Route::new("GET", "/v3/auth/system", own("identity:get_auth_system"), system),
+        Route::new("GET", "/v3/auth/catalog", own("identity:get_auth_catalog"), catalog),
         Route::new("GET", "/v3/users/{user_id}/projects", any, user_projects),
     ]
 }
@@ -27,9 +28,13 @@ pub(super) fn routes() -> Vec<Route> {
 pub(crate) const RULES: [(&str, &str); 1] = [("identity:list_user_projects", "rule:identity:domain_reader or user_id:%(id)s")];
 
 /// The caller, with what the token carries.
-fn own(call: &Call) -> Holder<'_> {
+fn holder(call: &Call) -> Holder<'_> {
     let caller = &call.cx.caller;
     Holder { user: caller.user_id(), groups: &caller.groups, now: call.cloud.db.now() }
+}
+
+async fn own_projects(call: Call) -> Result<Reply> {
+    projects(&call, holder(&call))
 }
 
 fn projects(call: &Call, holder: Holder<'_>) -> Result<Reply> {
@@ -37,7 +42,11 @@ fn projects(call: &Call, holder: Holder<'_>) -> Result<Reply> {
     let mut shown = Vec::new();
     let name = call.cx.query.get("name");
     for id in grants::projects_of(&mut &reader, holder) {
-        let Some(row) = (&reader).row(&PROJECT.table, &id).filter(|r| flag(r, "enabled")) else { continue };
+        let Some(row) = (&reader).row(&PROJECT.table, &id) else { continue };
+        // A token for it would not be given while it or its domain is disabled.
+        if rows::project(&mut &reader, &id).is_none() {
+            continue;
+        }
         if name.is_none_or(|n| n == row.text("name")) {
             shown.push(view(PROJECT, object(&row)?, call, &reader));
         }
@@ -57,7 +66,7 @@ async fn user_projects(call: Call) -> Result<Reply> {
 async fn domains(call: Call) -> Result<Reply> {
     let reader = call.reader();
     let mut shown = Vec::new();
-    for id in grants::domains_of(&mut &reader, own(&call)) {
+    for id in grants::domains_of(&mut &reader, holder(&call)) {
         if let Some(row) = (&reader).row(&PROJECT.table, &id).filter(|r| flag(r, "enabled")) {
             shown.push(view(DOMAIN, object(&row)?, &call, &reader));
         }
@@ -66,7 +75,7 @@ async fn domains(call: Call) -> Result<Reply> {
 }
 
 async fn system(call: Call) -> Result<Reply> {
-    let roles = grants::effective(&mut &call.reader(), own(&call), Target::System, grants::SYSTEM);
+    let roles = grants::effective(&mut &call.reader(), holder(&call), Target::System, grants::SYSTEM);
     let shown: Vec<Value> = if roles.is_empty() { Vec::new() } else { vec![json!({"all": true})] };
     Ok(list(&call, "system", shown))
 }

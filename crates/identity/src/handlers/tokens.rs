@@ -75,12 +75,20 @@ async fn revoked_list(_call: Call) -> Result<Reply> {
 
 async fn events(call: Call) -> Result<Reply> {
     let reader = call.reader();
+    let since = match call.cx.query.get("since") {
+        None => None,
+        Some(text) => {
+            let wrong = || Error::bad_request(format!("invalid date format {text}"));
+            Some(base::Timestamp::parse(text).ok_or_else(wrong)?.0)
+        }
+    };
+    let is_new = |r: &store::Row| since.is_none_or(|since| r.field("revoked_at").as_i64().is_some_and(|at| at >= since));
     let time = |v: &serde_json::Value| base::Timestamp(v.as_i64().unwrap_or_default()).micros_z();
     let event = |r: &Arc<store::Row>| {
         let at = time(r.field("revoked_at"));
         json!({"audit_id": r.id(), "issued_before": at, "revoked_at": at})
     };
-    let events: Vec<_> = reader.all(&REVOCATIONS).map(event).collect();
+    let events: Vec<_> = reader.all(&REVOCATIONS).filter(|r| is_new(r)).map(event).collect();
     let here = format!("{}/v3/OS-REVOKE/events", call.cx.public);
     Ok(Reply::ok(json!({"events": events, "links": {"next": null, "self": here, "previous": null}})))
 }

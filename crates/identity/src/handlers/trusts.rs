@@ -3,16 +3,18 @@ use super::{allow, app_credentials, created, forbidden, get, list, view};
 use crate::{
     grants::{self, Target},
     resources::{ROLE, TRUST, USER},
-    rows::Rows as _,
+    rows::{Rows, text},
 };
 use api::{Access, Call, Error, Map, Reply, Result, Route, dialect::IDENTITY};
 use resource::{Cx, engine};
 use serde_json::{Value, json};
 use std::sync::Arc;
-use store::Tx;
+use store::{Row, Tx};
 
 /// How often a trust may be passed on at most.
 const MOST_REDELEGATIONS: i64 = 3;
+/// Links of a chain that are followed.
+const MOST_IN_CHAIN: usize = 8;
 
 pub(super) fn routes() -> Vec<Route> {
     let any = Access::Authenticated;
@@ -55,26 +57,36 @@ fn insert(cx: &Cx, tx: &mut Tx<'_>, mut input: Map) -> Result<Map> {
         Some(list) => app_credentials::role_ids(tx, &list)?,
         None => Vec::new(),
     };
-    let again = input.shift_remove("allow_redelegation").is_some_and(|v| v == Value::Bool(true));
-    let count = match input.shift_remove("redelegation_count") {
-        None | Some(Value::Null) => MOST_REDELEGATIONS,
-        Some(v) => v
-            .as_i64()
-            .filter(|n| (0..=MOST_REDELEGATIONS).contains(n))
-            .ok_or_else(|| Error::forbidden(format!("redelegation_count must be between 0 and {MOST_REDELEGATIONS}.")))?,
+    let asked = match input.shift_remove("redelegation_count") {
+        None | Some(Value::Null) => None,
+        Some(v) => Some(
+            v.as_i64()
+                .filter(|n| (0..=MOST_REDELEGATIONS).contains(n))
+                .ok_or_else(|| Error::forbidden(format!("redelegation_count must be between 0 and {MOST_REDELEGATIONS}.")))?,
+        ),
     };
+    let again = input.shift_remove("allow_redelegation").is_some_and(|v| v == Value::Bool(true)) && asked != Some(0);
+    if again && input.get("remaining_uses").is_some_and(|u| !u.is_null()) {
+        return Err(Error::bad_request("remaining_uses must not be set if redelegation is allowed."));
+    }
     let mut row = resource::create_row(TRUST, cx, &input, tx.now)?;
-    let text = |row: &Map, field: &str| row.get(field).and_then(Value::as_str).unwrap_or_default().to_owned();
-    let (trustor, trustee, project) = (text(&row, "trustor_user_id"), text(&row, "trustee_user_id"), text(&row, "project_id"));
+    let field = |row: &Map, field: &str| row.get(field).and_then(Value::as_str).unwrap_or_default().to_owned();
+    let (trustor, trustee, project) = (field(&row, "trustor_user_id"), field(&row, "trustee_user_id"), field(&row, "project_id"));
     if tx.row(&USER.table, &trustee).is_none() {
         return Err(engine::not_found(USER, &trustee));
     }
-    let depth = if again { count } else { 0 };
-    let mut terms = Terms { roles, expires_at, count: depth };
+    let count = if again { asked.unwrap_or(MOST_REDELEGATIONS) } else { 0 };
+    let mut terms = Terms { roles, expires_at, count, asked: asked.filter(|_| again) };
     if project.is_empty() {
         return Err(Error::bad_request("Invalid input for field 'project_id': a trust is for a project."));
     }
-    let holder = grants::Holder::user(&trustor, tx.now);
+    let parent = cx.caller.trust_id.clone();
+    // The roles of a trust that is passed on are those of who made the first one.
+    let first = match parent.as_ref().and_then(|id| tx.row(&TRUST.table, id)) {
+        Some(parent) => chain(tx, parent).last().map_or_else(String::new, |t| t.text("trustor_user_id").to_owned()),
+        None => trustor.clone(),
+    };
+    let holder = grants::Holder::user(&first, tx.now);
     let given = grants::given(tx, holder, Target::Project, &project);
     let held = grants::expand(tx, given);
     if terms.roles.is_empty() || cx.caller.project_id() != Some(&project) {
@@ -90,7 +102,6 @@ fn insert(cx: &Cx, tx: &mut Tx<'_>, mut input: Map) -> Result<Map> {
             return Err(forbidden("create_trust"));
         }
     }
-    let parent = cx.caller.trust_id.clone();
     if let Some(parent) = &parent {
         terms.within(tx, parent, input.get("remaining_uses"), row.get("impersonation"))?;
     }
@@ -109,6 +120,20 @@ struct Terms {
     roles: Vec<String>,
     expires_at: Value,
     count: i64,
+    /// What the caller wants `count` to be.
+    asked: Option<i64>,
+}
+
+/// The trust, the one that it was made by, and so on to the first.
+pub(crate) fn chain(rows: &mut dyn Rows, trust: Arc<Row>) -> Vec<Arc<Row>> {
+    let mut out = vec![trust];
+    while let Some(id) = out.last().and_then(|t| text(t, "redelegated_trust_id").map(str::to_owned)) {
+        match rows.row(&TRUST.table, &id) {
+            Some(row) if out.len() <= MOST_IN_CHAIN => out.push(row),
+            _ => break,
+        }
+    }
+    out
 }
 
 impl Terms {
@@ -120,7 +145,12 @@ impl Terms {
             return Err(Error::forbidden("Trust cannot be redelegated; ask the trustor for a trust that can."));
         }
         if uses.is_some_and(|u| !u.is_null()) {
-            return Err(Error::bad_request("remaining_uses must not be set if redelegation is allowed."));
+            return Err(Error::forbidden("Field \"remaining_uses\" must not be set in order to redelegate a trust."));
+        }
+        if self.asked.is_some_and(|n| n != left - 1) {
+            return Err(Error::forbidden(
+                "Modifying \"redelegation_count\" upon redelegation is forbidden. Omitting this parameter is advised.",
+            ));
         }
         if impersonation == Some(&Value::Bool(true)) && parent.field("impersonation") != &Value::Bool(true) {
             return Err(Error::forbidden("Impersonation is not allowed because the redelegated trust does not allow it."));

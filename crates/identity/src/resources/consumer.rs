@@ -1,5 +1,6 @@
-//! OAuth1 consumers (Keystone api-ref, `OS-OAUTH1`): only their records; tokens by OAuth1 are not given.
-use resource::{Kind, Resource, Rules};
+//! OAuth1 consumers (Keystone api-ref, `OS-OAUTH1`). What they get from users: [`crate::handlers`].
+use crate::cascade;
+use resource::{Cx, Deletion, Kind, Object, Resource, Result, Rules, Tx};
 use serde::{Deserialize, Serialize};
 
 /// A third party that may ask for access.
@@ -21,4 +22,9 @@ pub(crate) struct Consumer {
     pub(crate) sealed: String,
 }
 
-impl Rules for Consumer {}
+impl Rules for Consumer {
+    fn delete(row: &mut Object<Self>, _cx: &Cx, tx: &mut Tx<'_>) -> Result<Deletion> {
+        cascade::oauth1(tx, "consumer_id", &row.id);
+        Ok(Deletion::Now)
+    }
+}

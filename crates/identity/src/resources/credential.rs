@@ -2,7 +2,8 @@
 //!
 //! Blobs are sealed at rest, so handlers of their own create, change and show them: [`crate::handlers::credentials`].
 use super::own;
-use resource::{Cx, Map, Reader, Resource, Rules};
+use crate::rows::PASSCODES;
+use resource::{Cx, Deletion, Map, Object, Reader, Resource, Result, Rules, Tx};
 use serde::{Deserialize, Serialize};
 
 /// A secret of a user.
@@ -34,6 +35,11 @@ pub(crate) struct Credential {
 }
 
 impl Rules for Credential {
+    fn delete(row: &mut Object<Self>, _cx: &Cx, tx: &mut Tx<'_>) -> Result<Deletion> {
+        tx.delete(&PASSCODES, &row.id);
+        Ok(Deletion::Now)
+    }
+
     fn visible(row: &Map, cx: &Cx, _reader: &Reader<'_>) -> bool {
         own(row, cx)
     }

@@ -1,10 +1,36 @@
 //! Unified limits (Keystone api-ref, `v3/registered_limits`, `v3/limits`): defaults per service and resource, and what differs
 //! from them for a project or a domain. Drover's services count against quotas of their own; this is for those who ask Keystone.
-use super::{LIMIT, REGION, REGISTERED_LIMIT, SERVICE};
-use crate::rows::{Rows as _, domain_row};
+use super::{LIMIT, PROJECT, REGION, REGISTERED_LIMIT, SERVICE};
+use crate::{
+    Auth,
+    rows::{self, Rows as _, domain_row, text},
+};
 use resource::{Cx, Deletion, Error, Kind, Map, Object, Reader, Resource, Result, Rules, Tx, engine};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use std::sync::Arc;
+use store::Row;
+
+/// Whether limits of a project and of those above it must fit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LimitModel {
+    /// Each is by itself.
+    #[default]
+    Flat,
+    /// A project's is not above its domain's, and a domain's not below any of its projects'.
+    StrictTwoLevel,
+}
+
+impl LimitModel {
+    /// Its name and what it does, as Keystone says it.
+    pub(crate) fn told(self) -> (&'static str, &'static str) {
+        match self {
+            Self::Flat => ("flat", "Limit enforcement and validation does not take project hierarchy into consideration."),
+            Self::StrictTwoLevel => ("strict_two_level", "This model requires project hierarchy never exceeds a depth of two"),
+        }
+    }
+}
 
 /// The default limit of a resource of a service.
 #[derive(Resource, Serialize, Deserialize, Clone, Debug)]
@@ -106,22 +132,62 @@ fn in_use(row: &Object<RegisteredLimit>, tx: &mut Tx<'_>) -> Result<()> {
     Ok(())
 }
 
+/// -1 is above all.
+fn above(a: i64, b: i64) -> bool {
+    b >= 0 && (a < 0 || a > b)
+}
+
+/// Rows of a table that are of the same resource.
+fn same_resource(row: &Limit, def: &resource::ResourceDef, tx: &mut Tx<'_>) -> Vec<Arc<Row>> {
+    let same =
+        |l: &Row| l.text("resource_name") == row.resource_name && l.field("region_id").as_str() == row.region_id.as_deref();
+    tx.children(&def.table, "service_id", &row.service_id).into_iter().filter(|l| same(l)).collect()
+}
+
+/// Fails when the model of the cloud wants limits of a tree to fit, and this one does not.
+fn fit_tree(row: &Object<Limit>, cx: &Cx, tx: &mut Tx<'_>) -> Result<()> {
+    if cx.state::<Auth>()?.config.limit_model == LimitModel::Flat {
+        return Ok(());
+    }
+    let refused = |why: String| Err(Error::forbidden(format!("Invalid resource limit: {why}.")));
+    let limits = same_resource(row, LIMIT, tx);
+    let value = |field: &str, id: &str| {
+        limits.iter().find(|l| l.field(field).as_str() == Some(id)).and_then(|l| l.field("resource_limit").as_i64())
+    };
+    if let Some(project) = &row.project_id {
+        let domain = tx.row(&PROJECT.table, project).and_then(|p| text(&p, "domain_id").map(str::to_owned)).unwrap_or_default();
+        let default = same_resource(row, REGISTERED_LIMIT, tx).first().and_then(|l| l.field("default_limit").as_i64());
+        let most = value("domain_id", &domain).or(default).unwrap_or(-1);
+        if above(row.resource_limit, most) {
+            return refused(format!("{} is more than the {most} of its domain {domain}", row.resource_limit));
+        }
+    } else if let Some(domain) = &row.domain_id {
+        for project in rows::subtree(tx, domain) {
+            if let Some(below) = value("project_id", project.id()).filter(|below| above(*below, row.resource_limit)) {
+                return refused(format!("{} is less than the {below} of its project {}", row.resource_limit, project.id()));
+            }
+        }
+    }
+    Ok(())
+}
+
 impl Rules for Limit {
-    fn create(row: &mut Object<Self>, _cx: &Cx, tx: &mut Tx<'_>) -> Result<()> {
+    fn create(row: &mut Object<Self>, cx: &Cx, tx: &mut Tx<'_>) -> Result<()> {
         match (&row.project_id, &row.domain_id) {
             (Some(p), None) if tx.row(&super::PROJECT.table, p).is_none() => return Err(engine::not_found(super::PROJECT, p)),
             (None, Some(d)) if domain_row(tx, d).is_none() => return Err(engine::not_found(super::DOMAIN, d)),
             (Some(_), None) | (None, Some(_)) => {}
             _ => return Err(Error::bad_request("A limit is for a project or for a domain; name one of them.")),
         }
-        let registered = tx.rows(&REGISTERED_LIMIT.table, "service_id", &row.service_id);
-        let same = |l: &store::Row| {
-            l.text("resource_name") == row.resource_name && l.field("region_id").as_str() == row.region_id.as_deref()
-        };
-        if !registered.iter().any(|l| same(l)) {
+        if same_resource(row, REGISTERED_LIMIT, tx).is_empty() {
             return Err(Error::forbidden(format!("There is no registered limit of {}; register it first.", row.resource_name)));
         }
-        check(tx, &row.service_id, row.region_id.as_deref())
+        check(tx, &row.service_id, row.region_id.as_deref())?;
+        fit_tree(row, cx, tx)
+    }
+
+    fn update(row: &mut Object<Self>, _old: &Object<Self>, cx: &Cx, tx: &mut Tx<'_>) -> Result<()> {
+        fit_tree(row, cx, tx)
     }
 
     fn visible(row: &Map, cx: &Cx, _reader: &Reader<'_>) -> bool {

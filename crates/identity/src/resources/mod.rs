@@ -20,7 +20,9 @@ mod trust;
 mod user;
 
 pub(crate) use identity_provider::find as find_identity_provider;
+pub use limit::LimitModel;
 pub(crate) use project::check_tags;
+pub(crate) use user::Expiry;
 
 use crate::{
     directory,
@@ -151,14 +153,26 @@ enum OptionForm {
 }
 
 const IMMUTABLE: (&str, OptionForm) = ("immutable", OptionForm::Flag);
-const USER_OPTIONS: [(&str, OptionForm); 6] = [
+const USER_OPTIONS: [(&str, OptionForm); 7] = [
     ("ignore_change_password_upon_first_use", OptionForm::Flag),
     ("ignore_password_expiry", OptionForm::Flag),
     ("ignore_lockout_failure_attempts", OptionForm::Flag),
+    ("ignore_user_inactivity", OptionForm::Flag),
     ("lock_password", OptionForm::Flag),
     ("multi_factor_auth_enabled", OptionForm::Flag),
     ("multi_factor_auth_rules", OptionForm::Rules),
 ];
+
+/// Lists of names of methods: none is empty, and nothing is said twice.
+fn are_rules(value: &Value) -> bool {
+    fn distinct(list: &[Value]) -> bool {
+        list.iter().enumerate().all(|(i, v)| !list[..i].contains(v))
+    }
+    let is_rule = |rule: &Value| {
+        rule.as_array().is_some_and(|names| !names.is_empty() && names.iter().all(Value::is_string) && distinct(names))
+    };
+    value.as_array().is_some_and(|rules| rules.iter().all(is_rule) && distinct(rules))
+}
 
 /// Merges resource options: what is null is taken away, what is not known is refused.
 pub(crate) fn merge_options(def: &ResourceDef, old: &Map, new: &Map) -> Result<Map> {
@@ -169,7 +183,7 @@ pub(crate) fn merge_options(def: &ResourceDef, old: &Map, new: &Map) -> Result<M
         let right = match form {
             None => return Err(Error::bad_request(format!("Additional properties are not allowed ('{name}' was unexpected)"))),
             Some(OptionForm::Flag) => value.is_boolean(),
-            Some(OptionForm::Rules) => value.is_array(),
+            Some(OptionForm::Rules) => are_rules(value),
         };
         match value {
             Value::Null => {

@@ -54,6 +54,9 @@ impl Rules for Trust {
         let expires = row.get("expires_at").and_then(Value::as_i64);
         out.insert("expires_at".into(), expires.map(|t| base::Timestamp(t).micros_z()).into());
         out.insert("deleted_at".into(), Value::Null);
+        if let Some(parent) = row.get("redelegated_trust_id").filter(|p| p.is_string()) {
+            out.insert("redelegated_trust_id".into(), parent.clone());
+        }
         let id = row.get("id").and_then(Value::as_str).unwrap_or_default();
         // Lists are short.
         if cx.param("id").is_empty() {

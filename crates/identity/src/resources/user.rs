@@ -37,6 +37,14 @@ pub(crate) struct User {
     /// argon2id in PHC form.
     #[field(hidden)]
     pub(crate) password_hash: Option<String>,
+    /// Of passwords before it, the newest first.
+    #[field(hidden)]
+    pub(crate) previous_hashes: Option<Vec<String>>,
+    #[field(hidden)]
+    pub(crate) password_created_at: Option<i64>,
+    /// It was set by the user, not by an administrator.
+    #[field(hidden)]
+    pub(crate) password_set_by_user: Option<bool>,
     /// Tokens of before this instant are no good.
     #[field(hidden)]
     pub(crate) tokens_after: Option<i64>,
@@ -83,7 +91,11 @@ impl Rules for User {
         Ok(Deletion::Now)
     }
 
-    fn view(row: &Map, out: &mut Map, _cx: &Cx, _reader: &Reader<'_>) {
+    fn view(row: &Map, out: &mut Map, cx: &Cx, reader: &Reader<'_>) {
+        // An account that ended by itself is shown as what it is.
+        if cx.state.get::<crate::Auth>().is_some_and(|auth| auth.is_inactive(row, reader)) {
+            out.insert("enabled".into(), false.into());
+        }
         if row.get("default_project_id").is_none_or(Value::is_null) {
             out.shift_remove("default_project_id");
         }
@@ -100,10 +112,36 @@ impl Rules for User {
 
     fn filter(row: &Map, key: &str, values: &[&str], _cx: &Cx) -> Option<bool> {
         match key {
-            // Passwords expire for nobody yet, so no user has a time to compare.
-            "password_expires_at" => Some(false),
+            "password_expires_at" => {
+                let at = row.get(key).and_then(Value::as_i64);
+                Some(at.is_some_and(|at| values.iter().all(|v| Expiry::parse(v).is_some_and(|e| e.fits(at)))))
+            }
             "idp_id" | "protocol_id" | "unique_id" => Some(values.iter().any(|v| comes_by(row, key, v))),
             _ => inexact(row, key, values, &["name"]),
+        }
+    }
+}
+
+/// `password_expires_at=lt:2026-11-22T00:00:00Z`
+pub(crate) struct Expiry<'a> {
+    how: &'a str,
+    at: i64,
+}
+
+impl<'a> Expiry<'a> {
+    pub(crate) fn parse(text: &'a str) -> Option<Self> {
+        let (how, time) = text.split_once(':')?;
+        let at = base::Timestamp::parse(time)?.0;
+        ["lt", "lte", "gt", "gte", "eq", "neq"].contains(&how).then_some(Self { how, at })
+    }
+    fn fits(&self, at: i64) -> bool {
+        match self.how {
+            "lt" => at < self.at,
+            "lte" => at <= self.at,
+            "gt" => at > self.at,
+            "gte" => at >= self.at,
+            "eq" => at == self.at,
+            _ => at != self.at,
         }
     }
 }

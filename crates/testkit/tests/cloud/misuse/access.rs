@@ -13,8 +13,12 @@ use store::faulty::Way;
 use testkit::{Answer, Client};
 
 /// Samples that nobody can send with success in this world, so that what is refused may hide who is.
-const UNFIT: [&str; 24] = [
+const UNFIT: [&str; 27] = [
+    // Signed with the secret of a consumer, not with a token.
+    "POST /identity/v3/OS-OAUTH1/request_token",
+    "POST /identity/v3/OS-OAUTH1/access_token",
     "POST /identity/v3/ec2tokens",
+    "POST /identity/v3/s3tokens",
     "DELETE /identity/v3/domains/{id}",
     "DELETE /identity/v3/regions/{id}",
     "DELETE /identity/v3/users/{user_id}/access_rules/{id}",

@@ -91,6 +91,24 @@ async fn identity(bed: &Bed, planted: &mut Planted) -> Client {
 
     let ec2 = me.post(&v3(&format!("users/{user}/credentials/OS-EC2")), json!({"tenant_id": project})).await.expect(201);
     planted.given("an EC2 secret", &ec2.text("/credential/secret"));
+    let consumer = json!({"consumer": {"description": "c"}});
+    let consumer = bed.admin.post(&v3("OS-OAUTH1/consumers"), consumer).await.expect(201);
+    planted.given("a consumer's secret", &consumer.text("/consumer/secret"));
+    let signed = format!("OAuth oauth_consumer_key=\"c\", oauth_signature=\"{}\"", planted.plant("a signature"));
+    let asking = anonymous.clone().header("authorization", &signed).header("requested-project-id", &project);
+    asking.post(&v3("OS-OAUTH1/request_token"), Value::Null).await.expect(400);
+    let passcode = planted.plant("a passcode");
+    let totp = json!({"methods": ["totp"], "totp": {"user": {"id": user, "passcode": passcode}}});
+    anonymous.post(&v3("auth/tokens"), json!({"auth": {"identity": totp}})).await.expect(401);
+    let options = json!({"multi_factor_auth_enabled": true, "multi_factor_auth_rules": [["password", "totp"]]});
+    bed.admin.patch(&v3(&format!("users/{user}")), json!({"user": {"options": options}})).await.expect(200);
+    let more = anonymous.login("canary", &password, Value::Null).await.expect(401);
+    planted.given("a receipt", more.header("openstack-auth-receipt"));
+    bed.admin
+        .patch(&v3(&format!("users/{user}")), json!({"user": {"options": {"multi_factor_auth_enabled": false}}}))
+        .await
+        .expect(200);
+    bed.admin.post("/operator/v1/token-keys", Value::Null).await.expect(200);
     let blob = planted.plant("a credential's blob");
     let totp = json!({"credential": {"type": "other", "blob": blob, "user_id": user}});
     me.post(&v3("credentials"), totp).await.expect(201);

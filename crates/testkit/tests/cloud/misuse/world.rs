@@ -208,6 +208,25 @@ async fn people(
     people
 }
 
+/// What a third party asks the user for, and what it has got, without the third party.
+async fn oauth1(bed: &Bed, (project, user): (&str, &str), common: &Things, things: &mut Things) {
+    static REQUESTS: store::Table = store::Table { name: "identity/oauth1_request_tokens", indexes: &[] };
+    static ACCESS: store::Table = store::Table { name: "identity/oauth1_access_tokens", indexes: &[] };
+    let asked = json!({"consumer_id": common.get("consumers").unwrap(), "project_id": project, "sealed": "", "expires_at": 4_102_444_800_000_000_i64, "v": 1});
+    let mut got = asked.clone();
+    got["user_id"] = user.into();
+    got["role_ids"] = json!([common.get("roles").unwrap()]);
+    let (request, access) = (base::id::hex(), base::id::hex());
+    things.put("authorize", &request);
+    things.put("access_tokens", &access);
+    let put = move |tx: &mut store::Tx<'_>| {
+        tx.put(&REQUESTS, &request, asked.clone());
+        tx.put(&ACCESS, &access, got.clone());
+        Ok::<_, store::StoreError>(())
+    };
+    bed.cloud.cloud.db.transact(put).await.unwrap();
+}
+
 /// One of everything that can belong to a project.
 async fn furnish(
     office: &Office<'_>,
@@ -240,6 +259,7 @@ async fn furnish(
     things.put("access_rules", rules.text("/access_rules/0/id"));
     let trust = json!({"trustor_user_id": user, "trustee_user_id": user, "project_id": project, "impersonation": false, "roles": [{"name": "member"}]});
     things.put("trusts", mine.make(&v3("OS-TRUST/trusts"), "trust", trust).await);
+    oauth1(bed, (project, &user), common, things).await;
     things.put("token", member.token.clone().unwrap());
     let limit = json!({"service_id": common.get("services").unwrap(), "region_id": "spare", "project_id": project, "resource_name": "volume", "resource_limit": 3});
     let limits = office.admin.post(&v3("limits"), json!({"limits": [limit]})).await.expect(201);

@@ -39,6 +39,7 @@ pub(super) async fn furnish(office: &Office<'_>, things: &mut Things) {
         things.put("registered_limits", made.text("/registered_limits/0/id"));
     }
     things.put("config", "identity");
+    things.put("security_compliance", "password_regex");
     things.put("option", "driver");
     things.put("password", PASSWORD);
 
