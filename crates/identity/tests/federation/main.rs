@@ -231,9 +231,8 @@ async fn what_a_mapping_gives_is_given_for_a_while() {
 
     // An application credential rests on the membership, not on the token.
     let own = bed.cloud.anonymous().token(token.clone());
-    let made = own
-        .post(&format!("/identity/v3/users/{id}/application_credentials"), json!({"application_credential": {"name": "robot"}}));
-    let made = made.await.expect(201);
+    let robots = format!("/identity/v3/users/{id}/application_credentials");
+    let made = own.post(&robots, json!({"application_credential": {"name": "robot"}})).await.expect(201);
     let by = json!({"id": made.text("/application_credential/id"), "secret": made.text("/application_credential/secret")});
     let by = json!({"auth": {"identity": {"methods": ["application_credential"], "application_credential": by}}});
     let robot = bed.cloud.anonymous().post(TOKENS, by.clone()).await.expect(201).header("x-subject-token").to_owned();
