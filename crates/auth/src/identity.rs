@@ -122,6 +122,8 @@ pub struct Caller {
     pub token_hash: [u8; 32],
     pub app_credential: Option<AppCredential>,
     pub trust_id: Option<String>,
+    /// Groups that the token itself carries, of a user that somebody else vouches for.
+    pub groups: Vec<String>,
     /// True unless the cloud names one project as the only place where `admin` is an administrator.
     pub is_admin_project: bool,
     pub service: Option<ServiceCaller>,
@@ -147,6 +149,7 @@ impl Caller {
             token_hash: [0; 32],
             app_credential: None,
             trust_id: None,
+            groups: Vec::new(),
             is_admin_project: true,
             service: None,
         }
@@ -236,6 +239,7 @@ mod tests {
             token_hash: token_hash("t"),
             app_credential: None,
             trust_id: None,
+            groups: Vec::new(),
             is_admin_project: true,
             service: None,
         }

@@ -54,6 +54,14 @@ pub(crate) struct Flags {
     /// Refuse them, after a --no-require-image-format-match [default]. Since 0.1.
     #[arg(long)]
     require_image_format_match: bool,
+    /// Page of a dashboard that gets the token of a login in the browser, as the dashboard names it; once for each. What is given takes the
+    /// place of all before. Since 0.1.
+    #[arg(long, value_name = "URL")]
+    trusted_dashboard: Vec<String>,
+    /// Network of identity providers that is not public; its addresses may be asked without TLS. Once for each; what is given takes the
+    /// place of all before. Since 0.1.
+    #[arg(long, value_name = "CIDR")]
+    federation_network: Vec<ipnet::IpNet>,
     /// qcow2 file that becomes the images `tiny` and `tiny-alt`, and from which the server `demo` boots. Since 0.1.
     #[arg(long, value_name = "PATH")]
     guest_image: Option<PathBuf>,
@@ -85,6 +93,10 @@ pub(crate) struct Config {
     pub(crate) guest_image: Option<PathBuf>,
     /// Is what an image's bytes say its format, and nothing else?
     pub(crate) require_image_format_match: bool,
+    /// Pages that get the token of a login in the browser.
+    pub(crate) trusted_dashboards: Vec<String>,
+    /// Networks of identity providers that are not public.
+    pub(crate) federation_networks: Vec<ipnet::IpNet>,
     /// Guests reach the world through this machine.
     pub(crate) nat: bool,
     /// Longest time from a server's creation to ACTIVE before it is an error; seconds.
@@ -110,6 +122,8 @@ impl Default for Config {
             simulate: 0,
             guest_image: None,
             require_image_format_match: true,
+            trusted_dashboards: Vec::new(),
+            federation_networks: Vec::new(),
             nat: true,
             build_timeout_s: 300,
         }
@@ -143,6 +157,12 @@ impl Config {
         c.guest_image = f.guest_image.or(c.guest_image);
         c.require_image_format_match =
             f.require_image_format_match || (c.require_image_format_match && !f.no_require_image_format_match);
+        if !f.trusted_dashboard.is_empty() {
+            c.trusted_dashboards = f.trusted_dashboard;
+        }
+        if !f.federation_network.is_empty() {
+            c.federation_networks = f.federation_network;
+        }
         c.nat = f.nat || (c.nat && !f.no_nat);
         if c.external.prefix_len() > 28 {
             return Err(format!("External network {} is too small; give at least a /28.", c.external));

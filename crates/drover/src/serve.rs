@@ -183,8 +183,12 @@ async fn assemble(state: &State, config: &Config) -> Result<Assembled, String> {
     let tables: Vec<_> = api::tables(&services).into_iter().chain(reconcile::TABLES).chain([&schema::TABLE]).collect();
     let db = Db::open(store, Arc::new(SystemClock), &tables).await.map_err(|e| base::chain(&e))?;
     schema::ensure(&db).await?;
-    let auth =
-        identity::Auth::open(db.clone(), identity::AuthConfig::new(&state.keys("identity"))).map_err(|e| base::chain(&e))?;
+    let federation = identity::FederationConfig {
+        trusted_dashboards: config.trusted_dashboards.clone(),
+        networks: config.federation_networks.clone(),
+    };
+    let auth = identity::AuthConfig { federation, ..identity::AuthConfig::new(&state.keys("identity")) };
+    let auth = identity::Auth::open(db.clone(), auth).map_err(|e| base::chain(&e))?;
     let mut shared = StateMap::default();
     shared.insert(auth.clone());
     shared.insert(blobs);

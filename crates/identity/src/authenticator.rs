@@ -5,6 +5,7 @@
 //! refused by the next request in every process. Only the clock is asked every time.
 use crate::{
     directory::Directories,
+    federation::oidc::{FederationConfig, Providers},
     recent::Recent,
     resources,
     rows::{self, DOMAIN_CONFIGS, IMPLIED, LINKS, MEMBERSHIPS, REVOCATIONS},
@@ -48,6 +49,8 @@ pub struct AuthConfig {
     /// How long after its end a token may still be shown to services that ask for it.
     pub expired_window: Duration,
     pub password_cost: Cost,
+    /// Users for whom others vouch.
+    pub federation: FederationConfig,
 }
 
 impl AuthConfig {
@@ -60,6 +63,7 @@ impl AuthConfig {
             token_lifetime: Duration::from_secs(3600),
             expired_window: Duration::from_secs(48 * 3600),
             password_cost: Cost::OWASP,
+            federation: FederationConfig::default(),
         }
     }
 }
@@ -74,6 +78,13 @@ pub(crate) struct Known {
     bodies: [OnceLock<Bytes>; 2],
 }
 
+impl Known {
+    /// Is what is known still what the rows say?
+    fn holds(&self, revision: Revision, now: Timestamp) -> bool {
+        self.revision == revision && self.standing.until.is_none_or(|until| now < until)
+    }
+}
+
 /// The authenticator of the cloud, and what the identity service's handlers share.
 pub struct Auth {
     pub(crate) db: Db,
@@ -82,12 +93,13 @@ pub struct Auth {
     keys: LiveKeys,
     secrets: Arc<LiveKeys>,
     pub(crate) directories: Arc<Directories>,
+    pub(crate) providers: Providers,
     known: Recent<[u8; 32], Arc<Known>>,
     reloaded: Mutex<Instant>,
 }
 
 /// Tables whose rows decide what a token stands for and what its answer shows.
-static DECIDING: [&Table; 13] = [
+static DECIDING: [&Table; 15] = [
     &resources::USER.table,
     &resources::PROJECT.table,
     &resources::ROLE.table,
@@ -95,6 +107,8 @@ static DECIDING: [&Table; 13] = [
     &resources::ENDPOINT.table,
     &resources::APP_CREDENTIAL.table,
     &resources::TRUST.table,
+    &resources::IDENTITY_PROVIDER.table,
+    &resources::SERVICE_PROVIDER.table,
     &rows::ASSIGNMENTS,
     &IMPLIED,
     &MEMBERSHIPS,
@@ -109,6 +123,7 @@ impl Auth {
         let secrets = Arc::new(LiveKeys::ensure(KeyRepository::for_secrets(&config.secret_keys))?);
         Ok(Arc::new(Self {
             directories: Directories::new(db.clone(), secrets.clone()),
+            providers: Providers::default(),
             db,
             passwords: Passwords::new(config.password_cost, LOGINS.0, LOGINS.1)?,
             keys: LiveKeys::ensure(KeyRepository::for_tokens(&config.token_keys, config.most_token_keys))?,
@@ -175,7 +190,7 @@ impl Auth {
         let hash = token_hash(text);
         let now = self.now();
         let reader = self.db.read();
-        let known = match self.known.get(&hash).filter(|k| k.revision == reader.modified(&DECIDING)) {
+        let known = match self.known.get(&hash).filter(|k| k.holds(reader.modified(&DECIDING), now)) {
             Some(known) => known,
             None => {
                 let known = self.read(&reader, text, hash)?;
@@ -244,6 +259,7 @@ fn caller(token: &Token, standing: &Standing, token_hash: [u8; 32]) -> Caller {
         token_hash,
         app_credential: standing.app(),
         trust_id: token.trust_id.clone(),
+        groups: token.federation.as_ref().map_or_else(Vec::new, |f| f.group_ids.clone()),
         is_admin_project: true,
         service: None,
     }

@@ -2,7 +2,7 @@
 use crate::{
     grants,
     resources::{ACCESS_RULE, APP_CREDENTIAL, CREDENTIAL, LIMIT, TRUST, USER},
-    rows::{IMPLIED, LINKS, MEMBERSHIPS},
+    rows::{FEDERATED, IMPLIED, LINKS, MEMBERSHIPS},
 };
 use resource::{ResourceDef, engine};
 use serde_json::Value;
@@ -45,11 +45,23 @@ pub(crate) fn project(tx: &mut Tx<'_>, id: &str) {
 pub(crate) fn user(tx: &mut Tx<'_>, id: &str) {
     grants::forget(tx, "actor_id", id);
     remove_plain(tx, &MEMBERSHIPS, "user_id", id);
+    remove_plain(tx, &FEDERATED, "user_id", id);
     for def in [APP_CREDENTIAL, ACCESS_RULE, CREDENTIAL] {
         remove(tx, def, "user_id", id);
     }
     for side in ["trustor_user_id", "trustee_user_id"] {
         remove(tx, TRUST, side, id);
+    }
+}
+
+/// Users who are here by a provider alone, with all that they have.
+pub(crate) fn identity_provider(tx: &mut Tx<'_>, id: &str) {
+    for link in tx.children(&FEDERATED, "idp_id", id) {
+        let id = link.text("user_id").to_owned();
+        user(tx, &id);
+        if let Some(map) = tx.get(&USER.table, &id).and_then(|r| r.value().as_object().cloned()) {
+            engine::remove(tx, USER, &map);
+        }
     }
 }
 

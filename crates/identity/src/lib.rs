@@ -3,16 +3,18 @@
 //! - [`service`] is the API, to be served below `/identity`; its rows are what every other service is authorised by.
 //! - [`Auth`] turns tokens into callers, for all services. The cloud's state must hold it: handlers ask for it there.
 //! - [`directory`] has the users of domains that keep them in LDAP.
+//! - [`federation`] has users for whom identity providers vouch.
 //! - [`bootstrap`] makes what a cloud needs before anybody can log in.
 //!
 //! What it guarantees: a token is judged by the rows as they are now, in every process, so what was revoked, disabled or taken
 //! away is refused by the next request. Passwords and secrets are kept as hashes, or sealed with keys that are not in the store.
 //!
-//! What it does not do: federation, OAuth1 tokens, lockout and expiry of passwords.
+//! What it does not do: SAML, OAuth1 tokens, lockout and expiry of passwords.
 mod authenticator;
 mod bootstrap;
 mod cascade;
 mod directory;
+mod federation;
 mod grants;
 mod handlers;
 mod recent;
@@ -24,6 +26,7 @@ mod trust_roots;
 
 pub use authenticator::{Auth, AuthConfig};
 pub use bootstrap::{BootstrapConfig, CATALOG, CatalogService, NewUser, bootstrap, ensure_user};
+pub use federation::oidc::FederationConfig;
 
 use ::api::{Service, dialect::IDENTITY};
 

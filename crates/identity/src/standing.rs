@@ -5,8 +5,8 @@
 //! ```
 //! So nothing needs to be told to other API processes when a user is disabled or a role is taken away: their rows say it.
 use crate::{
-    grants::{self, Target},
-    resources::{APP_CREDENTIAL, TRUST},
+    grants::{self, Holder, Target},
+    resources::{APP_CREDENTIAL, IDENTITY_PROVIDER, TRUST},
     rows::{self, REVOCATIONS, Rows, flag, text},
 };
 use auth::{AccessRule, AppCredential, Role, Scope, Token, TokenScope, User};
@@ -24,6 +24,8 @@ pub(crate) struct Standing {
     pub(crate) roles: Vec<Role>,
     pub(crate) app_credential: Option<Arc<Row>>,
     pub(crate) trust: Option<Arc<Row>>,
+    /// When a membership ends that may count: what is known is then known no more.
+    pub(crate) until: Option<Timestamp>,
 }
 
 /// Why a token does not stand. Clients are not told; operators are.
@@ -35,6 +37,8 @@ pub(crate) enum Fallen {
     Revoked,
     #[error("the project or domain is disabled or gone")]
     Scope,
+    #[error("the identity provider is disabled or gone")]
+    Provider,
     #[error("the user has no role there")]
     NoRole,
     #[error("the application credential is gone, over, or lost its roles")]
@@ -58,7 +62,11 @@ pub(crate) fn of(rows: &mut dyn Rows, token: &Token, now: Timestamp) -> Result<S
         return Err(Fallen::Revoked);
     }
     let (scope, target) = scope(rows, token)?;
-    let mut standing = Standing { user, user_row, scope, roles: Vec::new(), app_credential: None, trust: None };
+    if let Some(federation) = &token.federation {
+        rows.row(&IDENTITY_PROVIDER.table, &federation.idp_id).filter(|r| flag(r, "enabled")).ok_or(Fallen::Provider)?;
+    }
+    let until = grants::next_end(rows, token.user_id.as_str(), now);
+    let mut standing = Standing { user, user_row, scope, roles: Vec::new(), app_credential: None, trust: None, until };
     let Some((target, id)) = target else {
         let plain = token.trust_id.is_none() && token.app_credential_id.is_none();
         return if plain { Ok(standing) } else { Err(Fallen::Scope) };
@@ -66,7 +74,13 @@ pub(crate) fn of(rows: &mut dyn Rows, token: &Token, now: Timestamp) -> Result<S
     match (&token.trust_id, &token.app_credential_id) {
         (Some(trust), _) => by_trust(rows, token, trust, &id, now, &mut standing)?,
         (None, Some(app)) => by_app_credential(rows, token, app, &id, now, &mut standing)?,
-        (None, None) => standing.roles = grants::effective(rows, token.user_id.as_str(), target, &id),
+        (None, None) => {
+            standing.roles = {
+                let groups = token.federation.as_ref().map_or(&[][..], |f| &f.group_ids);
+                let holder = Holder { user: token.user_id.as_str(), groups, now };
+                grants::effective(rows, holder, target, &id)
+            }
+        }
     }
     if standing.roles.is_empty() {
         return Err(Fallen::NoRole);
@@ -100,7 +114,7 @@ fn role_ids(row: &Row) -> Vec<String> {
 }
 
 /// Roles that were delegated count as long as whoever delegated them has them all.
-fn delegated(rows: &mut dyn Rows, by: &str, project: &str, ids: &[String]) -> Option<Vec<Role>> {
+fn delegated(rows: &mut dyn Rows, by: Holder<'_>, project: &str, ids: &[String]) -> Option<Vec<Role>> {
     let given = grants::given(rows, by, Target::Project, project);
     let held = grants::expand(rows, given);
     if !ids.iter().all(|id| held.contains(id)) {
@@ -126,7 +140,8 @@ fn by_trust(
     for party in ["trustor_user_id", "trustee_user_id"] {
         rows::user(rows, trust.text(party)).ok_or(Fallen::Trust)?;
     }
-    standing.roles = delegated(rows, trust.text("trustor_user_id"), project, &role_ids(&trust)).ok_or(Fallen::Trust)?;
+    let by = Holder::user(trust.text("trustor_user_id"), now);
+    standing.roles = delegated(rows, by, project, &role_ids(&trust)).ok_or(Fallen::Trust)?;
     standing.trust = Some(trust);
     Ok(())
 }
@@ -143,7 +158,8 @@ fn by_app_credential(
     if row.text("user_id") != token.user_id.as_str() || text(&row, "project_id") != Some(project) {
         return Err(Fallen::AppCredential);
     }
-    standing.roles = delegated(rows, token.user_id.as_str(), project, &role_ids(&row)).ok_or(Fallen::AppCredential)?;
+    let by = Holder::user(token.user_id.as_str(), now);
+    standing.roles = delegated(rows, by, project, &role_ids(&row)).ok_or(Fallen::AppCredential)?;
     standing.app_credential = Some(row);
     Ok(())
 }

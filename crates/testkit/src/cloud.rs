@@ -37,6 +37,8 @@ pub struct Setup {
     pub policy: Vec<(String, String)>,
     /// Of another process of the same cloud; by default new ones.
     pub keys: Option<Arc<TempDir>>,
+    /// Dashboards, and networks of identity providers.
+    pub federation: identity::FederationConfig,
 }
 
 impl Default for Setup {
@@ -52,6 +54,7 @@ impl Default for Setup {
             admin_password: ADMIN_PASSWORD.into(),
             policy: Vec::new(),
             keys: None,
+            federation: identity::FederationConfig::default(),
         }
     }
 }
@@ -83,6 +86,7 @@ impl Setup {
         let shards = Shards::join(db.clone(), &self.name, None).await.map_err(|e| base::chain(&e))?;
         let config = identity::AuthConfig {
             password_cost: Cost { memory_kib: 8, passes: 1, lanes: 1 },
+            federation: self.federation,
             ..identity::AuthConfig::new(keys.path())
         };
         let auth = identity::Auth::open(db.clone(), config).map_err(|e| base::chain(&e))?;

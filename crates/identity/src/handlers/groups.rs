@@ -41,7 +41,7 @@ async fn members(call: Call) -> Result<Reply> {
     admitted(&call, "list_users_in_group")?;
     auth(&call)?.directories.members(call.param("group_id")).await?;
     let reader = call.reader();
-    let ids = grants::members_of(&mut &reader, call.param("group_id"));
+    let ids = grants::members_of(&mut &reader, call.param("group_id"), call.cloud.db.now());
     let rows = ids.iter().filter_map(|id| (&reader).row(&USER.table, id)).filter(|r| !is_gone(r));
     let shown = rows.map(|r| Ok(view(USER, object(&r)?, &call, &reader))).collect::<Result<Vec<Value>>>()?;
     Ok(list(&call, "users", shown))
@@ -95,7 +95,7 @@ async fn check(call: Call) -> Result<Reply> {
         admitted(&call, "check_user_in_group")?;
     }
     auth(&call)?.directories.refresh(USER, call.param("user_id")).await?;
-    let found = call.reader().get(&MEMBERSHIPS, &key(&call));
+    let found = call.reader().get(&MEMBERSHIPS, &key(&call)).filter(|r| grants::lasts(r, call.cloud.db.now()));
     found.map(|_| Reply::empty(204)).ok_or_else(|| not_a_member(&call))
 }
 
@@ -124,12 +124,14 @@ async fn groups_of_user(call: Call) -> Result<Reply> {
     auth(&call)?.directories.refresh(USER, call.param("user_id")).await?;
     let reader = call.reader();
     let mut shown = Vec::new();
-    for id in grants::groups_of(&mut &reader, call.param("user_id")) {
+    for id in grants::groups_of(&mut &reader, call.param("user_id"), call.cloud.db.now()) {
         if let Some(row) = (&reader).row(&GROUP.table, &id)
             && call.cx.query.get("name").is_none_or(|n| n == row.text("name"))
         {
             let mut group = view(GROUP, object(&row)?, &call, &reader);
-            group["membership_expires_at"] = Value::Null;
+            let membership = reader.get(&MEMBERSHIPS, &format!("{id}:{}", call.param("user_id")));
+            let ends = membership.and_then(|r| r.field("expires_at").as_i64());
+            group["membership_expires_at"] = ends.map(|at| base::Timestamp(at).micros_z()).into();
             shown.push(group);
         }
     }

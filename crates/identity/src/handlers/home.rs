@@ -71,7 +71,7 @@ const CORE: [(&str, &str); 62] = [
 ];
 
 /// Relations of extensions.
-const EXTENDED: [(&str, &str, &str); 22] = [
+const EXTENDED: [(&str, &str, &str); 35] = [
     ("OS-EC2", "ec2tokens", "/ec2tokens"),
     ("OS-EC2", "user_credentials", "/users/{user_id}/credentials/OS-EC2"),
     ("OS-EC2", "user_credential", "/users/{user_id}/credentials/OS-EC2/{credential_id}"),
@@ -89,6 +89,27 @@ const EXTENDED: [(&str, &str, &str); 22] = [
     ("OS-ENDPOINT-POLICY", "policy_endpoints", "/policies/{policy_id}/OS-ENDPOINT-POLICY/endpoints"),
     ("OS-OAUTH1", "consumers", "/OS-OAUTH1/consumers"),
     ("OS-OAUTH1", "consumer", "/OS-OAUTH1/consumers/{consumer_id}"),
+    ("OS-FEDERATION", "identity_providers", "/OS-FEDERATION/identity_providers"),
+    ("OS-FEDERATION", "identity_provider", "/OS-FEDERATION/identity_providers/{idp_id}"),
+    ("OS-FEDERATION", "identity_provider_protocols", "/OS-FEDERATION/identity_providers/{idp_id}/protocols"),
+    ("OS-FEDERATION", "identity_provider_protocol", "/OS-FEDERATION/identity_providers/{idp_id}/protocols/{protocol_id}"),
+    (
+        "OS-FEDERATION",
+        "identity_provider_protocol_auth",
+        "/OS-FEDERATION/identity_providers/{idp_id}/protocols/{protocol_id}/auth",
+    ),
+    ("OS-FEDERATION", "mappings", "/OS-FEDERATION/mappings"),
+    ("OS-FEDERATION", "mapping", "/OS-FEDERATION/mappings/{mapping_id}"),
+    ("OS-FEDERATION", "service_providers", "/OS-FEDERATION/service_providers"),
+    ("OS-FEDERATION", "service_provider", "/OS-FEDERATION/service_providers/{sp_id}"),
+    ("OS-FEDERATION", "projects", "/OS-FEDERATION/projects"),
+    ("OS-FEDERATION", "domains", "/OS-FEDERATION/domains"),
+    ("OS-FEDERATION", "websso", "/auth/OS-FEDERATION/websso/{protocol_id}"),
+    (
+        "OS-FEDERATION",
+        "identity_providers_websso",
+        "/auth/OS-FEDERATION/identity_providers/{idp_id}/protocols/{protocol_id}/websso",
+    ),
     (
         "OS-INHERIT",
         "domain_user_role_inherited_to_projects",

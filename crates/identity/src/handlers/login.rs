@@ -9,6 +9,7 @@ use crate::{
     Auth,
     authenticator::{Known, NOT_AUTHENTICATED},
     directory::Who,
+    federation::shadow::Arrived,
     resources::{APP_CREDENTIAL, PROJECT, TRUST, USER},
     rows::{self, Rows as _, flag, text},
 };
@@ -135,6 +136,10 @@ async fn prove(auth: &Auth, identity: &Map) -> Result<Proof> {
         let proof = match Method::parse(name) {
             Some(Method::Password) => by_password(auth, need_object(identity, "password")?).await?,
             Some(Method::Token) => by_token(auth, need_text(need_object(identity, "token")?, "id")?)?,
+            // A token of one who came by a provider, as older clients show it to have a scope.
+            Some(m @ (Method::Mapped | Method::OpenId | Method::Saml2)) => {
+                by_token(auth, need_text(need_object(identity, m.name())?, "id")?)?
+            }
             Some(Method::ApplicationCredential) => {
                 by_app_credential(auth, need_object(identity, "application_credential")?).await?
             }
@@ -247,6 +252,18 @@ pub(super) fn seal(auth: &Auth, token: &Token) -> Result<(String, Arc<Known>)> {
     Ok((text, known))
 }
 
+/// An unscoped token of somebody for whom a provider vouches. A user of ours whose options ask for more must prove that another way.
+pub(super) fn arrived(auth: &Auth, who: Arrived, methods: Methods) -> Result<(String, Arc<Known>)> {
+    let user = auth.db.read().get(&USER.table, &who.user_id).ok_or_else(|| refused("there is no such user"))?;
+    if !enough(methods, user.field("options")) {
+        return Err(refused("the user must prove more than that"));
+    }
+    let mut token = blank(auth, &who.user_id, methods);
+    token.issued_at.0 = user.field("tokens_after").as_i64().map_or(token.issued_at.0, |after| after.max(token.issued_at.0));
+    token.federation = who.federation;
+    seal(auth, &token)
+}
+
 async fn token_for(call: &Call, auth: &Auth, proof: Proof, wanted: Wanted) -> Result<(String, Arc<Known>)> {
     let user = auth.db.read().get(&USER.table, &proof.user_id).ok_or_else(|| refused("there is no such user"))?;
     // Hashing took a while.
@@ -263,6 +280,7 @@ async fn token_for(call: &Call, auth: &Auth, proof: Proof, wanted: Wanted) -> Re
         // What is got by a token lives no longer than it.
         token.expires_at = parent.expires_at;
         token.parent_audit_id = Some(parent.chain_audit_id());
+        token.federation = parent.federation.clone();
     }
     if let Some(app) = &proof.app_credential {
         let project = app.text("project_id");

@@ -8,6 +8,8 @@ mod domain_config;
 mod ec2tokens;
 mod endpoint_filter;
 mod endpoint_policy;
+mod federated_login;
+mod federation;
 mod grants;
 pub(crate) mod groups;
 mod home;
@@ -56,6 +58,8 @@ pub(crate) fn routes() -> Vec<Route> {
         domain_config::routes(),
         endpoint_filter::routes(),
         endpoint_policy::routes(),
+        federated_login::routes(),
+        federation::routes(),
     ] {
         all.extend(part);
     }

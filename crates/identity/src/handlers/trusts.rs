@@ -74,7 +74,8 @@ fn insert(cx: &Cx, tx: &mut Tx<'_>, mut input: Map) -> Result<Map> {
     if project.is_empty() {
         return Err(Error::bad_request("Invalid input for field 'project_id': a trust is for a project."));
     }
-    let given = grants::given(tx, &trustor, Target::Project, &project);
+    let holder = grants::Holder::user(&trustor, tx.now);
+    let given = grants::given(tx, holder, Target::Project, &project);
     let held = grants::expand(tx, given);
     if terms.roles.is_empty() || cx.caller.project_id() != Some(&project) {
         return Err(Error::forbidden("At least one role should be specified, with a token of the project."));
