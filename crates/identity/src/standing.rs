@@ -5,9 +5,9 @@
 //! ```
 //! So nothing needs to be told to other API processes when a user is disabled or a role is taken away: their rows say it.
 use crate::{
-    grants::{self, Target},
+    grants::{self, Holder, Target},
     handlers::trusts,
-    resources::{APP_CREDENTIAL, PROJECT, TRUST},
+    resources::{APP_CREDENTIAL, IDENTITY_PROVIDER, PROJECT, TRUST},
     rows::{self, ACCESS_TOKENS, REVOCATIONS, Rows, flag, text},
 };
 use auth::{AccessRule, AppCredential, Role, Scope, Token, TokenScope, User};
@@ -25,6 +25,8 @@ pub(crate) struct Standing {
     pub(crate) roles: Vec<Role>,
     pub(crate) app_credential: Option<Arc<Row>>,
     pub(crate) trust: Option<Arc<Row>>,
+    /// When a membership ends that may count: what is known is then known no more.
+    pub(crate) until: Option<Timestamp>,
     pub(crate) access_token: Option<Arc<Row>>,
 }
 
@@ -37,6 +39,8 @@ pub(crate) enum Fallen {
     Revoked,
     #[error("the project or domain is disabled or gone")]
     Scope,
+    #[error("the identity provider is disabled or gone")]
+    Provider,
     #[error("the user has no role there")]
     NoRole,
     #[error("the application credential is gone, over, or lost its roles")]
@@ -66,8 +70,12 @@ pub(crate) fn of(rows: &mut dyn Rows, token: &Token, now: Timestamp) -> Result<S
         return Err(Fallen::Revoked);
     }
     let (scope, target) = scope(rows, token)?;
+    if let Some(federation) = &token.federation {
+        rows.row(&IDENTITY_PROVIDER.table, &federation.idp_id).filter(|r| flag(r, "enabled")).ok_or(Fallen::Provider)?;
+    }
+    let until = grants::next_end(rows, token.user_id.as_str(), now);
     let roles = Vec::new();
-    let mut standing = Standing { user, user_row, scope, roles, app_credential: None, trust: None, access_token: None };
+    let mut standing = Standing { user, user_row, scope, roles, app_credential: None, trust: None, access_token: None, until };
     let Some((target, id)) = target else {
         let plain = token.trust_id.is_none() && token.app_credential_id.is_none() && token.access_token_id.is_none();
         return if plain { Ok(standing) } else { Err(Fallen::Scope) };
@@ -77,7 +85,11 @@ pub(crate) fn of(rows: &mut dyn Rows, token: &Token, now: Timestamp) -> Result<S
         (None, Some(app)) => by_app_credential(rows, token, app, &id, now, &mut standing)?,
         (None, None) => match &token.access_token_id {
             Some(access) => by_access_token(rows, token, access, &id, now, &mut standing)?,
-            None => standing.roles = grants::effective(rows, token.user_id.as_str(), target, &id),
+            None => {
+                let groups = token.federation.as_ref().map_or(&[][..], |f| &f.group_ids);
+                let holder = Holder { user: token.user_id.as_str(), groups, now };
+                standing.roles = grants::effective(rows, holder, target, &id);
+            }
         },
     }
     if standing.roles.is_empty() {
@@ -112,7 +124,7 @@ fn role_ids(row: &Row) -> Vec<String> {
 }
 
 /// Roles that were delegated count as long as whoever delegated them has them all.
-fn delegated(rows: &mut dyn Rows, by: &str, project: &str, ids: &[String]) -> Option<Vec<Role>> {
+fn delegated(rows: &mut dyn Rows, by: Holder<'_>, project: &str, ids: &[String]) -> Option<Vec<Role>> {
     let given = grants::given(rows, by, Target::Project, project);
     let held = grants::expand(rows, given);
     if !ids.iter().all(|id| held.contains(id)) {
@@ -142,7 +154,8 @@ fn by_trust(
         rows::user(rows, link.text("trustor_user_id")).filter(|_| !is_over(link, now)).ok_or(Fallen::Trust)?;
     }
     let first = chain.last().map_or("", |t| t.text("trustor_user_id")).to_owned();
-    standing.roles = delegated(rows, &first, project, &role_ids(&trust)).ok_or(Fallen::Trust)?;
+    let by = Holder::user(&first, now);
+    standing.roles = delegated(rows, by, project, &role_ids(&trust)).ok_or(Fallen::Trust)?;
     standing.trust = Some(trust);
     Ok(())
 }
@@ -159,7 +172,8 @@ fn by_app_credential(
     if row.text("user_id") != token.user_id.as_str() || text(&row, "project_id") != Some(project) {
         return Err(Fallen::AppCredential);
     }
-    standing.roles = delegated(rows, token.user_id.as_str(), project, &role_ids(&row)).ok_or(Fallen::AppCredential)?;
+    let by = Holder::user(token.user_id.as_str(), now);
+    standing.roles = delegated(rows, by, project, &role_ids(&row)).ok_or(Fallen::AppCredential)?;
     standing.app_credential = Some(row);
     Ok(())
 }
@@ -176,7 +190,8 @@ fn by_access_token(
     if row.text("user_id") != token.user_id.as_str() || text(&row, "project_id") != Some(project) {
         return Err(Fallen::AccessToken);
     }
-    standing.roles = delegated(rows, token.user_id.as_str(), project, &role_ids(&row)).ok_or(Fallen::AccessToken)?;
+    let by = Holder::user(token.user_id.as_str(), now);
+    standing.roles = delegated(rows, by, project, &role_ids(&row)).ok_or(Fallen::AccessToken)?;
     standing.access_token = Some(row);
     Ok(())
 }

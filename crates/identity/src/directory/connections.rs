@@ -10,9 +10,10 @@ use ldap3::{
     Ldap, LdapConnAsync, LdapConnSettings, LdapError, ResultEntry, Scope, SearchEntry, SearchOptions,
     adapters::{Adapter, EntriesOnly, PagedResults},
 };
+use rustls::ClientConfig;
 use std::{
     panic,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, OnceLock, PoisonError},
     time::{Duration, Instant},
 };
 use tokio::{sync::Semaphore, time::timeout};
@@ -85,6 +86,8 @@ pub(crate) struct Search<'a> {
 
 pub(crate) struct Connections {
     options: Arc<Options>,
+    /// Read once: the machine has many authorities.
+    tls: OnceLock<Arc<ClientConfig>>,
     slots: Semaphore,
     idle: Mutex<Vec<(Ldap, Instant)>>,
     paused: Mutex<Option<Instant>>,
@@ -92,7 +95,13 @@ pub(crate) struct Connections {
 
 impl Connections {
     pub(crate) fn new(options: Arc<Options>) -> Self {
-        Self { slots: Semaphore::new(options.pool_size), options, idle: Mutex::default(), paused: Mutex::default() }
+        Self {
+            slots: Semaphore::new(options.pool_size),
+            options,
+            tls: OnceLock::new(),
+            idle: Mutex::default(),
+            paused: Mutex::default(),
+        }
     }
 
     /// A connection on which nobody has logged in.
@@ -112,13 +121,21 @@ impl Connections {
         Err(last.unwrap_or(Fault::Paused))
     }
 
+    fn tls(&self) -> Result<Arc<ClientConfig>, Fault> {
+        if let Some(tls) = self.tls.get() {
+            return Ok(tls.clone());
+        }
+        let tls = trust_roots::client(self.options.ca_file.as_deref(), self.options.ca_dir.as_deref())?;
+        Ok(self.tls.get_or_init(|| tls).clone())
+    }
+
     async fn connect_to(&self, url: &str) -> Result<Ldap, Fault> {
         let o = &self.options;
         let mut settings = LdapConnSettings::new().set_conn_timeout(o.connect_timeout);
         if url.starts_with("ldaps:") || o.start_tls {
             settings = settings.set_starttls(o.start_tls).set_no_tls_verify(!o.verify);
             if o.verify {
-                settings = settings.set_config(trust_roots::client(o.ca_file.as_deref(), o.ca_dir.as_deref())?);
+                settings = settings.set_config(self.tls()?);
             }
         }
         let unreachable = |e| Fault::Unreachable { url: url.to_owned(), source: Box::new(e) };

@@ -15,6 +15,7 @@ use crate::{
     authenticator::{Known, NOT_AUTHENTICATED},
     compliance::Compliance,
     directory::Who,
+    federation::shadow::Arrived,
     lockout::Account,
     resources::{APP_CREDENTIAL, PROJECT, TRUST, USER},
     rows::{self, Rows as _, flag, text},
@@ -175,6 +176,10 @@ async fn prove(call: &Call, auth: &Auth, identity: &Map) -> Result<Proof> {
             Some(Method::Totp) => factors::by_totp(auth, need_object(identity, "totp")?).await?,
             Some(Method::OAuth1) => oauth1::by_oauth1(call, auth).await?,
             Some(Method::Token) => by_token(auth, need_text(need_object(identity, "token")?, "id")?)?,
+            // A token of one who came by a provider, as older clients show it to have a scope.
+            Some(m @ (Method::Mapped | Method::OpenId | Method::Saml2)) => {
+                by_token(auth, need_text(need_object(identity, m.name())?, "id")?)?
+            }
             Some(Method::ApplicationCredential) => {
                 by_app_credential(auth, need_object(identity, "application_credential")?).await?
             }
@@ -308,6 +313,24 @@ pub(super) fn seal(auth: &Auth, token: &Token) -> Result<(String, Arc<Known>)> {
     Ok((text, known))
 }
 
+/// An unscoped token of somebody for whom a provider vouches. A user of ours whose options ask for more must prove that another way.
+pub(super) async fn arrived(auth: &Auth, who: Arrived, methods: Methods) -> Result<(String, Arc<Known>)> {
+    let user = auth.db.read().get(&USER.table, &who.user_id).ok_or_else(|| refused("there is no such user"))?;
+    if auth.is_inactive(super::object(&user)?, &auth.db.read()) {
+        return Err(refused("nobody has used the account for too long"));
+    }
+    if !factors::enough(methods, user.field("options")) {
+        return Err(refused("the user must prove more than that"));
+    }
+    if !auth.note_login(&user).await? {
+        return Err(refused("the account was locked meanwhile"));
+    }
+    let mut token = blank(auth, &who.user_id, methods);
+    token.issued_at.0 = user.field("tokens_after").as_i64().map_or(token.issued_at.0, |after| after.max(token.issued_at.0));
+    token.federation = who.federation;
+    seal(auth, &token)
+}
+
 async fn token_for(call: &Call, auth: &Auth, user: &Row, proof: Proof, wanted: Wanted) -> Result<(String, Arc<Known>)> {
     let mut token = blank(auth, &proof.user_id, proof.methods);
     // The clock of the process that changed the user may be ahead of ours.
@@ -316,6 +339,7 @@ async fn token_for(call: &Call, auth: &Auth, user: &Row, proof: Proof, wanted: W
         // What is got by a token lives no longer than it.
         token.expires_at = parent.expires_at;
         token.parent_audit_id = Some(parent.chain_audit_id());
+        token.federation = parent.federation.clone();
     }
     if let Some(app) = &proof.app_credential {
         let project = app.text("project_id");

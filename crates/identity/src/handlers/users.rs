@@ -53,6 +53,7 @@ pub(super) fn check_filters(call: &Call) -> Result<()> {
 async fn all(call: Call) -> Result<Reply> {
     allow(&call, "list_users", None)?;
     check_filters(&call)?;
+    super::directories::read_all(USER, &call).await?;
     api::listing_reply(USER, &IDENTITY, &call, false)
 }
 
