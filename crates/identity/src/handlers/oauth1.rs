@@ -6,7 +6,7 @@
 //! ```
 //! Consumers are made by administrators and known by their secrets. Whoever cannot sign is told nothing, not even what exists. A
 //! signature is good for some minutes and once: its nonce is written in the transaction that it asks for.
-use super::{allow, app_credentials, auth, forbidden, get, list, login, object, view};
+use super::{allow, app_credentials, auth, ec2tokens::encode, forbidden, get, list, login, object, view};
 use crate::{
     Auth,
     grants::{self, Target},
@@ -24,7 +24,7 @@ use std::{sync::Arc, time::Duration};
 use store::{Row, Tx};
 
 mod signature;
-use signature::{Signed, WINDOW, encode};
+use signature::{Signed, WINDOW};
 
 /// From the request to the user's word.
 const REQUEST_LIFETIME: Duration = Duration::from_secs(8 * 3600);

@@ -5,12 +5,12 @@
 //! base = METHOD & encode(URL) & encode(sorted parameters of header and query, without the signature)
 //! key  = encode(consumer's secret) & encode(token's secret)
 //! ```
+use super::super::ec2tokens::encode;
 use base64::Engine as _;
 use hmac::{Hmac, Mac as _};
 use percent_encoding::percent_decode_str;
 use sha1::Sha1;
 use sha2::Sha256;
-use std::fmt::Write as _;
 use subtle::ConstantTimeEq as _;
 
 /// How far the time of a signature may be from ours, in seconds.
@@ -22,18 +22,6 @@ pub(super) struct Signed(Vec<(String, String)>);
 
 fn decode(text: &str) -> String {
     percent_decode_str(text).decode_utf8_lossy().into_owned()
-}
-
-/// RFC 3986, with nothing reserved left as it is.
-pub(super) fn encode(text: &str) -> String {
-    text.bytes().fold(String::new(), |mut out, b| {
-        if b.is_ascii_alphanumeric() || b"-_.~".contains(&b) {
-            out.push(char::from(b));
-        } else {
-            let _ = write!(out, "%{b:02X}");
-        }
-        out
-    })
 }
 
 impl Signed {
