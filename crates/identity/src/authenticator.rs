@@ -116,7 +116,7 @@ pub struct Auth {
 }
 
 /// Tables whose rows decide what a token stands for and what its answer shows.
-static DECIDING: [&Table; 17] = [
+static DECIDING: [&Table; 19] = [
     &resources::USER.table,
     &resources::PROJECT.table,
     &resources::ROLE.table,
@@ -125,12 +125,14 @@ static DECIDING: [&Table; 17] = [
     &resources::APP_CREDENTIAL.table,
     &resources::TRUST.table,
     &resources::IDENTITY_PROVIDER.table,
+    &resources::MAPPING.table,
     &resources::SERVICE_PROVIDER.table,
     &rows::ASSIGNMENTS,
     &IMPLIED,
     &MEMBERSHIPS,
     &REVOCATIONS,
     &LINKS,
+    &rows::PROTOCOLS,
     &DOMAIN_CONFIGS,
     &ACCESS_TOKENS,
     &TOKEN_KEYS,

@@ -26,7 +26,6 @@ mod rows;
 mod standing;
 mod suppose;
 mod token_body;
-mod trust_roots;
 
 pub use authenticator::{Auth, AuthConfig};
 pub use bootstrap::{BootstrapConfig, CATALOG, CatalogService, NewUser, bootstrap, ensure_user};

@@ -1,5 +1,5 @@
 //! Looks at rows alike in the view and in a transaction, and the tables that no resource owns.
-use crate::resources::{GROUP, PROJECT, USER};
+use crate::resources::{GROUP, IDENTITY_PROVIDER, PROJECT, USER};
 use auth::{DomainRef, ProjectRef, User};
 use serde_json::Value;
 use std::sync::Arc;
@@ -163,10 +163,22 @@ pub(crate) fn counts(rows: &mut dyn Rows, domain_id: &str, directory: &Value) ->
     directory.is_object() == has_directory(rows, domain_id) && directory.get("gone") != Some(&Value::Bool(true))
 }
 
-/// A user that may log in: the user and the domain are enabled.
+/// Is the user one who is here by the word of a provider alone?
+pub(crate) fn is_guest(row: &Row) -> bool {
+    row.field("federated").is_array()
+}
+
+/// Does somebody vouch for the user still? Our own users need nobody who does.
+fn vouched_for(rows: &mut dyn Rows, user: &Row) -> bool {
+    let Some(links) = user.field("federated").as_array() else { return true };
+    let mut by = links.iter().filter_map(|l| l["idp_id"].as_str());
+    by.any(|idp| rows.row(&IDENTITY_PROVIDER.table, idp).is_some_and(|r| flag(&r, "enabled")))
+}
+
+/// A user that may log in: the user, the domain and whoever vouches for the user are enabled.
 pub(crate) fn user(rows: &mut dyn Rows, id: &str) -> Option<(User, Arc<Row>)> {
     let row = rows.row(&USER.table, id).filter(|r| flag(r, "enabled"))?;
-    if !counts(rows, row.text("domain_id"), row.field("directory")) {
+    if !counts(rows, row.text("domain_id"), row.field("directory")) || !vouched_for(rows, &row) {
         return None;
     }
     let domain = domain(rows, row.text("domain_id"))?;
@@ -179,8 +191,7 @@ pub(crate) fn by_name(rows: &mut dyn Rows, table: &Table, domain_id: Option<&str
     let found = rows.rows(table, "name", name);
     let mut fits = |r: &&Arc<Row>| {
         let there = text(r, "domain_id") == domain_id;
-        there
-            && (!people || !r.field("federated").is_array() && counts(rows, domain_id.unwrap_or_default(), r.field("directory")))
+        there && (!people || !is_guest(r) && counts(rows, domain_id.unwrap_or_default(), r.field("directory")))
     };
     found.iter().find(|r| fits(r)).map(|r| r.id().to_owned())
 }

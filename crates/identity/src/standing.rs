@@ -1,16 +1,17 @@
 //! Whether a token still stands: everything that it rests on is asked of the rows, when it is made and at every use.
 //!
 //! ```text
-//! token -> user and domain enabled -> not taken back -> scope enabled -> roles still held -> trust, application credential
+//! token -> provider and protocol -> user and domain enabled -> not taken back -> scope enabled -> roles still held -> trust, application credential
 //! ```
 //! So nothing needs to be told to other API processes when a user is disabled or a role is taken away: their rows say it.
 use crate::{
+    federation::protocol_key,
     grants::{self, Holder, Target},
     handlers::trusts,
-    resources::{APP_CREDENTIAL, IDENTITY_PROVIDER, PROJECT, TRUST},
-    rows::{self, ACCESS_TOKENS, REVOCATIONS, Rows, flag, text},
+    resources::{APP_CREDENTIAL, IDENTITY_PROVIDER, MAPPING, PROJECT, TRUST},
+    rows::{self, ACCESS_TOKENS, PROTOCOLS, REVOCATIONS, Rows, flag, text},
 };
-use auth::{AccessRule, AppCredential, Role, Scope, Token, TokenScope, User};
+use auth::{AccessRule, AppCredential, Federation, Role, Scope, Token, TokenScope, User};
 use base::Timestamp;
 use std::sync::Arc;
 use store::Row;
@@ -25,7 +26,7 @@ pub(crate) struct Standing {
     pub(crate) roles: Vec<Role>,
     pub(crate) app_credential: Option<Arc<Row>>,
     pub(crate) trust: Option<Arc<Row>>,
-    /// When a membership ends that may count: what is known is then known no more.
+    /// When the next membership ends that may count: what is known is then known no more.
     pub(crate) until: Option<Timestamp>,
     pub(crate) access_token: Option<Arc<Row>>,
 }
@@ -39,7 +40,7 @@ pub(crate) enum Fallen {
     Revoked,
     #[error("the project or domain is disabled or gone")]
     Scope,
-    #[error("the identity provider is disabled or gone")]
+    #[error("the identity provider is disabled or gone, or its protocol or the mapping")]
     Provider,
     #[error("the user has no role there")]
     NoRole,
@@ -61,6 +62,9 @@ fn is_over(row: &Row, now: Timestamp) -> bool {
 
 /// What the token stands for now.
 pub(crate) fn of(rows: &mut dyn Rows, token: &Token, now: Timestamp) -> Result<Standing, Fallen> {
+    if let Some(federation) = &token.federation {
+        vouched(rows, token, federation).ok_or(Fallen::Provider)?;
+    }
     let (user, user_row) = rows::user(rows, token.user_id.as_str()).ok_or(Fallen::User)?;
     let home = rows.row(&PROJECT.table, user.domain.id.as_str());
     if taken_back(&user_row, token)
@@ -70,9 +74,6 @@ pub(crate) fn of(rows: &mut dyn Rows, token: &Token, now: Timestamp) -> Result<S
         return Err(Fallen::Revoked);
     }
     let (scope, target) = scope(rows, token)?;
-    if let Some(federation) = &token.federation {
-        rows.row(&IDENTITY_PROVIDER.table, &federation.idp_id).filter(|r| flag(r, "enabled")).ok_or(Fallen::Provider)?;
-    }
     let until = grants::next_end(rows, token.user_id.as_str(), now);
     let roles = Vec::new();
     let mut standing = Standing { user, user_row, scope, roles, app_credential: None, trust: None, access_token: None, until };
@@ -104,6 +105,14 @@ pub(crate) fn of(rows: &mut dyn Rows, token: &Token, now: Timestamp) -> Result<S
         return Err(Fallen::NoRole);
     }
     Ok(standing)
+}
+
+/// Is all there still by which the token was given: the provider, the protocol, its mapping? New ones of the same names are others.
+fn vouched(rows: &mut dyn Rows, token: &Token, by: &Federation) -> Option<()> {
+    let before = |r: &Arc<Row>| r.field("created_at").as_i64().is_none_or(|at| at <= token.issued_at.0);
+    rows.row(&IDENTITY_PROVIDER.table, &by.idp_id).filter(|r| flag(r, "enabled") && before(r))?;
+    let protocol = rows.row(&PROTOCOLS, &protocol_key(&by.idp_id, &by.protocol_id)).filter(before)?;
+    rows.row(&MAPPING.table, protocol.text("mapping_id")).filter(before).map(|_| ())
 }
 
 fn scope(rows: &mut dyn Rows, token: &Token) -> Result<(Scope, Option<(Target, String)>), Fallen> {
@@ -164,6 +173,7 @@ fn by_trust(
     let first = chain.last().map_or("", |t| t.text("trustor_user_id")).to_owned();
     let by = Holder::user(&first, now);
     standing.roles = delegated(rows, by, project, &role_ids(&trust)).ok_or(Fallen::Trust)?;
+    standing.until = standing.until.into_iter().chain(grants::next_end(rows, &first, now)).min();
     standing.trust = Some(trust);
     Ok(())
 }

@@ -6,8 +6,8 @@
 //! The checked address is the one that is connected to, so a name that changes its mind between check and use gains nothing. No redirect
 //! is followed. Addresses that are not public are refused in all of their spellings, unless the operator allows their network.
 use crate::{
-    Error,
-    http::{Body, Server, Trust, length},
+    Error, Trust,
+    http::{Body, Server, length},
 };
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Empty};

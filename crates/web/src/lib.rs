@@ -7,8 +7,9 @@ pub mod call;
 pub mod fetch;
 mod http;
 pub mod s3;
+mod trust;
 
-pub use http::Trust;
+pub use trust::Trust;
 use std::io;
 
 /// Why a server gave nothing.

@@ -5,18 +5,17 @@ use super::{
     entry::Entry,
     options::{Options, Wrong},
 };
-use crate::trust_roots;
 use ldap3::{
     Ldap, LdapConnAsync, LdapConnSettings, LdapError, ResultEntry, Scope, SearchEntry, SearchOptions,
     adapters::{Adapter, EntriesOnly, PagedResults},
 };
-use rustls::ClientConfig;
 use std::{
     panic,
-    sync::{Arc, Mutex, OnceLock, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 use tokio::{sync::Semaphore, time::timeout};
+use web::Trust;
 
 /// For one question and its answer, with the wait for a connection.
 const OPERATION: Duration = Duration::from_secs(5);
@@ -43,7 +42,7 @@ pub(crate) enum Fault {
     #[error("{0}; correct the domain's configuration")]
     Configuration(#[from] Wrong),
     #[error("its authorities cannot be used")]
-    Roots(#[from] trust_roots::Error),
+    Roots(#[from] web::Error),
     #[error("{url} cannot be reached")]
     Unreachable { url: String, source: Box<LdapError> },
     #[error("it could not be reached a moment ago")]
@@ -86,8 +85,7 @@ pub(crate) struct Search<'a> {
 
 pub(crate) struct Connections {
     options: Arc<Options>,
-    /// Read once: the machine has many authorities.
-    tls: OnceLock<Arc<ClientConfig>>,
+    trust: Trust,
     slots: Semaphore,
     idle: Mutex<Vec<(Ldap, Instant)>>,
     paused: Mutex<Option<Instant>>,
@@ -97,8 +95,8 @@ impl Connections {
     pub(crate) fn new(options: Arc<Options>) -> Self {
         Self {
             slots: Semaphore::new(options.pool_size),
+            trust: Trust::new(options.ca_file.clone(), options.ca_dir.clone()),
             options,
-            tls: OnceLock::new(),
             idle: Mutex::default(),
             paused: Mutex::default(),
         }
@@ -121,21 +119,13 @@ impl Connections {
         Err(last.unwrap_or(Fault::Paused))
     }
 
-    fn tls(&self) -> Result<Arc<ClientConfig>, Fault> {
-        if let Some(tls) = self.tls.get() {
-            return Ok(tls.clone());
-        }
-        let tls = trust_roots::client(self.options.ca_file.as_deref(), self.options.ca_dir.as_deref())?;
-        Ok(self.tls.get_or_init(|| tls).clone())
-    }
-
     async fn connect_to(&self, url: &str) -> Result<Ldap, Fault> {
         let o = &self.options;
         let mut settings = LdapConnSettings::new().set_conn_timeout(o.connect_timeout);
         if url.starts_with("ldaps:") || o.start_tls {
             settings = settings.set_starttls(o.start_tls).set_no_tls_verify(!o.verify);
             if o.verify {
-                settings = settings.set_config(self.tls()?);
+                settings = settings.set_config(self.trust.client()?);
             }
         }
         let unreachable = |e| Fault::Unreachable { url: url.to_owned(), source: Box::new(e) };

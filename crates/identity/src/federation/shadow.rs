@@ -1,13 +1,13 @@
 //! Who somebody is here, in one transaction: the user's row, groups for a while, projects and roles.
 use super::{
     mapping::{DomainKey, Mapped},
-    user_key,
+    protocol_key, user_key,
 };
 use crate::{
     directory::public_id,
     grants::{Actor, Grant, Target},
-    resources::{GROUP, IDENTITY_PROVIDER, PROJECT, ROLE, USER},
-    rows::{self, FEDERATED, MEMBERSHIPS, Rows as _, flag, text},
+    resources::{GROUP, IDENTITY_PROVIDER, MAPPING, PROJECT, ROLE, USER},
+    rows::{self, FEDERATED, MEMBERSHIPS, PROTOCOLS, Rows as _, flag, text},
 };
 use api::{Error, Map, Result};
 use auth::Federation;
@@ -18,6 +18,11 @@ use store::{Row, Tx};
 
 /// What Python's `quote` leaves as it is; ids of Keystone's users are made with it.
 const QUOTED: AsciiSet = NON_ALPHANUMERIC.remove(b'_').remove(b'.').remove(b'-').remove(b'~').remove(b'/');
+
+/// A token has to hold them all.
+const MOST_GROUPS: usize = 200;
+/// Of names and ids, in characters, as of those that administrators choose.
+const LONGEST_NAME: usize = 255;
 
 /// Where somebody comes from.
 #[derive(Clone, Debug)]
@@ -33,6 +38,8 @@ pub(crate) struct Origin {
 pub(crate) struct Arrived {
     pub(crate) user_id: String,
     pub(crate) federation: Option<Federation>,
+    /// When the last of what the login rests on was made; the clock of the process that did so may be ahead of ours.
+    pub(crate) since: i64,
 }
 
 fn nobody(why: impl Into<String>) -> Error {
@@ -60,13 +67,16 @@ fn groups(tx: &mut Tx<'_>, mapped: &Mapped) -> Result<Vec<String>> {
     }
     ids.sort();
     ids.dedup();
+    if ids.len() > MOST_GROUPS {
+        return Err(nobody(format!("the mapping gives {} groups, and a token holds {MOST_GROUPS}; give fewer", ids.len())));
+    }
     Ok(ids)
 }
 
-/// The user of ours that the mapping names.
+/// The user of ours that the mapping names; never a provider's, of whom that provider alone has a say.
 fn own(tx: &mut Tx<'_>, mapped: &Mapped) -> Result<String> {
     let found = match (&mapped.id, &mapped.name, &mapped.domain) {
-        (Some(id), _, _) => tx.row(&USER.table, id).map(|r| r.id().to_owned()),
+        (Some(id), _, _) => tx.row(&USER.table, id).filter(|r| !rows::is_guest(r)).map(|r| r.id().to_owned()),
         (None, Some(name), Some(of)) => {
             let domain = domain(tx, of)?;
             rows::by_name(tx, &USER.table, Some(&domain), name)
@@ -82,6 +92,9 @@ fn guest(tx: &mut Tx<'_>, from: &Origin, mapped: &Mapped, domain_id: &str) -> Re
     let named = named.ok_or_else(|| nobody("the mapping gives neither a name nor an id, and the provider names nobody"))?;
     let unique_id = utf8_percent_encode(named, &QUOTED).to_string();
     let name = mapped.name.as_ref().or(mapped.id.as_ref()).or(from.remote_user.as_ref()).unwrap_or(named);
+    if [&unique_id, name].iter().any(|n| n.chars().count() > LONGEST_NAME) {
+        return Err(nobody(format!("the mapping gives a name or an id of more than {LONGEST_NAME} characters")));
+    }
     let key = user_key(&from.idp_id, &from.protocol_id, &unique_id);
     let link = tx.get(&FEDERATED, &key).map(|r| r.text("user_id").to_owned());
     let id = link.clone().unwrap_or_else(|| public_id(domain_id, "user", &unique_id));
@@ -96,7 +109,8 @@ fn guest(tx: &mut Tx<'_>, from: &Origin, mapped: &Mapped, domain_id: &str) -> Re
             let new = json!({
                 "id": id, "v": 1, "created_at": tx.now.0, "updated_at": null, "revision": 0, "request_id": "", "domain_id": domain_id,
                 "enabled": true, "default_project_id": null, "options": {}, "extra": {}, "password_expires_at": null,
-                "password_hash": null, "tokens_after": null, "directory": null,
+                // Whoever had this id before had other tokens.
+                "password_hash": null, "tokens_after": tx.now.0, "directory": null,
             });
             new.as_object().cloned().unwrap_or_default()
         }
@@ -186,8 +200,12 @@ pub(crate) fn check_enabled(idp: &Row) -> Result<()> {
 pub(crate) fn arrive(tx: &mut Tx<'_>, cx: &Cx, from: &Origin, mapped: &Mapped) -> Result<Arrived> {
     let idp = tx.row(&IDENTITY_PROVIDER.table, &from.idp_id).ok_or_else(|| nobody("the provider is gone"))?;
     check_enabled(&idp)?;
+    let protocol = tx.row(&PROTOCOLS, &protocol_key(&from.idp_id, &from.protocol_id));
+    let protocol = protocol.ok_or_else(|| nobody("the protocol is gone"))?;
+    let mapping = tx.row(&MAPPING.table, protocol.text("mapping_id")).ok_or_else(|| nobody("the mapping is gone"))?;
+    let since = [&idp, &protocol, &mapping].iter().filter_map(|r| r.field("created_at").as_i64()).max().unwrap_or_default();
     if mapped.local {
-        return Ok(Arrived { user_id: own(tx, mapped)?, federation: None });
+        return Ok(Arrived { user_id: own(tx, mapped)?, federation: None, since });
     }
     let home = text(&idp, "domain_id").unwrap_or_default().to_owned();
     let domain_id = match &mapped.domain {
@@ -201,5 +219,5 @@ pub(crate) fn arrive(tx: &mut Tx<'_>, cx: &Cx, from: &Origin, mapped: &Mapped) -
     belong(tx, &user_id, &from.idp_id, &group_ids, until);
     projects(tx, cx, &user_id, mapped, &home)?;
     let federation = Federation { idp_id: from.idp_id.clone(), protocol_id: from.protocol_id.clone(), group_ids };
-    Ok(Arrived { user_id, federation: Some(federation) })
+    Ok(Arrived { user_id, federation: Some(federation), since })
 }

@@ -226,7 +226,7 @@ Please wait...
     Reply::text(200, "text/html; charset=utf-8", body)
         .header("cache-control", "no-store")
         .header("referrer-policy", "no-referrer")
-        .header("content-security-policy", format!("default-src 'none'; script-src 'nonce-{nonce}'"))
+        .header("content-security-policy", format!("default-src 'none'; base-uri 'none'; frame-ancestors 'none'; script-src 'nonce-{nonce}'"))
         .header("set-cookie", format!("{COOKIE}=; Path=/; Max-Age=0; HttpOnly; SameSite=Lax"))
 }
 

@@ -148,6 +148,7 @@ async fn create_protocol(call: Call) -> Result<Reply> {
         row.extend([
             ("idp_id".to_owned(), idp.as_str().into()),
             ("protocol_id".to_owned(), id.as_str().into()),
+            ("created_at".to_owned(), tx.now.0.into()),
             ("v".to_owned(), 1.into()),
         ]);
         tx.put(&PROTOCOLS, &key, row.into());

@@ -178,7 +178,9 @@ async fn prove(call: &Call, auth: &Auth, identity: &Map) -> Result<Proof> {
             Some(Method::Token) => by_token(auth, need_text(need_object(identity, "token")?, "id")?)?,
             // A token of one who came by a provider, as older clients show it to have a scope.
             Some(m @ (Method::Mapped | Method::OpenId | Method::Saml2)) => {
-                by_token(auth, need_text(need_object(identity, m.name())?, "id")?)?
+                let proof = by_token(auth, need_text(need_object(identity, m.name())?, "id")?)?;
+                let came = proof.parent.as_ref().is_some_and(|t| t.federation.is_some());
+                came.then_some(proof).ok_or_else(|| refused("the token is of nobody for whom a provider vouches"))?
             }
             Some(Method::ApplicationCredential) => {
                 by_app_credential(auth, need_object(identity, "application_credential")?).await?
@@ -322,11 +324,11 @@ pub(super) async fn arrived(auth: &Auth, who: Arrived, methods: Methods) -> Resu
     if !factors::enough(methods, user.field("options")) {
         return Err(refused("the user must prove more than that"));
     }
-    if !auth.note_login(&user).await? {
+    if !auth.note_login(&user, false).await? {
         return Err(refused("the account was locked meanwhile"));
     }
     let mut token = blank(auth, &who.user_id, methods);
-    token.issued_at.0 = user.field("tokens_after").as_i64().map_or(token.issued_at.0, |after| after.max(token.issued_at.0));
+    token.issued_at.0 = token.issued_at.0.max(who.since).max(user.field("tokens_after").as_i64().unwrap_or_default());
     token.federation = who.federation;
     seal(auth, &token)
 }
@@ -338,6 +340,7 @@ async fn token_for(call: &Call, auth: &Auth, user: &Row, proof: Proof, wanted: W
     if let Some(parent) = &proof.parent {
         // What is got by a token lives no longer than it.
         token.expires_at = parent.expires_at;
+        token.issued_at = token.issued_at.max(parent.issued_at);
         token.parent_audit_id = Some(parent.chain_audit_id());
         token.federation = parent.federation.clone();
     }

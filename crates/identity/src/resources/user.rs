@@ -110,6 +110,11 @@ impl Rules for User {
         super::is_there(row, reader) && (in_sight(row, cx) || row.get("id").and_then(Value::as_str) == Some(cx.caller.user_id()))
     }
 
+    /// A provider chooses the names of its users, and takes nobody's by that.
+    fn claims(row: &Map) -> bool {
+        !row.get("federated").is_some_and(Value::is_array)
+    }
+
     fn filter(row: &Map, key: &str, values: &[&str], _cx: &Cx) -> Option<bool> {
         match key {
             "password_expires_at" => {

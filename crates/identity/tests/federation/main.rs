@@ -1,6 +1,7 @@
 //! Users for whom an identity provider vouches, with a real one.
 #![expect(clippy::unwrap_used, reason = "what a test needs and does not get ends it")]
 mod browser;
+mod ends;
 mod provider;
 mod resources;
 

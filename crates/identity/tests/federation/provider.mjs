@@ -50,21 +50,23 @@ server.listen(0, '127.0.0.1', () => {
         getResourceServerInfo: (ctx, resource) => ({ scope: 'openid api', audience: resource, accessTokenTTL: 300, accessTokenFormat: 'jwt' }),
       },
     },
-    extraTokenClaims: (ctx, token) => (token.accountId ? people[token.accountId] : { groups: ['robots'] }),
+    extraTokenClaims: (ctx, token) => (token.accountId ? { ...people[token.accountId], ...token.known } : { groups: ['robots'] }),
     ttl: { AccessToken: 300, ClientCredentials: 300, IdToken: 300, Session: 300, Grant: 300, Interaction: 300 },
     interactions: { url: (ctx, interaction) => `/interaction/${interaction.uid}` },
   });
 
   // A login with a password, as the clients of clouds use it.
-  const parameters = ['username', 'password', 'scope', 'resource'];
+  const parameters = ['username', 'password', 'scope', 'resource', 'known'];
   provider.registerGrantType('password', async (ctx, next) => {
-    const { username, password, resource } = ctx.oidc.params;
+    const { username, password, resource, known } = ctx.oidc.params;
     if (!people[username] || password !== `password of ${username}`) throw new errors.InvalidGrant('wrong password');
     const grant = new provider.Grant({ accountId: username, clientId: ctx.oidc.client.clientId });
     grant.addOIDCScope('openid profile email');
     const token = new provider.AccessToken({
       accountId: username, client: ctx.oidc.client, grantId: await grant.save(), gty: 'password', scope: 'openid', claims: {},
     });
+    // A test may say what else is known of somebody.
+    token.known = JSON.parse(known ?? '{}');
     if (resource) token.resourceServer = new provider.ResourceServer(resource, { scope: 'openid', audience: resource, accessTokenTTL: 300, accessTokenFormat: 'jwt' });
     ctx.body = { access_token: await token.save(), expires_in: token.expiration, token_type: token.tokenType };
     await next();

@@ -58,6 +58,14 @@ impl Provider {
         let form = format!("grant_type=password&username={user}&password=password%20of%20{user}{resource}");
         self.token("cloud", &form).await.expect(200).text("/access_token")
     }
+    /// As [`Self::access`], with more that is known of the user.
+    pub(crate) async fn access_of(&self, user: &str, known: Value) -> String {
+        use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+        let known = known.to_string();
+        let known = utf8_percent_encode(&known, NON_ALPHANUMERIC);
+        let form = format!("grant_type=password&username={user}&password=password%20of%20{user}&resource=urn:cloud&known={known}");
+        self.token("cloud", &form).await.expect(200).text("/access_token")
+    }
 
     /// How a protocol speaks to it; `more` is added.
     pub(crate) fn oidc(&self, more: Value) -> Value {

@@ -28,9 +28,10 @@ fn add(out: &mut Assertion, name: &str, value: &Value, depth: usize) {
         value => scalar(value).into_iter().collect(),
     };
     if !values.is_empty() {
-        out.insert(format!("OIDC-{name}"), values.clone());
+        // Of claims whose names come to the same here the first counts: signed ones are before others.
+        out.entry(format!("OIDC-{name}")).or_insert_with(|| values.clone());
         let upper: String = name.chars().map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_uppercase() } else { '_' }).collect();
-        out.insert(format!("HTTP_OIDC_{upper}"), values);
+        out.entry(format!("HTTP_OIDC_{upper}")).or_insert(values);
     }
 }
 
@@ -60,11 +61,12 @@ mod tests {
     fn claims_have_the_names_that_mappings_use() {
         let claims = json!({
             "iss": "https://idp.example.org/", "sub": "7", "preferred_username": "ada;root", "groups": ["a", "b;c", {"x": 1}],
-            "email_verified": true, "realm_access": {"roles": ["admin"]}, "nothing": null, "empty": [],
+            "preferred-username": "root", "email_verified": true, "realm_access": {"roles": ["admin"]}, "nothing": null, "empty": [],
         });
         let assertion = of(claims.as_object().unwrap());
         let all = |name: &str| assertion.get(name).cloned().unwrap_or_default();
         assert_eq!(all("OIDC-preferred_username"), ["ada;root"], "a value is one value");
+        assert_eq!(all("HTTP_OIDC_PREFERRED_USERNAME"), ["ada;root"], "the first of those whose names come to the same");
         assert_eq!(all("HTTP_OIDC_ISS"), ["https://idp.example.org/"]);
         assert_eq!(all("OIDC-groups"), ["a", "b;c"]);
         assert_eq!(all("OIDC-email_verified"), ["1"]);

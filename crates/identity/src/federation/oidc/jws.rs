@@ -223,4 +223,4 @@ pub(crate) fn check_times(claims: &Map, now: Timestamp) -> Result<(), Refused> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -37,8 +37,12 @@ impl Providers {
     pub(crate) fn of(&self, auth: &Auth, idp: &str, protocol: &str) -> Result<Arc<Provider>> {
         let lost = |what: &str| Error::not_found(format!("Could not find {what} {protocol} for Identity Provider: {idp}."));
         let key = protocol_key(idp, protocol);
-        let row = auth.db.read().get(&PROTOCOLS, &key).ok_or_else(|| lost("federated protocol"))?;
+        let row = auth.db.read().get(&PROTOCOLS, &key);
         let mut open = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(row) = row else {
+            open.remove(&key);
+            return Err(lost("federated protocol"));
+        };
         if let Some((_, provider)) = open.get(&key).filter(|(revision, _)| *revision == row.modified) {
             return Ok(provider.clone());
         }

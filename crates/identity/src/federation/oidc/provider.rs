@@ -12,11 +12,11 @@ use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::Value;
 use std::{
     sync::{Arc, Mutex, PoisonError},
-    time::{Duration, Instant},
+    time::Duration,
 };
 use tokio::{
     sync::{Mutex as Turn, Semaphore},
-    time::timeout,
+    time::{Instant, timeout},
 };
 use web::{
     Trust,
@@ -30,7 +30,7 @@ const DEADLINE: Duration = Duration::from_secs(5);
 const AT_ONCE: usize = 8;
 /// How long what is published is believed to be so.
 const FRESH: Duration = Duration::from_secs(600);
-/// Keys are fetched for a signature by a new one, at most this often.
+/// Keys are fetched for a signature that is by none of those that are known, at most this often.
 const KEYS_AGAIN: Duration = Duration::from_secs(10);
 /// How long a provider that did not answer is left alone.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -43,6 +43,8 @@ pub(crate) enum Fault {
     Refused(#[from] Refused),
     #[error("the provider says that the token is not active")]
     NotActive,
+    #[error("the provider does not say that it is an access token that its bearer may use")]
+    NotBearer,
     #[error("the provider refused the code: {0}")]
     Code(String),
     #[error("the provider could not be asked for {what}")]
@@ -68,7 +70,7 @@ pub(crate) enum Fault {
 impl Fault {
     /// Is it about the token, and not about the provider?
     pub(crate) fn is_refusal(&self) -> bool {
-        matches!(self, Self::Refused(_) | Self::NotActive | Self::Code(_))
+        matches!(self, Self::Refused(_) | Self::NotActive | Self::NotBearer | Self::Code(_))
     }
 }
 
@@ -84,6 +86,7 @@ type Kept<T> = Turn<Option<(Instant, Arc<T>)>>;
 pub(crate) struct Provider {
     pub(crate) settings: Settings,
     networks: Vec<IpNet>,
+    trust: Trust,
     slots: Semaphore,
     metadata: Kept<Map>,
     keys: Kept<Keys>,
@@ -96,10 +99,28 @@ fn form(pairs: &[(&str, &str)]) -> String {
     pairs.iter().map(|(k, v)| format!("{k}={}", encode(v))).collect::<Vec<_>>().join("&")
 }
 
+/// Is it something else that the provider signs for its clients, or a token that only the holder of a key may use?
+fn is_of_another_kind(claims: &Map) -> bool {
+    let others = ["ID", "Refresh", "Offline", "Logout"];
+    let of_others = claims.get("typ").and_then(Value::as_str).is_some_and(|t| others.contains(&t));
+    of_others || ["at_hash", "c_hash", "events", "cnf"].iter().any(|name| claims.contains_key(*name))
+}
+
 impl Provider {
     pub(crate) fn new(settings: Settings, networks: Vec<IpNet>) -> Self {
-        let slots = Semaphore::new(AT_ONCE);
-        Self { settings, networks, slots, metadata: Turn::default(), keys: Turn::default(), paused: Mutex::default() }
+        Self {
+            trust: Trust::new(settings.ca_file.clone(), None),
+            settings,
+            networks,
+            slots: Semaphore::new(AT_ONCE),
+            metadata: Turn::default(),
+            keys: Turn::default(),
+            paused: Mutex::default(),
+        }
+    }
+
+    fn pause(&self) {
+        *self.paused.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now() + PAUSE);
     }
 
     /// Asks; what comes back is JSON, with its status.
@@ -112,13 +133,13 @@ impl Provider {
             return Err(Fault::Paused);
         }
         let ports = address::of(question.url).map(|a| a.port).into_iter().collect();
-        let rules = Rules { allow: self.networks.clone(), ports, trust: Trust(self.settings.ca_file.clone()) };
+        let rules = Rules { allow: self.networks.clone(), ports, trust: self.trust.clone() };
         let slot = timeout(DEADLINE, self.slots.acquire()).await.map_err(|_| Fault::Busy)?;
         let _slot = slot.map_err(|_| Fault::Busy)?;
         let answer = match timeout(DEADLINE, ask(question, &rules, MOST)).await {
             Ok(Ok(answer)) => answer,
             failed => {
-                *self.paused.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now() + PAUSE);
+                self.pause();
                 return Err(match failed {
                     Ok(Err(source)) => Fault::Web { what, source },
                     _ => Fault::Late(DEADLINE),
@@ -130,6 +151,15 @@ impl Provider {
             status => Fault::Status { what, status },
         })?;
         Ok((answer.status, map))
+    }
+
+    /// What the provider publishes; when that is nothing, it is not asked for again at once.
+    async fn published(&self, what: &'static str, url: &str) -> Result<Map, Fault> {
+        let got = self.good(what, Question { method: "GET", url, headers: Vec::new(), body: String::new() }).await;
+        if matches!(got, Err(Fault::Status { .. } | Fault::Malformed(_))) {
+            self.pause();
+        }
+        got
     }
 
     async fn good(&self, what: &'static str, question: Question<'_>) -> Result<Map, Fault> {
@@ -145,9 +175,10 @@ impl Provider {
             return Ok(metadata.clone());
         }
         let url = format!("{}/.well-known/openid-configuration", self.settings.issuer.trim_end_matches('/'));
-        let map = self.good("metadata", Question { method: "GET", url: &url, headers: Vec::new(), body: String::new() }).await?;
+        let map = self.published("metadata", &url).await?;
         let issuer = map.get("issuer").and_then(Value::as_str).unwrap_or_default();
         if issuer != self.settings.issuer {
+            self.pause();
             return Err(Fault::OtherIssuer(issuer.chars().take(200).collect()));
         }
         let map = Arc::new(map);
@@ -167,7 +198,7 @@ impl Provider {
         if let Some((_, keys)) = kept.as_ref().filter(|(at, _)| at.elapsed() < within) {
             return Ok(keys.clone());
         }
-        let set = self.good("keys", Question { method: "GET", url: &url, headers: Vec::new(), body: String::new() }).await?;
+        let set = self.published("keys", &url).await?;
         let keys = Arc::new(Keys::read(&set.into()));
         *kept = Some((Instant::now(), keys.clone()));
         Ok(keys)
@@ -176,7 +207,8 @@ impl Provider {
     async fn signed(&self, token: &str) -> Result<Map, Fault> {
         let opened = jws::open(token, self.keys(FRESH).await?.as_ref());
         match opened {
-            Err(Refused::UnknownKey) => Ok(jws::open(token, self.keys(KEYS_AGAIN).await?.as_ref())?),
+            // The provider may have a new key, even one that is called as an old one or not at all.
+            Err(Refused::UnknownKey | Refused::Signature) => Ok(jws::open(token, self.keys(KEYS_AGAIN).await?.as_ref())?),
             opened => Ok(opened?),
         }
     }
@@ -207,6 +239,9 @@ impl Provider {
         }
         let claims = self.signed(token).await?;
         jws::check(&claims, &Wanted { issuer: &self.settings.issuer, audiences: &self.settings.audiences, nonce: None, now })?;
+        if is_of_another_kind(&claims) {
+            return Err(Fault::NotBearer);
+        }
         Ok(claims)
     }
 
@@ -216,6 +251,11 @@ impl Provider {
         let mut claims = self.good("a token", Question { method: "POST", url: &url, headers: self.credentials(), body }).await?;
         if claims.get("active") != Some(&Value::Bool(true)) {
             return Err(Fault::NotActive);
+        }
+        let says = |name: &str, wanted: &str| claims.get(name).and_then(Value::as_str).is_some_and(|t| t.eq_ignore_ascii_case(wanted));
+        let named = says("token_type", "Bearer") || says("token_use", "access_token") || says("typ", "Bearer");
+        if !named || is_of_another_kind(&claims) {
+            return Err(Fault::NotBearer);
         }
         // It comes from the provider itself; what it says must still be about us.
         let issuer = claims.entry("iss").or_insert_with(|| self.settings.issuer.as_str().into());
@@ -240,6 +280,9 @@ impl Provider {
         use base64::Engine as _;
         use sha2::{Digest as _, Sha256};
         let endpoint = self.endpoint("authorization_endpoint").await?;
+        if address::of(&endpoint).is_none() || endpoint.contains(|c: char| !c.is_ascii_graphic()) {
+            return Err(Fault::Malformed("authorization_endpoint"));
+        }
         let challenge = base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(Sha256::digest(login.verifier));
         let query = form(&[
             ("response_type", "code"),
@@ -277,8 +320,9 @@ impl Provider {
         let mut claims = self.signed(id_token).await?;
         let audiences = [self.settings.client_id.clone()];
         jws::check(&claims, &Wanted { issuer: &self.settings.issuer, audiences: &audiences, nonce: Some(login.nonce), now })?;
-        let by = claims.get("azp").and_then(Value::as_str);
-        if texts(&claims, "aud").len() > 1 && by != Some(&self.settings.client_id) {
+        // Whom it was given to, where that is not clear or is said.
+        let by = claims.get("azp");
+        if (by.is_some() || texts(&claims, "aud").len() > 1) && by.and_then(Value::as_str) != Some(&self.settings.client_id) {
             return Err(Refused::Audience.into());
         }
         if let (Some(access), Ok(url)) = (text("access_token"), self.endpoint("userinfo_endpoint").await) {
@@ -295,3 +339,6 @@ impl Provider {
         Ok(claims)
     }
 }
+
+#[cfg(test)]
+mod tests;

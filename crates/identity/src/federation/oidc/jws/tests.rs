@@ -6,18 +6,18 @@ use ring::{
 };
 use serde_json::json;
 
-fn encode(bytes: impl AsRef<[u8]>) -> String {
+pub(in super::super) fn encode(bytes: impl AsRef<[u8]>) -> String {
     URL_SAFE_NO_PAD.encode(bytes)
 }
 
 /// A key, and what is published of it.
-struct Signer {
+pub(in super::super) struct Signer {
     pair: EcdsaKeyPair,
-    public: Value,
+    pub(in super::super) public: Value,
 }
 
 impl Signer {
-    fn new(id: &str) -> Self {
+    pub(in super::super) fn new(id: &str) -> Self {
         let rng = SystemRandom::new();
         let pkcs8 = EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &rng).unwrap();
         let pair = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, pkcs8.as_ref(), &rng).unwrap();
@@ -28,7 +28,7 @@ impl Signer {
     fn keys(&self) -> Keys {
         Keys::read(&json!({"keys": [self.public]}))
     }
-    fn sign(&self, header: Value, claims: &Value) -> String {
+    pub(in super::super) fn sign(&self, header: Value, claims: &Value) -> String {
         let message = format!("{}.{}", encode(header.to_string()), encode(claims.to_string()));
         let signature = self.pair.sign(&SystemRandom::new(), message.as_bytes()).unwrap();
         format!("{message}.{}", encode(signature))
