@@ -9,8 +9,8 @@ mod http;
 pub mod s3;
 mod trust;
 
-pub use trust::Trust;
 use std::io;
+pub use trust::Trust;
 
 /// Why a server gave nothing.
 #[derive(Debug, thiserror::Error)]

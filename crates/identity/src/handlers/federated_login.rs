@@ -6,17 +6,18 @@
 //! ```
 //! What a login in the browser must remember is sealed into its `state`, so that any process can end it; the cookie says that it is the
 //! same browser, so that nobody can make another's browser end a login that they began.
-use super::{auth, login};
+use super::{auth, factors, login, object};
 use crate::{
     Auth,
+    authenticator::Known,
     bootstrap::context,
     federation::{
         mapping::evaluate,
         oidc::{self, Login},
         protocol_key, rules,
-        shadow::{Origin, arrive, check_enabled},
+        shadow::{Arrived, Origin, arrive, check_enabled},
     },
-    resources::{IDENTITY_PROVIDER, MAPPING, find_identity_provider},
+    resources::{IDENTITY_PROVIDER, MAPPING, USER, find_identity_provider},
     rows::PROTOCOLS,
 };
 use api::{Access, Call, Error, Map, Reply, Result, Route};
@@ -69,7 +70,7 @@ async fn by_token(call: Call) -> Result<Reply> {
 }
 
 /// From claims to a token.
-async fn enter(call: &Call, auth: &Auth, idp: &str, claims: &Map) -> Result<(String, Arc<crate::authenticator::Known>)> {
+async fn enter(call: &Call, auth: &Auth, idp: &str, claims: &Map) -> Result<(String, Arc<Known>)> {
     let protocol = call.param("protocol_id").to_owned();
     let mapped = {
         let reader = call.reader();
@@ -95,7 +96,25 @@ async fn enter(call: &Call, auth: &Auth, idp: &str, claims: &Map) -> Result<(Str
         // A name does not make it another kind of proof.
         _ => Method::Mapped,
     };
-    login::arrived(auth, arrived, Methods::default().with(method)).await
+    token_for(auth, arrived, Methods::default().with(method)).await
+}
+
+/// An unscoped token of somebody for whom a provider vouches. A user of ours whose options ask for more must prove that another way.
+async fn token_for(auth: &Auth, who: Arrived, methods: Methods) -> Result<(String, Arc<Known>)> {
+    let user = auth.db.read().get(&USER.table, &who.user_id).ok_or_else(|| login::refused("there is no such user"))?;
+    if auth.is_inactive(object(&user)?, &auth.db.read()) {
+        return Err(login::refused("nobody has used the account for too long"));
+    }
+    if !factors::enough(methods, user.field("options")) {
+        return Err(login::refused("the user must prove more than that"));
+    }
+    if !auth.note_login(&user, false).await? {
+        return Err(login::refused("the account was locked meanwhile"));
+    }
+    let mut token = login::blank(auth, &who.user_id, methods);
+    token.issued_at.0 = token.issued_at.0.max(who.since).max(user.field("tokens_after").as_i64().unwrap_or_default());
+    token.federation = who.federation;
+    login::seal(auth, &token)
 }
 
 /// The one provider that speaks the protocol, for logins that name none.
@@ -226,7 +245,10 @@ Please wait...
     Reply::text(200, "text/html; charset=utf-8", body)
         .header("cache-control", "no-store")
         .header("referrer-policy", "no-referrer")
-        .header("content-security-policy", format!("default-src 'none'; base-uri 'none'; frame-ancestors 'none'; script-src 'nonce-{nonce}'"))
+        .header(
+            "content-security-policy",
+            format!("default-src 'none'; base-uri 'none'; frame-ancestors 'none'; script-src 'nonce-{nonce}'"),
+        )
         .header("set-cookie", format!("{COOKIE}=; Path=/; Max-Age=0; HttpOnly; SameSite=Lax"))
 }
 

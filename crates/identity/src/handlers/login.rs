@@ -15,7 +15,6 @@ use crate::{
     authenticator::{Known, NOT_AUTHENTICATED},
     compliance::Compliance,
     directory::Who,
-    federation::shadow::Arrived,
     lockout::Account,
     resources::{APP_CREDENTIAL, PROJECT, TRUST, USER},
     rows::{self, Rows as _, flag, text},
@@ -313,24 +312,6 @@ pub(super) fn seal(auth: &Auth, token: &Token) -> Result<(String, Arc<Known>)> {
     let text = auth.mint(token);
     let known = auth.first_look(&text).map_err(refused)?;
     Ok((text, known))
-}
-
-/// An unscoped token of somebody for whom a provider vouches. A user of ours whose options ask for more must prove that another way.
-pub(super) async fn arrived(auth: &Auth, who: Arrived, methods: Methods) -> Result<(String, Arc<Known>)> {
-    let user = auth.db.read().get(&USER.table, &who.user_id).ok_or_else(|| refused("there is no such user"))?;
-    if auth.is_inactive(super::object(&user)?, &auth.db.read()) {
-        return Err(refused("nobody has used the account for too long"));
-    }
-    if !factors::enough(methods, user.field("options")) {
-        return Err(refused("the user must prove more than that"));
-    }
-    if !auth.note_login(&user, false).await? {
-        return Err(refused("the account was locked meanwhile"));
-    }
-    let mut token = blank(auth, &who.user_id, methods);
-    token.issued_at.0 = token.issued_at.0.max(who.since).max(user.field("tokens_after").as_i64().unwrap_or_default());
-    token.federation = who.federation;
-    seal(auth, &token)
 }
 
 async fn token_for(call: &Call, auth: &Auth, user: &Row, proof: Proof, wanted: Wanted) -> Result<(String, Arc<Known>)> {

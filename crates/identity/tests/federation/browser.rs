@@ -2,7 +2,7 @@
 use std::collections::HashMap;
 use testkit::{Answer, Client};
 
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(crate) struct Browser {
     /// By server and name.
     cookies: HashMap<(String, String), String>,

@@ -142,7 +142,11 @@ async fn a_claim_makes_nobody_somebody_else() {
     come(&"x".repeat(256)).await.expect(401);
     // Groups of a claim are names of groups, one each.
     let groups = json!({"groups": "{1}", "domain": {"id": bed.domain}});
-    bed.map(json!([{"local": [{"user": {"name": "{0}"}}, groups], "remote": [{"type": "OIDC-sub"}, {"type": "OIDC-nickname"}]}]), "1.0").await;
+    bed.map(
+        json!([{"local": [{"user": {"name": "{0}"}}, groups], "remote": [{"type": "OIDC-sub"}, {"type": "OIDC-nickname"}]}]),
+        "1.0",
+    )
+    .await;
     for (nickname, given) in [("staff", 1), ("['staff']", 0), ("admins;staff", 0), ("{0}", 0)] {
         let entered = come(nickname).await.expect(201);
         assert_eq!(entered.all("/token/user/OS-FEDERATION/groups", "id").len(), given, "{nickname}");

@@ -327,6 +327,10 @@ async fn a_browser_brings_a_token_to_the_dashboard() {
     // Whose login it is decides the browser that began it; an answer counts once, and only as it was.
     let back = Browser::default().until(&start, "code=").await;
     assert_eq!(Browser::default().visit(&back).await.status, 401, "another browser");
+    let mut twice = Browser::default();
+    let back = twice.until(&start, "code=").await;
+    let mut copy = twice.clone();
+    assert_eq!((twice.visit(&back).await.status, copy.visit(&back).await.status), (200, 401), "a code is used up");
     let mut eve = Browser::default();
     let back = eve.until(&start, "code=").await;
     assert_eq!(eve.visit(&back.replace("state=", "state=x")).await.status, 401);

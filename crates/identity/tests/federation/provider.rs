@@ -63,7 +63,8 @@ impl Provider {
         use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
         let known = known.to_string();
         let known = utf8_percent_encode(&known, NON_ALPHANUMERIC);
-        let form = format!("grant_type=password&username={user}&password=password%20of%20{user}&resource=urn:cloud&known={known}");
+        let form =
+            format!("grant_type=password&username={user}&password=password%20of%20{user}&resource=urn:cloud&known={known}");
         self.token("cloud", &form).await.expect(200).text("/access_token")
     }
 

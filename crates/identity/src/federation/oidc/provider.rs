@@ -252,7 +252,8 @@ impl Provider {
         if claims.get("active") != Some(&Value::Bool(true)) {
             return Err(Fault::NotActive);
         }
-        let says = |name: &str, wanted: &str| claims.get(name).and_then(Value::as_str).is_some_and(|t| t.eq_ignore_ascii_case(wanted));
+        let says =
+            |name: &str, wanted: &str| claims.get(name).and_then(Value::as_str).is_some_and(|t| t.eq_ignore_ascii_case(wanted));
         let named = says("token_type", "Bearer") || says("token_use", "access_token") || says("typ", "Bearer");
         if !named || is_of_another_kind(&claims) {
             return Err(Fault::NotBearer);

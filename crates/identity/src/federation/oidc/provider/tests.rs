@@ -168,7 +168,9 @@ async fn what_a_provider_publishes_is_short_its_own_and_where_it_may_be() {
         }
         assert_eq!((bed.asked(metadata), bed.asked("/keys")), (1, 0), "{status} {body:.40}");
     }
-    for keys in ["http://169.254.169.254/keys", "http://localhost/keys", "https://10.0.0.1/keys", "https://[fd00::1]/", "file:///x", "x"] {
+    for keys in
+        ["http://169.254.169.254/keys", "http://localhost/keys", "https://10.0.0.1/keys", "https://[fd00::1]/", "file:///x", "x"]
+    {
         let bed = Bed::new(json!({"jwks_uri": keys})).await;
         let refused = bed.bearer(&bed.signer, json!({})).await.unwrap_err();
         let forbidden = matches!(&refused, Fault::Insecure(_) | Fault::Web { source: web::Error::Forbidden { .. }, .. });
@@ -200,7 +202,8 @@ async fn an_access_token_is_one_for_us_that_its_bearer_may_use() {
         let refused = bed.bearer(&bed.signer, change.clone()).await.unwrap_err();
         assert!(refused.is_refusal(), "{change}: {refused:?}");
     }
-    let unsigned = format!("{}.{}.", URL_SAFE_NO_PAD.encode(r#"{"alg":"none"}"#), URL_SAFE_NO_PAD.encode(bed.claims(json!({})).to_string()));
+    let unsigned =
+        format!("{}.{}.", URL_SAFE_NO_PAD.encode(r#"{"alg":"none"}"#), URL_SAFE_NO_PAD.encode(bed.claims(json!({})).to_string()));
     for token in [unsigned, "x".repeat(jws::LONGEST + 1), "a b".into(), "ä".into()] {
         assert!(bed.provider.bearer(&token, NOW).await.unwrap_err().is_refusal(), "{token:.40}");
     }
@@ -252,7 +255,11 @@ async fn a_login_ends_with_the_answer_to_its_own_question() {
     };
     bed.put("/me", "200 OK", json!({"sub": "ada", "email": "e", "aud": "other", "exp": 1}));
     let claims = answer(of(json!({"azp": "cloud"}))).await.unwrap();
-    assert_eq!((&claims["email"], &claims["aud"], &claims["exp"]), (&json!("e"), &json!("cloud"), &json!(1300)), "signed ones count");
+    assert_eq!(
+        (&claims["email"], &claims["aud"], &claims["exp"]),
+        (&json!("e"), &json!("cloud"), &json!(1300)),
+        "signed ones count"
+    );
     answer(of(json!({"aud": ["cloud", "other"], "azp": "cloud"}))).await.unwrap();
     for change in [
         json!({"aud": "urn:cloud"}),
