@@ -122,6 +122,8 @@ pub struct Caller {
     pub token_hash: [u8; 32],
     pub app_credential: Option<AppCredential>,
     pub trust_id: Option<String>,
+    /// Groups that the token itself carries, of a user that somebody else vouches for.
+    pub groups: Vec<String>,
     /// The OAuth access token that a token was got by.
     pub access_token_id: Option<String>,
     /// True unless the cloud names one project as the only place where `admin` is an administrator.
@@ -149,6 +151,7 @@ impl Caller {
             token_hash: [0; 32],
             app_credential: None,
             trust_id: None,
+            groups: Vec::new(),
             access_token_id: None,
             is_admin_project: true,
             service: None,
@@ -243,6 +246,7 @@ mod tests {
             token_hash: token_hash("t"),
             app_credential: None,
             trust_id: None,
+            groups: Vec::new(),
             access_token_id: None,
             is_admin_project: true,
             service: None,

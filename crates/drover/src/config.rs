@@ -90,6 +90,14 @@ pub(crate) struct Flags {
     /// The file names rules of the policy, not roles. Since 0.1.
     #[arg(long)]
     image_property_policies: bool,
+    /// Page of a dashboard that gets the token of a login in the browser, as the dashboard names it; once for each. What is given takes the
+    /// place of all before. Since 0.1.
+    #[arg(long, value_name = "URL")]
+    trusted_dashboard: Vec<String>,
+    /// Network of identity providers that is not public; its addresses may be asked without TLS. Once for each; what is given takes the
+    /// place of all before. Since 0.1.
+    #[arg(long, value_name = "CIDR")]
+    federation_network: Vec<ipnet::IpNet>,
     /// qcow2 file that becomes the images `tiny` and `tiny-alt`, and from which the server `demo` boots. Since 0.1.
     #[arg(long, value_name = "PATH")]
     guest_image: Option<PathBuf>,
@@ -133,6 +141,10 @@ pub(crate) struct Config {
     pub(crate) image_property_protections: Option<PathBuf>,
     /// Does the file name rules of the policy, and not roles?
     pub(crate) image_property_policies: bool,
+    /// Pages that get the token of a login in the browser.
+    pub(crate) trusted_dashboards: Vec<String>,
+    /// Networks of identity providers that are not public.
+    pub(crate) federation_networks: Vec<ipnet::IpNet>,
     /// Guests reach the world through this machine.
     pub(crate) nat: bool,
     /// Longest time from a server's creation to ACTIVE before it is an error; seconds.
@@ -171,6 +183,8 @@ impl Default for Config {
             image_locations: false,
             image_property_protections: None,
             image_property_policies: false,
+            trusted_dashboards: Vec::new(),
+            federation_networks: Vec::new(),
             nat: true,
             build_timeout_s: 300,
             security_compliance: identity::SecurityCompliance::default(),
@@ -223,6 +237,12 @@ impl Config {
         c.image_locations |= f.image_locations;
         c.image_property_protections = f.image_property_protections.or(c.image_property_protections);
         c.image_property_policies |= f.image_property_policies;
+        if !f.trusted_dashboard.is_empty() {
+            c.trusted_dashboards = f.trusted_dashboard;
+        }
+        if !f.federation_network.is_empty() {
+            c.federation_networks = f.federation_network;
+        }
         c.nat = f.nat || (c.nat && !f.no_nat);
         c.security_compliance.check().map_err(|e| format!("{}: {}.", state.config().display(), base::chain(&e)))?;
         if c.external.prefix_len() > 28 {

@@ -190,9 +190,14 @@ async fn assemble(state: &State, config: &Config) -> Result<Assembled, String> {
     let db = Db::open(store, clock, &tables).await.map_err(|e| base::chain(&e))?;
     schema::ensure(&db).await?;
     stores.attach(db.clone());
+    let federation = identity::FederationConfig {
+        trusted_dashboards: config.trusted_dashboards.clone(),
+        networks: config.federation_networks.clone(),
+    };
     let options = identity::AuthConfig {
         security_compliance: config.security_compliance.clone(),
         limit_model: config.limit_model,
+        federation,
         ..identity::AuthConfig::new(&state.keys("identity"))
     };
     let auth = identity::Auth::open(db.clone(), options).map_err(|e| base::chain(&e))?;

@@ -7,6 +7,7 @@ use crate::{
     LimitModel, SecurityCompliance,
     compliance::Compliance,
     directory::Directories,
+    federation::oidc::{FederationConfig, Providers},
     key_ring::StoredKeys,
     recent::Recent,
     resources,
@@ -51,6 +52,8 @@ pub struct AuthConfig {
     /// How long after its end a token may still be shown to services that ask for it.
     pub expired_window: Duration,
     pub password_cost: Cost,
+    /// Users for whom others vouch.
+    pub federation: FederationConfig,
     /// Rules for passwords and accounts.
     pub security_compliance: SecurityCompliance,
     /// Periods of 30 s before the current one whose passcodes still count.
@@ -71,6 +74,7 @@ impl AuthConfig {
             token_lifetime: Duration::from_secs(3600),
             expired_window: Duration::from_secs(48 * 3600),
             password_cost: Cost::OWASP,
+            federation: FederationConfig::default(),
             security_compliance: SecurityCompliance::default(),
             passcode_windows: 1,
             receipt_lifetime: Duration::from_secs(300),
@@ -89,6 +93,13 @@ pub(crate) struct Known {
     bodies: [OnceLock<Bytes>; 2],
 }
 
+impl Known {
+    /// Is what is known still what the rows say?
+    fn holds(&self, revision: Revision, now: Timestamp) -> bool {
+        self.revision == revision && self.standing.until.is_none_or(|until| now < until)
+    }
+}
+
 /// The authenticator of the cloud, and what the identity service's handlers share.
 pub struct Auth {
     pub(crate) db: Db,
@@ -99,12 +110,13 @@ pub struct Auth {
     pub(crate) stored_keys: StoredKeys,
     secrets: Arc<LiveKeys>,
     pub(crate) directories: Arc<Directories>,
+    pub(crate) providers: Providers,
     known: Recent<[u8; 32], Arc<Known>>,
     reloaded: Mutex<Instant>,
 }
 
 /// Tables whose rows decide what a token stands for and what its answer shows.
-static DECIDING: [&Table; 15] = [
+static DECIDING: [&Table; 19] = [
     &resources::USER.table,
     &resources::PROJECT.table,
     &resources::ROLE.table,
@@ -112,14 +124,18 @@ static DECIDING: [&Table; 15] = [
     &resources::ENDPOINT.table,
     &resources::APP_CREDENTIAL.table,
     &resources::TRUST.table,
+    &resources::IDENTITY_PROVIDER.table,
+    &resources::MAPPING.table,
+    &resources::SERVICE_PROVIDER.table,
     &rows::ASSIGNMENTS,
     &IMPLIED,
     &MEMBERSHIPS,
     &REVOCATIONS,
     &LINKS,
+    &rows::PROTOCOLS,
+    &DOMAIN_CONFIGS,
     &ACCESS_TOKENS,
     &TOKEN_KEYS,
-    &DOMAIN_CONFIGS,
 ];
 
 impl Auth {
@@ -128,12 +144,13 @@ impl Auth {
         let secrets = Arc::new(LiveKeys::ensure(KeyRepository::for_secrets(&config.secret_keys))?);
         Ok(Arc::new(Self {
             directories: Directories::new(db.clone(), secrets.clone()),
+            providers: Providers::default(),
             db,
             compliance: Arc::new(Compliance::new(config.security_compliance.clone())?),
             passwords: Passwords::new(config.password_cost, LOGINS.0, LOGINS.1)?,
             keys: LiveKeys::ensure(KeyRepository::for_tokens(&config.token_keys, config.most_token_keys))?,
-            stored_keys: StoredKeys::default(),
             secrets,
+            stored_keys: StoredKeys::default(),
             config,
             known: Recent::new(REMEMBERED),
             reloaded: Mutex::new(Instant::now()),
@@ -210,7 +227,7 @@ impl Auth {
         let hash = token_hash(text);
         let now = self.now();
         let reader = self.db.read();
-        let known = match self.known.get(&hash).filter(|k| k.revision == reader.modified(&DECIDING)) {
+        let known = match self.known.get(&hash).filter(|k| k.holds(reader.modified(&DECIDING), now)) {
             Some(known) => known,
             None => {
                 let known = self.read(&reader, text, hash)?;
@@ -288,6 +305,7 @@ pub(crate) fn caller(token: &Token, standing: &Standing, token_hash: [u8; 32]) -
         token_hash,
         app_credential: standing.app(),
         trust_id: token.trust_id.clone(),
+        groups: token.federation.as_ref().map_or_else(Vec::new, |f| f.group_ids.clone()),
         access_token_id: token.access_token_id.clone(),
         is_admin_project: true,
         service: None,

@@ -58,7 +58,8 @@ pub struct NewUser {
     pub role: String,
 }
 
-fn context(cloud: &Cloud, why: &str) -> Cx {
+/// A context of our own, not of who asks.
+pub(crate) fn context(cloud: &Cloud, why: &str) -> Cx {
     let admin = Role { id: "admin".into(), name: "admin".into() };
     cloud.cx(Arc::new(Caller::internal(vec![admin], "bootstrap")), why)
 }

@@ -2,7 +2,7 @@
 use crate::{
     grants,
     resources::{ACCESS_RULE, APP_CREDENTIAL, CREDENTIAL, LIMIT, TRUST, USER},
-    rows::{ACCESS_TOKENS, ACTIVITY, FAILURES, IMPLIED, LINKS, MEMBERSHIPS, PASSCODES, REQUEST_TOKENS},
+    rows::{ACCESS_TOKENS, ACTIVITY, FAILURES, FEDERATED, IMPLIED, LINKS, MEMBERSHIPS, PASSCODES, REQUEST_TOKENS},
 };
 use resource::{ResourceDef, engine};
 use serde_json::Value;
@@ -56,6 +56,7 @@ pub(crate) fn project(tx: &mut Tx<'_>, id: &str) {
 pub(crate) fn user(tx: &mut Tx<'_>, id: &str) {
     grants::forget(tx, "actor_id", id);
     remove_plain(tx, &MEMBERSHIPS, "user_id", id);
+    remove_plain(tx, &FEDERATED, "user_id", id);
     oauth1(tx, "user_id", id);
     for table in [&FAILURES, &ACTIVITY] {
         tx.delete(table, id);
@@ -65,6 +66,17 @@ pub(crate) fn user(tx: &mut Tx<'_>, id: &str) {
     }
     for side in ["trustor_user_id", "trustee_user_id"] {
         remove(tx, TRUST, side, id);
+    }
+}
+
+/// Users who are here by a provider alone, with all that they have.
+pub(crate) fn identity_provider(tx: &mut Tx<'_>, id: &str) {
+    for link in tx.children(&FEDERATED, "idp_id", id) {
+        let id = link.text("user_id").to_owned();
+        user(tx, &id);
+        if let Some(map) = tx.get(&USER.table, &id).and_then(|r| r.value().as_object().cloned()) {
+            engine::remove(tx, USER, &map);
+        }
     }
 }
 

@@ -9,6 +9,7 @@ use crate::{
     rows::{self, ASSIGNMENTS, IMPLIED, MEMBERSHIPS, Rows, flag, text},
 };
 use auth::Role;
+use base::Timestamp;
 use serde_json::{Value, json};
 use std::collections::HashSet;
 use store::{Row, Tx};
@@ -91,18 +92,50 @@ impl Grant {
     }
 }
 
-pub(crate) fn groups_of(rows: &mut dyn Rows, user_id: &str) -> Vec<String> {
-    rows.rows(&MEMBERSHIPS, "user_id", user_id).iter().map(|r| r.text("group_id").to_owned()).collect()
+/// Whose roles are asked for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Holder<'a> {
+    pub(crate) user: &'a str,
+    /// Groups besides those that the user is in: a token of a user that others vouch for carries them.
+    pub(crate) groups: &'a [String],
+    /// Some memberships end.
+    pub(crate) now: Timestamp,
 }
 
-pub(crate) fn members_of(rows: &mut dyn Rows, group_id: &str) -> Vec<String> {
-    rows.rows(&MEMBERSHIPS, "group_id", group_id).iter().map(|r| r.text("user_id").to_owned()).collect()
+impl<'a> Holder<'a> {
+    /// A user, by no token.
+    pub(crate) fn user(user: &'a str, now: Timestamp) -> Self {
+        Self { user, groups: &[], now }
+    }
+}
+
+/// Does a membership last until after now?
+pub(crate) fn lasts(membership: &Row, now: Timestamp) -> bool {
+    membership.field("expires_at").as_i64().is_none_or(|at| now.0 < at)
+}
+
+pub(crate) fn groups_of(rows: &mut dyn Rows, user_id: &str, now: Timestamp) -> Vec<String> {
+    let found = rows.rows(&MEMBERSHIPS, "user_id", user_id);
+    found.iter().filter(|r| lasts(r, now)).map(|r| r.text("group_id").to_owned()).collect()
+}
+
+pub(crate) fn members_of(rows: &mut dyn Rows, group_id: &str, now: Timestamp) -> Vec<String> {
+    let found = rows.rows(&MEMBERSHIPS, "group_id", group_id);
+    found.iter().filter(|r| lasts(r, now)).map(|r| r.text("user_id").to_owned()).collect()
+}
+
+/// When the next of a user's memberships ends.
+pub(crate) fn next_end(rows: &mut dyn Rows, user_id: &str, now: Timestamp) -> Option<Timestamp> {
+    let found = rows.rows(&MEMBERSHIPS, "user_id", user_id);
+    found.iter().filter_map(|r| r.field("expires_at").as_i64()).filter(|at| now.0 < *at).min().map(Timestamp)
 }
 
 /// Assignments to the user and to the user's groups.
-pub(crate) fn grants_of(rows: &mut dyn Rows, user_id: &str) -> Vec<Grant> {
-    let mut found = rows.rows(&ASSIGNMENTS, "actor_id", user_id);
-    for group in groups_of(rows, user_id) {
+pub(crate) fn grants_of(rows: &mut dyn Rows, holder: Holder<'_>) -> Vec<Grant> {
+    let mut found = rows.rows(&ASSIGNMENTS, "actor_id", holder.user);
+    let mut groups = groups_of(rows, holder.user, holder.now);
+    groups.extend(holder.groups.iter().filter(|g| !groups.contains(g)).cloned().collect::<Vec<_>>());
+    for group in groups {
         found.extend(rows.rows(&ASSIGNMENTS, "actor_id", &group));
     }
     found.iter().map(|r| Grant::of(r)).collect()
@@ -145,7 +178,7 @@ pub(crate) fn shown(rows: &mut dyn Rows, role_ids: &[String]) -> Vec<Role> {
 }
 
 /// Ids of the roles that a user was given on a target, before implied ones.
-pub(crate) fn given(rows: &mut dyn Rows, user_id: &str, target: Target, id: &str) -> Vec<String> {
+pub(crate) fn given(rows: &mut dyn Rows, holder: Holder<'_>, target: Target, id: &str) -> Vec<String> {
     let (above, domain) = match target {
         Target::Project => {
             let row = rows.row(&crate::resources::PROJECT.table, id);
@@ -153,21 +186,21 @@ pub(crate) fn given(rows: &mut dyn Rows, user_id: &str, target: Target, id: &str
         }
         Target::Domain | Target::System => (Vec::new(), String::new()),
     };
-    let grants = grants_of(rows, user_id);
+    let grants = grants_of(rows, holder);
     grants.into_iter().filter(|g| counts(g, target, id, &above, &domain)).map(|g| g.role_id).collect()
 }
 
 /// All roles of a user on a target.
-pub(crate) fn effective(rows: &mut dyn Rows, user_id: &str, target: Target, id: &str) -> Vec<Role> {
-    let given = given(rows, user_id, target, id);
+pub(crate) fn effective(rows: &mut dyn Rows, holder: Holder<'_>, target: Target, id: &str) -> Vec<Role> {
+    let given = given(rows, holder, target, id);
     let all = expand(rows, given);
     shown(rows, &all)
 }
 
 /// Ids of projects on which the user has a role.
-pub(crate) fn projects_of(rows: &mut dyn Rows, user_id: &str) -> Vec<String> {
+pub(crate) fn projects_of(rows: &mut dyn Rows, holder: Holder<'_>) -> Vec<String> {
     let mut ids = Vec::new();
-    for grant in grants_of(rows, user_id) {
+    for grant in grants_of(rows, holder) {
         match (grant.target, grant.inherited) {
             (Target::Project, false) => ids.push(grant.target_id),
             (Target::Project | Target::Domain, true) => {
@@ -182,9 +215,9 @@ pub(crate) fn projects_of(rows: &mut dyn Rows, user_id: &str) -> Vec<String> {
 }
 
 /// Ids of domains on which the user has a role.
-pub(crate) fn domains_of(rows: &mut dyn Rows, user_id: &str) -> Vec<String> {
+pub(crate) fn domains_of(rows: &mut dyn Rows, holder: Holder<'_>) -> Vec<String> {
     let direct = |g: &Grant| g.target == Target::Domain && !g.inherited;
-    let mut ids: Vec<String> = grants_of(rows, user_id).into_iter().filter(direct).map(|g| g.target_id).collect();
+    let mut ids: Vec<String> = grants_of(rows, holder).into_iter().filter(direct).map(|g| g.target_id).collect();
     let mut seen = HashSet::new();
     ids.retain(|id| seen.insert(id.clone()));
     ids

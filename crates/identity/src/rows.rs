@@ -1,5 +1,5 @@
 //! Looks at rows alike in the view and in a transaction, and the tables that no resource owns.
-use crate::resources::{PROJECT, USER};
+use crate::resources::{GROUP, IDENTITY_PROVIDER, PROJECT, USER};
 use auth::{DomainRef, ProjectRef, User};
 use serde_json::Value;
 use std::sync::Arc;
@@ -35,6 +35,16 @@ pub(crate) static LINKS: Table =
 /// Options of a domain that differ from the defaults.
 pub(crate) static DOMAIN_CONFIGS: Table = Table { name: "identity/domain_configs", indexes: &[] };
 
+/// Protocols of identity providers: `<provider>/<protocol>`.
+pub(crate) static PROTOCOLS: Table = Table { name: "identity/protocols", indexes: &[Index { name: "idp_id", path: "/idp_id" }] };
+/// Whose a remote id is, by its hash.
+pub(crate) static REMOTE_IDS: Table = Table { name: "identity/remote_ids", indexes: &[] };
+/// Who a provider's user is here, by a hash of provider, protocol and the provider's id.
+pub(crate) static FEDERATED: Table = Table {
+    name: "identity/federated",
+    indexes: &[Index { name: "user_id", path: "/user_id" }, Index { name: "idp_id", path: "/idp_id" }],
+};
+
 /// Failed logins by account: see [`crate::lockout`].
 pub(crate) static FAILURES: Table = Table { name: "identity/failures", indexes: &[] };
 /// The day of a user's last login, where accounts end without.
@@ -55,7 +65,7 @@ pub(crate) static NONCES: Table = Table { name: "identity/oauth1_nonces", indexe
 /// The keys of tokens, sealed: see [`crate::key_ring`].
 pub(crate) static TOKEN_KEYS: Table = Table { name: "identity/token_keys", indexes: &[] };
 
-pub(crate) static TABLES: [&Table; 13] = [
+pub(crate) static TABLES: [&Table; 16] = [
     &ASSIGNMENTS,
     &IMPLIED,
     &MEMBERSHIPS,
@@ -69,6 +79,9 @@ pub(crate) static TABLES: [&Table; 13] = [
     &ACCESS_TOKENS,
     &NONCES,
     &TOKEN_KEYS,
+    &PROTOCOLS,
+    &REMOTE_IDS,
+    &FEDERATED,
 ];
 
 /// What both the view and a transaction can do.
@@ -150,20 +163,37 @@ pub(crate) fn counts(rows: &mut dyn Rows, domain_id: &str, directory: &Value) ->
     directory.is_object() == has_directory(rows, domain_id) && directory.get("gone") != Some(&Value::Bool(true))
 }
 
-/// A user that may log in: the user and the domain are enabled.
+/// Is the user one who is here by the word of a provider alone?
+pub(crate) fn is_guest(row: &Row) -> bool {
+    row.field("federated").is_array()
+}
+
+/// Does somebody vouch for the user still? Our own users need nobody who does.
+fn vouched_for(rows: &mut dyn Rows, user: &Row) -> bool {
+    let Some(links) = user.field("federated").as_array() else { return true };
+    let mut by = links.iter().filter_map(|l| l["idp_id"].as_str());
+    by.any(|idp| rows.row(&IDENTITY_PROVIDER.table, idp).is_some_and(|r| flag(&r, "enabled")))
+}
+
+/// A user that may log in: the user, the domain and whoever vouches for the user are enabled.
 pub(crate) fn user(rows: &mut dyn Rows, id: &str) -> Option<(User, Arc<Row>)> {
     let row = rows.row(&USER.table, id).filter(|r| flag(r, "enabled"))?;
-    if !counts(rows, row.text("domain_id"), row.field("directory")) {
+    if !counts(rows, row.text("domain_id"), row.field("directory")) || !vouched_for(rows, &row) {
         return None;
     }
     let domain = domain(rows, row.text("domain_id"))?;
     Some((User { id: id.into(), name: row.text("name").to_owned(), domain }, row))
 }
 
-/// The id of the row with that name in a domain (`None`: among what has no domain).
+/// The id of the row with that name in a domain (`None`: among what has no domain). Users of identity providers have no names of ours.
 pub(crate) fn by_name(rows: &mut dyn Rows, table: &Table, domain_id: Option<&str>, name: &str) -> Option<String> {
+    let people = [USER.table.name, GROUP.table.name].contains(&table.name);
     let found = rows.rows(table, "name", name);
-    found.iter().find(|r| text(r, "domain_id") == domain_id).map(|r| r.id().to_owned())
+    let mut fits = |r: &&Arc<Row>| {
+        let there = text(r, "domain_id") == domain_id;
+        there && (!people || !is_guest(r) && counts(rows, domain_id.unwrap_or_default(), r.field("directory")))
+    };
+    found.iter().find(|r| fits(r)).map(|r| r.id().to_owned())
 }
 
 /// A project and all above it up to, not including, its domain.

@@ -1,16 +1,17 @@
 //! Whether a token still stands: everything that it rests on is asked of the rows, when it is made and at every use.
 //!
 //! ```text
-//! token -> user and domain enabled -> not taken back -> scope enabled -> roles still held -> trust, application credential
+//! token -> provider and protocol -> user and domain enabled -> not taken back -> scope enabled -> roles still held -> trust, application credential
 //! ```
 //! So nothing needs to be told to other API processes when a user is disabled or a role is taken away: their rows say it.
 use crate::{
-    grants::{self, Target},
+    federation::protocol_key,
+    grants::{self, Holder, Target},
     handlers::trusts,
-    resources::{APP_CREDENTIAL, PROJECT, TRUST},
-    rows::{self, ACCESS_TOKENS, REVOCATIONS, Rows, flag, text},
+    resources::{APP_CREDENTIAL, IDENTITY_PROVIDER, MAPPING, PROJECT, TRUST},
+    rows::{self, ACCESS_TOKENS, PROTOCOLS, REVOCATIONS, Rows, flag, text},
 };
-use auth::{AccessRule, AppCredential, Role, Scope, Token, TokenScope, User};
+use auth::{AccessRule, AppCredential, Federation, Role, Scope, Token, TokenScope, User};
 use base::Timestamp;
 use std::sync::Arc;
 use store::Row;
@@ -25,6 +26,8 @@ pub(crate) struct Standing {
     pub(crate) roles: Vec<Role>,
     pub(crate) app_credential: Option<Arc<Row>>,
     pub(crate) trust: Option<Arc<Row>>,
+    /// When the next membership ends that may count: what is known is then known no more.
+    pub(crate) until: Option<Timestamp>,
     pub(crate) access_token: Option<Arc<Row>>,
 }
 
@@ -37,6 +40,8 @@ pub(crate) enum Fallen {
     Revoked,
     #[error("the project or domain is disabled or gone")]
     Scope,
+    #[error("the identity provider is disabled or gone, or its protocol or the mapping")]
+    Provider,
     #[error("the user has no role there")]
     NoRole,
     #[error("the application credential is gone, over, or lost its roles")]
@@ -57,6 +62,9 @@ fn is_over(row: &Row, now: Timestamp) -> bool {
 
 /// What the token stands for now.
 pub(crate) fn of(rows: &mut dyn Rows, token: &Token, now: Timestamp) -> Result<Standing, Fallen> {
+    if let Some(federation) = &token.federation {
+        vouched(rows, token, federation).ok_or(Fallen::Provider)?;
+    }
     let (user, user_row) = rows::user(rows, token.user_id.as_str()).ok_or(Fallen::User)?;
     let home = rows.row(&PROJECT.table, user.domain.id.as_str());
     if taken_back(&user_row, token)
@@ -66,8 +74,9 @@ pub(crate) fn of(rows: &mut dyn Rows, token: &Token, now: Timestamp) -> Result<S
         return Err(Fallen::Revoked);
     }
     let (scope, target) = scope(rows, token)?;
+    let until = grants::next_end(rows, token.user_id.as_str(), now);
     let roles = Vec::new();
-    let mut standing = Standing { user, user_row, scope, roles, app_credential: None, trust: None, access_token: None };
+    let mut standing = Standing { user, user_row, scope, roles, app_credential: None, trust: None, access_token: None, until };
     let Some((target, id)) = target else {
         let plain = token.trust_id.is_none() && token.app_credential_id.is_none() && token.access_token_id.is_none();
         return if plain { Ok(standing) } else { Err(Fallen::Scope) };
@@ -85,13 +94,25 @@ pub(crate) fn of(rows: &mut dyn Rows, token: &Token, now: Timestamp) -> Result<S
                 let (row, roles) = lent(rows, token, row, &id, now).ok_or(Fallen::AccessToken)?;
                 (standing.access_token, standing.roles) = (Some(row), roles);
             }
-            None => standing.roles = grants::effective(rows, token.user_id.as_str(), target, &id),
+            None => {
+                let groups = token.federation.as_ref().map_or(&[][..], |f| &f.group_ids);
+                let holder = Holder { user: token.user_id.as_str(), groups, now };
+                standing.roles = grants::effective(rows, holder, target, &id);
+            }
         },
     }
     if standing.roles.is_empty() {
         return Err(Fallen::NoRole);
     }
     Ok(standing)
+}
+
+/// Is all there still by which the token was given: the provider, the protocol, its mapping? New ones of the same names are others.
+fn vouched(rows: &mut dyn Rows, token: &Token, by: &Federation) -> Option<()> {
+    let before = |r: &Arc<Row>| r.field("created_at").as_i64().is_none_or(|at| at <= token.issued_at.0);
+    rows.row(&IDENTITY_PROVIDER.table, &by.idp_id).filter(|r| flag(r, "enabled") && before(r))?;
+    let protocol = rows.row(&PROTOCOLS, &protocol_key(&by.idp_id, &by.protocol_id)).filter(before)?;
+    rows.row(&MAPPING.table, protocol.text("mapping_id")).filter(before).map(|_| ())
 }
 
 fn scope(rows: &mut dyn Rows, token: &Token) -> Result<(Scope, Option<(Target, String)>), Fallen> {
@@ -120,7 +141,7 @@ fn role_ids(row: &Row) -> Vec<String> {
 }
 
 /// Roles that were delegated count as long as whoever delegated them has them all.
-fn delegated(rows: &mut dyn Rows, by: &str, project: &str, ids: &[String]) -> Option<Vec<Role>> {
+fn delegated(rows: &mut dyn Rows, by: Holder<'_>, project: &str, ids: &[String]) -> Option<Vec<Role>> {
     let given = grants::given(rows, by, Target::Project, project);
     let held = grants::expand(rows, given);
     if !ids.iter().all(|id| held.contains(id)) {
@@ -150,7 +171,9 @@ fn by_trust(
         rows::user(rows, link.text("trustor_user_id")).filter(|_| !is_over(link, now)).ok_or(Fallen::Trust)?;
     }
     let first = chain.last().map_or("", |t| t.text("trustor_user_id")).to_owned();
-    standing.roles = delegated(rows, &first, project, &role_ids(&trust)).ok_or(Fallen::Trust)?;
+    let by = Holder::user(&first, now);
+    standing.roles = delegated(rows, by, project, &role_ids(&trust)).ok_or(Fallen::Trust)?;
+    standing.until = standing.until.into_iter().chain(grants::next_end(rows, &first, now)).min();
     standing.trust = Some(trust);
     Ok(())
 }
@@ -166,7 +189,7 @@ fn lent(
 ) -> Option<(Arc<Row>, Vec<Role>)> {
     let user = token.user_id.as_str();
     let row = row.filter(|r| !is_over(r, now) && r.text("user_id") == user && text(r, "project_id") == Some(project))?;
-    let roles = delegated(rows, user, project, &role_ids(&row))?;
+    let roles = delegated(rows, Holder::user(user, now), project, &role_ids(&row))?;
     Some((row, roles))
 }
 

@@ -1,6 +1,6 @@
 //! How a token and the catalog look on the wire.
 use crate::{
-    resources::{ENDPOINT, SERVICE},
+    resources::{ENDPOINT, SERVICE, SERVICE_PROVIDER},
     rows::{LINKS, Rows, flag, text},
     standing::Standing,
 };
@@ -26,6 +26,14 @@ pub(crate) fn show(rows: &mut dyn Rows, token: &Token, standing: &Standing, with
             "domain": named(&user.domain), "id": user.id.as_str(), "name": user.name, "password_expires_at": shown,
         }),
     );
+    if let Some(federation) = &token.federation
+        && let Some(user) = out.get_mut("user").and_then(Value::as_object_mut)
+    {
+        user.shift_remove("password_expires_at");
+        let groups: Value = federation.group_ids.iter().map(|id| json!({"id": id})).collect();
+        let (idp, protocol) = (json!({"id": federation.idp_id}), json!({"id": federation.protocol_id}));
+        user.insert("OS-FEDERATION".into(), json!({"groups": groups, "identity_provider": idp, "protocol": protocol}));
+    }
     out.insert("audit_ids".into(), json!(token.audit_ids()));
     out.insert("expires_at".into(), token.expires_at.micros_z().into());
     out.insert("issued_at".into(), token.issued_at.micros_z().into());
@@ -49,6 +57,15 @@ pub(crate) fn show(rows: &mut dyn Rows, token: &Token, standing: &Standing, with
             let project = standing.scope.project().map(|p| p.id.as_str());
             out.insert("catalog".into(), catalog(rows, project, user.id.as_str()).into());
         }
+    }
+    let elsewhere = rows.every(&SERVICE_PROVIDER.table);
+    let elsewhere: Vec<Value> = elsewhere
+        .iter()
+        .filter(|r| flag(r, "enabled"))
+        .map(|r| json!({"id": r.id(), "auth_url": r.text("auth_url"), "sp_url": r.text("sp_url")}))
+        .collect();
+    if !elsewhere.is_empty() {
+        out.insert("service_providers".into(), elsewhere.into());
     }
     if let Some(trust) = &standing.trust {
         out.insert(

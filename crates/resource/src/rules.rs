@@ -31,6 +31,10 @@ pub trait Rules: Resource {
     fn visible(row: &Map, cx: &Cx, _reader: &Reader<'_>) -> bool {
         owned(Self::DEF, row, cx)
     }
+    /// Do its unique values keep others from having them? No for rows of which others chose the names.
+    fn claims(_row: &Map) -> bool {
+        true
+    }
     /// A filter that is not a plain field; `None` means that this resource does not know it.
     fn filter(_row: &Map, _key: &str, _values: &[&str], _cx: &Cx) -> Option<bool> {
         None
@@ -58,6 +62,7 @@ pub struct Hooks {
     pub delete: fn(&mut Map, &Cx, &mut Tx<'_>) -> Result<Deletion>,
     pub view: fn(&Map, &mut Map, &Cx, &Reader<'_>),
     pub visible: fn(&Map, &Cx, &Reader<'_>) -> bool,
+    pub claims: fn(&Map) -> bool,
     pub filter: fn(&Map, &str, &[&str], &Cx) -> Option<bool>,
 }
 
@@ -93,6 +98,7 @@ impl Hooks {
             },
             view: T::view,
             visible: T::visible,
+            claims: T::claims,
             filter: T::filter,
         }
     }

@@ -41,6 +41,8 @@ pub struct Setup {
     pub limit_model: identity::LimitModel,
     /// Of another process of the same cloud; by default new ones.
     pub keys: Option<Arc<TempDir>>,
+    /// Dashboards, and networks of identity providers.
+    pub federation: identity::FederationConfig,
 }
 
 impl Default for Setup {
@@ -58,6 +60,7 @@ impl Default for Setup {
             security_compliance: identity::SecurityCompliance::default(),
             limit_model: identity::LimitModel::default(),
             keys: None,
+            federation: identity::FederationConfig::default(),
         }
     }
 }
@@ -89,6 +92,7 @@ impl Setup {
         let shards = Shards::join(db.clone(), &self.name, None).await.map_err(|e| base::chain(&e))?;
         let config = identity::AuthConfig {
             password_cost: Cost { memory_kib: 8, passes: 1, lanes: 1 },
+            federation: self.federation,
             security_compliance: self.security_compliance,
             limit_model: self.limit_model,
             ..identity::AuthConfig::new(keys.path())

@@ -6,14 +6,14 @@
 //! The checked address is the one that is connected to, so a name that changes its mind between check and use gains nothing. No redirect
 //! is followed. Addresses that are not public are refused in all of their spellings, unless the operator allows their network.
 use crate::{
-    Error,
-    http::{Body, Server, Trust, length},
+    Error, Trust,
+    http::{Body, Server, length},
 };
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Empty};
 use hyper::{Request, Response, Uri, body::Incoming};
 use ipnet::IpNet;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 /// What may be asked.
 #[derive(Clone, Debug)]
@@ -94,14 +94,20 @@ pub struct Fetched {
     pub length: Option<u64>,
 }
 
-/// Asks for the URL.
-pub async fn open(url: &str, rules: &Rules) -> Result<Fetched, Error> {
+/// The server of a URL with all of its addresses, each of which may be asked.
+pub(crate) async fn place(url: &str, rules: &Rules) -> Result<(Server, Uri, Vec<SocketAddr>), Error> {
     let (server, uri) = rules.server(url)?;
     let addresses = server.addresses().await?;
     if let Some(address) = addresses.iter().find(|address| !rules.allows(address.ip())) {
         // One bad address spoils the name: which of them would be asked is the name's owner's choice.
         return Err(Error::Forbidden { server: server.name(), why: format!("its address {} is not public", address.ip()) });
     }
+    Ok((server, uri, addresses))
+}
+
+/// Asks for the URL.
+pub async fn open(url: &str, rules: &Rules) -> Result<Fetched, Error> {
+    let (server, uri, addresses) = place(url, rules).await?;
     let target = uri.path_and_query().map_or("/", |p| p.as_str());
     let body: Body = Empty::new().map_err(|never| match never {}).boxed_unsync();
     let request = Request::get(target)

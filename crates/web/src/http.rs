@@ -1,32 +1,17 @@
 //! One request on one connection. Nothing is kept, followed or repeated here.
-use crate::Error;
+use crate::{Error, Trust};
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, combinators::UnsyncBoxBody};
 use hyper::{Request, Response, Uri, body::Incoming, client::conn::http1};
 use hyper_util::rt::TokioIo;
-use std::{
-    io,
-    net::SocketAddr,
-    path::{Path, PathBuf},
-    sync::Arc,
-    time::Duration,
-};
+use std::{io, net::SocketAddr, time::Duration};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpStream, lookup_host},
     time::timeout,
 };
-use tokio_rustls::{
-    TlsConnector,
-    rustls::{
-        ClientConfig, RootCertStore,
-        crypto::ring,
-        pki_types::{CertificateDer, ServerName, pem::PemObject as _},
-    },
-};
+use tokio_rustls::{TlsConnector, rustls::pki_types::ServerName};
 
-/// Where Debian keeps the authorities that the world trusts.
-const SYSTEM_TRUST: &str = "/etc/ssl/certs/ca-certificates.crt";
 const CONNECT: Duration = Duration::from_secs(10);
 /// A server that sends nothing for so long has stopped.
 const SILENCE: Duration = Duration::from_secs(60);
@@ -34,29 +19,6 @@ const SILENCE: Duration = Duration::from_secs(60);
 const SLOWEST: u64 = 256 << 10;
 
 pub(crate) type Body = UnsyncBoxBody<Bytes, io::Error>;
-
-/// Who vouches for a server's certificate: the file, or else the system.
-#[derive(Clone, Debug, Default)]
-pub struct Trust(pub Option<PathBuf>);
-
-impl Trust {
-    pub(crate) fn connector(&self) -> Result<TlsConnector, Error> {
-        let path = self.0.as_deref().unwrap_or(Path::new(SYSTEM_TRUST));
-        let bad = |source| Error::BadTrust { path: path.to_owned(), source };
-        let mut roots = RootCertStore::empty();
-        // One authority of the system's that is not understood is nobody's.
-        for certificate in CertificateDer::pem_file_iter(path).map_err(|e| bad(io::Error::other(e)))?.flatten() {
-            roots.add(certificate).ok();
-        }
-        if roots.is_empty() {
-            return Err(bad(io::ErrorKind::InvalidData.into()));
-        }
-        let config =
-            ClientConfig::builder_with_provider(Arc::new(ring::default_provider())).with_safe_default_protocol_versions();
-        let config = config.map_err(|e| bad(io::Error::other(e)))?.with_root_certificates(roots).with_no_client_auth();
-        Ok(TlsConnector::from(Arc::new(config)))
-    }
-}
 
 /// The server of a URL.
 #[derive(Clone)]
@@ -73,7 +35,7 @@ impl Server {
         let bad = |why| Error::BadUrl { url: uri.to_string(), why };
         let tls = match uri.scheme_str() {
             Some("http") => None,
-            Some("https") => Some(trust.connector()?),
+            Some("https") => Some(TlsConnector::from(trust.client()?)),
             _ => return Err(bad("it must begin with http:// or https://")),
         };
         let authority = uri.authority().ok_or_else(|| bad("it names no server"))?;

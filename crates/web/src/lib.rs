@@ -1,13 +1,16 @@
-//! HTTP to servers that are not ours: the operator's object stores ([`s3`]), and addresses that users give ([`fetch`]).
+//! HTTP to servers that are not ours: the operator's object stores ([`s3`]), bytes from addresses that users give ([`fetch`]), and short
+//! questions ([`call`]).
 //!
-//! Both follow no redirect: an answer from elsewhere is not what was asked for, and the way around every check of an address. Every wait
+//! All follow no redirect: an answer from elsewhere is not what was asked for, and the way around every check of an address. Every wait
 //! has an end. What was sent to whom is never told with its secrets.
+pub mod call;
 pub mod fetch;
 mod http;
 pub mod s3;
+mod trust;
 
-pub use http::Trust;
 use std::io;
+pub use trust::Trust;
 
 /// Why a server gave nothing.
 #[derive(Debug, thiserror::Error)]

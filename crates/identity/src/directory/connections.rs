@@ -5,7 +5,6 @@ use super::{
     entry::Entry,
     options::{Options, Wrong},
 };
-use crate::trust_roots;
 use ldap3::{
     Ldap, LdapConnAsync, LdapConnSettings, LdapError, ResultEntry, Scope, SearchEntry, SearchOptions,
     adapters::{Adapter, EntriesOnly, PagedResults},
@@ -16,6 +15,7 @@ use std::{
     time::{Duration, Instant},
 };
 use tokio::{sync::Semaphore, time::timeout};
+use web::Trust;
 
 /// For one question and its answer, with the wait for a connection.
 const OPERATION: Duration = Duration::from_secs(5);
@@ -42,7 +42,7 @@ pub(crate) enum Fault {
     #[error("{0}; correct the domain's configuration")]
     Configuration(#[from] Wrong),
     #[error("its authorities cannot be used")]
-    Roots(#[from] trust_roots::Error),
+    Roots(#[from] web::Error),
     #[error("{url} cannot be reached")]
     Unreachable { url: String, source: Box<LdapError> },
     #[error("it could not be reached a moment ago")]
@@ -85,6 +85,7 @@ pub(crate) struct Search<'a> {
 
 pub(crate) struct Connections {
     options: Arc<Options>,
+    trust: Trust,
     slots: Semaphore,
     idle: Mutex<Vec<(Ldap, Instant)>>,
     paused: Mutex<Option<Instant>>,
@@ -92,7 +93,13 @@ pub(crate) struct Connections {
 
 impl Connections {
     pub(crate) fn new(options: Arc<Options>) -> Self {
-        Self { slots: Semaphore::new(options.pool_size), options, idle: Mutex::default(), paused: Mutex::default() }
+        Self {
+            slots: Semaphore::new(options.pool_size),
+            trust: Trust::new(options.ca_file.clone(), options.ca_dir.clone()),
+            options,
+            idle: Mutex::default(),
+            paused: Mutex::default(),
+        }
     }
 
     /// A connection on which nobody has logged in.
@@ -118,7 +125,7 @@ impl Connections {
         if url.starts_with("ldaps:") || o.start_tls {
             settings = settings.set_starttls(o.start_tls).set_no_tls_verify(!o.verify);
             if o.verify {
-                settings = settings.set_config(trust_roots::client(o.ca_file.as_deref(), o.ca_dir.as_deref())?);
+                settings = settings.set_config(self.trust.client()?);
             }
         }
         let unreachable = |e| Fault::Unreachable { url: url.to_owned(), source: Box::new(e) };

@@ -108,8 +108,8 @@ pub(crate) fn is_gone(row: &store::Row) -> bool {
 
 /// Makes a user's groups, or a group's users, these.
 pub(crate) fn set_members(tx: &mut Tx<'_>, of: &Mirrored, others: &[String]) {
-    let is_user = of.def.name == "user";
-    let have = if is_user { grants::groups_of(tx, &of.id) } else { grants::members_of(tx, &of.id) };
+    let (is_user, now) = (of.def.name == "user", tx.now);
+    let have = if is_user { grants::groups_of(tx, &of.id, now) } else { grants::members_of(tx, &of.id, now) };
     let pair = |other: &str| if is_user { (other.to_owned(), of.id.clone()) } else { (of.id.clone(), other.to_owned()) };
     for other in have.iter().filter(|h| !others.contains(h)) {
         let (group, user) = pair(other);

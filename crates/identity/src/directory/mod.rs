@@ -15,7 +15,7 @@ mod mirror;
 mod options;
 mod text;
 
-pub(crate) use mirror::is_gone;
+pub(crate) use mirror::{is_gone, public_id};
 
 use crate::{
     resources::{GROUP, USER},
@@ -225,8 +225,8 @@ impl Directories {
         let same = {
             let reader = self.db.read();
             let have = match of.def.name {
-                "user" => crate::grants::groups_of(&mut &reader, &of.id),
-                _ => crate::grants::members_of(&mut &reader, &of.id),
+                "user" => crate::grants::groups_of(&mut &reader, &of.id, self.db.now()),
+                _ => crate::grants::members_of(&mut &reader, &of.id, self.db.now()),
             };
             of.is_in(&reader) && have.len() == others.len() && others.iter().all(|o| have.contains(o))
         };

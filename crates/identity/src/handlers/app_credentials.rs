@@ -84,7 +84,8 @@ pub(super) fn role_ids(tx: &mut Tx<'_>, list: &Value) -> Result<Vec<String>> {
 fn insert(cx: &Cx, tx: &mut Tx<'_>, mut input: Map, hash: &str) -> Result<Map> {
     let (user, project) = (cx.caller.user_id().to_owned(), cx.project()?);
     let expires_at = future(input.shift_remove("expires_at"), tx.now)?;
-    let given = grants::given(tx, &user, Target::Project, &project);
+    let holder = grants::Holder::user(&user, tx.now);
+    let given = grants::given(tx, holder, Target::Project, &project);
     let held = grants::expand(tx, given);
     let own: Vec<String> = cx.caller.roles.ids().map(|id| id.as_str().to_owned()).collect();
     let roles = match input.shift_remove("roles") {

@@ -2,6 +2,7 @@
 use super::{allow, auth, forbidden, get, list, need_text, object};
 use crate::{
     Auth,
+    grants::{self, Holder},
     resources::{CREDENTIAL, PROJECT, USER},
     rows::Rows as _,
 };
@@ -227,7 +228,7 @@ async fn ec2_create(call: Call) -> Result<Reply> {
     get(&call.reader(), USER, &user)?;
     get(&call.reader(), PROJECT, &project)?;
     // A user makes keys for where it is; an administrator for anywhere.
-    let there = crate::grants::projects_of(&mut &call.reader(), &user).contains(&project);
+    let there = grants::projects_of(&mut &call.reader(), Holder::user(&user, call.cloud.db.now())).contains(&project);
     if !there && !call.cx.is_admin() {
         return Err(engine::not_found(PROJECT, &project));
     }

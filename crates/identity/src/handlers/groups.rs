@@ -45,7 +45,7 @@ async fn members(call: Call) -> Result<Reply> {
     let expiries: Vec<&str> = call.cx.query.all("password_expires_at").collect();
     let fits =
         |row: &Map| expiries.is_empty() || (USER.hooks.filter)(row, "password_expires_at", &expiries, &call.cx) == Some(true);
-    let ids = grants::members_of(&mut &reader, call.param("group_id"));
+    let ids = grants::members_of(&mut &reader, call.param("group_id"), call.cloud.db.now());
     let rows = ids.iter().filter_map(|id| (&reader).row(&USER.table, id)).filter(|r| !is_gone(r));
     let mut shown = Vec::new();
     for row in rows {
@@ -105,7 +105,7 @@ async fn check(call: Call) -> Result<Reply> {
         admitted(&call, "check_user_in_group")?;
     }
     auth(&call)?.directories.refresh(USER, call.param("user_id")).await?;
-    let found = call.reader().get(&MEMBERSHIPS, &key(&call));
+    let found = call.reader().get(&MEMBERSHIPS, &key(&call)).filter(|r| grants::lasts(r, call.cloud.db.now()));
     found.map(|_| Reply::empty(204)).ok_or_else(|| not_a_member(&call))
 }
 
@@ -134,12 +134,14 @@ async fn groups_of_user(call: Call) -> Result<Reply> {
     auth(&call)?.directories.refresh(USER, call.param("user_id")).await?;
     let reader = call.reader();
     let mut shown = Vec::new();
-    for id in grants::groups_of(&mut &reader, call.param("user_id")) {
+    for id in grants::groups_of(&mut &reader, call.param("user_id"), call.cloud.db.now()) {
         if let Some(row) = (&reader).row(&GROUP.table, &id)
             && call.cx.query.get("name").is_none_or(|n| n == row.text("name"))
         {
             let mut group = view(GROUP, object(&row)?, &call, &reader);
-            group["membership_expires_at"] = Value::Null;
+            let membership = reader.get(&MEMBERSHIPS, &format!("{id}:{}", call.param("user_id")));
+            let ends = membership.and_then(|r| r.field("expires_at").as_i64());
+            group["membership_expires_at"] = ends.map(|at| base::Timestamp(at).micros_z()).into();
             shown.push(group);
         }
     }

@@ -93,6 +93,27 @@ const EXTENDED: &[(&str, &str, &str)] = &[
     ("OS-ENDPOINT-POLICY", "policy_endpoints", "/policies/{policy_id}/OS-ENDPOINT-POLICY/endpoints"),
     ("OS-OAUTH1", "consumers", "/OS-OAUTH1/consumers"),
     ("OS-OAUTH1", "consumer", "/OS-OAUTH1/consumers/{consumer_id}"),
+    ("OS-FEDERATION", "identity_providers", "/OS-FEDERATION/identity_providers"),
+    ("OS-FEDERATION", "identity_provider", "/OS-FEDERATION/identity_providers/{idp_id}"),
+    ("OS-FEDERATION", "identity_provider_protocols", "/OS-FEDERATION/identity_providers/{idp_id}/protocols"),
+    ("OS-FEDERATION", "identity_provider_protocol", "/OS-FEDERATION/identity_providers/{idp_id}/protocols/{protocol_id}"),
+    (
+        "OS-FEDERATION",
+        "identity_provider_protocol_auth",
+        "/OS-FEDERATION/identity_providers/{idp_id}/protocols/{protocol_id}/auth",
+    ),
+    ("OS-FEDERATION", "mappings", "/OS-FEDERATION/mappings"),
+    ("OS-FEDERATION", "mapping", "/OS-FEDERATION/mappings/{mapping_id}"),
+    ("OS-FEDERATION", "service_providers", "/OS-FEDERATION/service_providers"),
+    ("OS-FEDERATION", "service_provider", "/OS-FEDERATION/service_providers/{sp_id}"),
+    ("OS-FEDERATION", "projects", "/OS-FEDERATION/projects"),
+    ("OS-FEDERATION", "domains", "/OS-FEDERATION/domains"),
+    ("OS-FEDERATION", "websso", "/auth/OS-FEDERATION/websso/{protocol_id}"),
+    (
+        "OS-FEDERATION",
+        "identity_providers_websso",
+        "/auth/OS-FEDERATION/identity_providers/{idp_id}/protocols/{protocol_id}/websso",
+    ),
     ("OS-OAUTH1", "request_tokens", "/OS-OAUTH1/request_token"),
     ("OS-OAUTH1", "authorize_request_token", "/OS-OAUTH1/authorize/{request_token_id}"),
     ("OS-OAUTH1", "access_tokens", "/OS-OAUTH1/access_token"),
@@ -158,18 +179,38 @@ const EXTENDED: &[(&str, &str, &str)] = &[
     ),
 ];
 
-fn entry(path: &str, prefix: &str) -> Value {
+/// What is said of ids that an extension brought: there, not in the core.
+const OF_EXTENSIONS: [&str; 9] = [
+    "idp_id",
+    "protocol_id",
+    "mapping_id",
+    "sp_id",
+    "consumer_id",
+    "request_token_id",
+    "access_token_id",
+    "endpoint_group_id",
+    "trust_id",
+];
+
+fn entry(path: &str, prefix: &str, extension: &str) -> Value {
     let names: Vec<&str> = path.split(['{', '}']).skip(1).step_by(2).collect();
     if names.is_empty() {
         return json!({"href": format!("{prefix}{path}")});
     }
-    let vars: Map<String, Value> = names.iter().map(|n| ((*n).to_owned(), format!("{BASE}/param/{n}").into())).collect();
+    let vars = names.iter().map(|name| {
+        let place = if OF_EXTENSIONS.contains(name) { extension } else { BASE };
+        ((*name).to_owned(), format!("{place}/param/{name}").into())
+    });
+    let vars: Map<String, Value> = vars.collect();
     json!({"href-template": format!("{prefix}{path}"), "href-vars": vars})
 }
 
 /// The document, with paths below `prefix`.
 pub(super) fn document(prefix: &str) -> Value {
-    let core = CORE.iter().map(|(rel, path)| (format!("{BASE}/rel/{rel}"), entry(path, prefix)));
-    let extended = EXTENDED.iter().map(|(ext, rel, path)| (format!("{EXTENSIONS}/{ext}/1.0/rel/{rel}"), entry(path, prefix)));
+    let core = CORE.iter().map(|(rel, path)| (format!("{BASE}/rel/{rel}"), entry(path, prefix, BASE)));
+    let extended = EXTENDED.iter().map(|(ext, rel, path)| {
+        let extension = format!("{EXTENSIONS}/{ext}/1.0");
+        (format!("{extension}/rel/{rel}"), entry(path, prefix, &extension))
+    });
     json!({"resources": core.chain(extended).collect::<Map<String, Value>>()})
 }

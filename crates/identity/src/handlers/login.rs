@@ -175,6 +175,12 @@ async fn prove(call: &Call, auth: &Auth, identity: &Map) -> Result<Proof> {
             Some(Method::Totp) => factors::by_totp(auth, need_object(identity, "totp")?).await?,
             Some(Method::OAuth1) => oauth1::by_oauth1(call, auth).await?,
             Some(Method::Token) => by_token(auth, need_text(need_object(identity, "token")?, "id")?)?,
+            // A token of one who came by a provider, as older clients show it to have a scope.
+            Some(m @ (Method::Mapped | Method::OpenId | Method::Saml2)) => {
+                let proof = by_token(auth, need_text(need_object(identity, m.name())?, "id")?)?;
+                let came = proof.parent.as_ref().is_some_and(|t| t.federation.is_some());
+                came.then_some(proof).ok_or_else(|| refused("the token is of nobody for whom a provider vouches"))?
+            }
             Some(Method::ApplicationCredential) => {
                 by_app_credential(auth, need_object(identity, "application_credential")?).await?
             }
@@ -315,7 +321,9 @@ async fn token_for(call: &Call, auth: &Auth, user: &Row, proof: Proof, wanted: W
     if let Some(parent) = &proof.parent {
         // What is got by a token lives no longer than it.
         token.expires_at = parent.expires_at;
+        token.issued_at = token.issued_at.max(parent.issued_at);
         token.parent_audit_id = Some(parent.chain_audit_id());
+        token.federation = parent.federation.clone();
     }
     if let Some(app) = &proof.app_credential {
         let project = app.text("project_id");

@@ -9,6 +9,8 @@ mod ec2tokens;
 mod endpoint_filter;
 mod endpoint_policy;
 mod factors;
+mod federated_login;
+mod federation;
 mod grants;
 pub(crate) mod groups;
 mod home;
@@ -61,6 +63,8 @@ pub(crate) fn routes() -> Vec<Route> {
         domain_config::routes(),
         endpoint_filter::routes(),
         endpoint_policy::routes(),
+        federated_login::routes(),
+        federation::routes(),
     ] {
         all.extend(part);
     }

@@ -199,7 +199,8 @@ async fn authorize(call: Call) -> Result<Reply> {
         if row.field("expires_at").as_i64().is_none_or(|at| tx.now.0 >= at) {
             return Err(lost());
         }
-        let given = grants::given(tx, &user, Target::Project, row.text("project_id"));
+        let holder = grants::Holder::user(&user, tx.now);
+        let given = grants::given(tx, holder, Target::Project, row.text("project_id"));
         let held = grants::expand(tx, given);
         // Whoever has nothing to do with the project learns nothing of what is asked for it.
         if held.is_empty() {

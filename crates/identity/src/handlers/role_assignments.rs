@@ -6,6 +6,7 @@ use crate::{
     rows::{self, ASSIGNMENTS, Rows as _, text},
 };
 use api::{Access, Call, Cx, Error, Map, Reply, Result, Route};
+use base::Timestamp;
 use resource::Reader;
 use serde_json::{Value, json};
 use std::collections::HashSet;
@@ -42,10 +43,11 @@ struct Asked<'a> {
     effective: bool,
     names: bool,
     subtree: bool,
+    now: Timestamp,
 }
 
 impl<'a> Asked<'a> {
-    fn of(cx: &'a Cx) -> Result<Self> {
+    fn of(cx: &'a Cx, now: Timestamp) -> Result<Self> {
         let q = &cx.query;
         let asked = Self {
             user: q.get("user.id"),
@@ -58,6 +60,7 @@ impl<'a> Asked<'a> {
             effective: on(cx, "effective"),
             names: on(cx, "include_names"),
             subtree: on(cx, "include_subtree"),
+            now,
         };
         let scopes = usize::from(asked.project.is_some()) + usize::from(asked.domain.is_some()) + usize::from(asked.system);
         if scopes > 1 {
@@ -104,7 +107,7 @@ fn on(cx: &Cx, key: &str) -> bool {
 }
 
 async fn listing(call: Call) -> Result<Reply> {
-    let asked = Asked::of(&call.cx)?;
+    let asked = Asked::of(&call.cx, call.cloud.db.now())?;
     let action = if asked.subtree { "list_role_assignments_for_tree" } else { "list_role_assignments" };
     allow(&call, action, None)?;
     let reader = call.reader();
@@ -150,7 +153,7 @@ fn follow(reader: &Reader<'_>, from: Grant, asked: &Asked<'_>, tree: &[String]) 
     }
     let users = match from.actor {
         Actor::User => vec![from.actor_id.clone()],
-        Actor::Group => grants::members_of(&mut &*reader, &from.actor_id),
+        Actor::Group => grants::members_of(&mut &*reader, &from.actor_id, asked.now),
     };
     let users: Vec<String> = users.into_iter().filter(|u| asked.user.is_none_or(|w| w == u)).collect();
     if users.is_empty() {
@@ -251,6 +254,7 @@ mod tests {
             effective: false,
             names: false,
             subtree: false,
+            now: Timestamp(0),
         };
         assert!(all.fits(&grant, &[]));
         assert!(Asked { user: Some("u"), role: Some("r"), project: Some("p"), ..all }.fits(&grant, &[]));

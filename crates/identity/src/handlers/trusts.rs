@@ -86,7 +86,8 @@ fn insert(cx: &Cx, tx: &mut Tx<'_>, mut input: Map) -> Result<Map> {
         Some(parent) => chain(tx, parent).last().map_or_else(String::new, |t| t.text("trustor_user_id").to_owned()),
         None => trustor.clone(),
     };
-    let given = grants::given(tx, &first, Target::Project, &project);
+    let holder = grants::Holder::user(&first, tx.now);
+    let given = grants::given(tx, holder, Target::Project, &project);
     let held = grants::expand(tx, given);
     if terms.roles.is_empty() || cx.caller.project_id() != Some(&project) {
         return Err(Error::forbidden("At least one role should be specified, with a token of the project."));

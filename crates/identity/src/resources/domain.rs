@@ -1,5 +1,5 @@
 //! Domains (Keystone api-ref, `v3/domains`): rows of the projects' table that own projects, users, groups and roles.
-use super::{DOMAIN, GROUP, PROJECT, ROLE, USER, check_mutable, inexact, merge_options};
+use super::{DOMAIN, GROUP, IDENTITY_PROVIDER, PROJECT, ROLE, USER, check_mutable, inexact, merge_options};
 use crate::{
     cascade,
     rows::{self, DOMAIN_CONFIGS},
@@ -64,6 +64,9 @@ pub(super) fn delete(id: &str, enabled: bool, cx: &Cx, tx: &mut Tx<'_>) -> Resul
         if let Some(map) = row.value().as_object() {
             engine::remove(tx, PROJECT, map);
         }
+    }
+    for provider in tx.children(&IDENTITY_PROVIDER.table, "domain_id", id) {
+        engine::delete(tx, IDENTITY_PROVIDER, cx, provider.id())?;
     }
     // First: what is from its directory is not ours to delete before.
     tx.delete(&DOMAIN_CONFIGS, id);

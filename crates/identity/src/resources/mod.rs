@@ -7,15 +7,19 @@ mod domain;
 mod endpoint;
 mod endpoint_group;
 mod group;
+mod identity_provider;
 mod limit;
+mod mapping;
 mod policy;
 mod project;
 mod region;
 mod role;
 mod service;
+mod service_provider;
 mod trust;
 mod user;
 
+pub(crate) use identity_provider::find as find_identity_provider;
 pub use limit::LimitModel;
 pub(crate) use project::check_tags;
 pub(crate) use user::Expiry;
@@ -35,13 +39,16 @@ pub(crate) const DOMAIN: &ResourceDef = domain::Domain::DEF;
 pub(crate) const ENDPOINT: &ResourceDef = endpoint::Endpoint::DEF;
 pub(crate) const ENDPOINT_GROUP: &ResourceDef = endpoint_group::EndpointGroup::DEF;
 pub(crate) const GROUP: &ResourceDef = group::Group::DEF;
+pub(crate) const IDENTITY_PROVIDER: &ResourceDef = identity_provider::IdentityProvider::DEF;
 pub(crate) const LIMIT: &ResourceDef = limit::Limit::DEF;
+pub(crate) const MAPPING: &ResourceDef = mapping::Mapping::DEF;
 pub(crate) const POLICY: &ResourceDef = policy::Policy::DEF;
 pub(crate) const PROJECT: &ResourceDef = project::Project::DEF;
 pub(crate) const REGION: &ResourceDef = region::Region::DEF;
 pub(crate) const REGISTERED_LIMIT: &ResourceDef = limit::RegisteredLimit::DEF;
 pub(crate) const ROLE: &ResourceDef = role::Role::DEF;
 pub(crate) const SERVICE: &ResourceDef = service::Service::DEF;
+pub(crate) const SERVICE_PROVIDER: &ResourceDef = service_provider::ServiceProvider::DEF;
 pub(crate) const TRUST: &ResourceDef = trust::Trust::DEF;
 pub(crate) const USER: &ResourceDef = user::User::DEF;
 
@@ -65,6 +72,9 @@ pub(crate) fn all() -> Vec<&'static ResourceDef> {
         REGISTERED_LIMIT,
         LIMIT,
         CONSUMER,
+        IDENTITY_PROVIDER,
+        MAPPING,
+        SERVICE_PROVIDER,
     ]
 }
 

@@ -48,9 +48,18 @@ pub(crate) struct User {
     /// Tokens of before this instant are no good.
     #[field(hidden)]
     pub(crate) tokens_after: Option<i64>,
+    /// Which provider's user it is, and what that calls it.
+    pub(crate) federated: Option<Value>,
     /// Of one from a directory: the id there, and whether it is gone from there.
     #[field(hidden)]
     pub(crate) directory: Option<Value>,
+}
+
+/// Is it a user of that provider, by that protocol, or with that id there?
+fn comes_by(row: &Map, key: &str, value: &str) -> bool {
+    let links = row.get("federated").and_then(Value::as_array).into_iter().flatten();
+    let is = |map: &Value| map.get(key).is_some_and(|v| v == value);
+    links.into_iter().any(|l| is(l) || l["protocols"].as_array().is_some_and(|all| all.iter().any(is)))
 }
 
 impl Rules for User {
@@ -90,6 +99,9 @@ impl Rules for User {
         if row.get("default_project_id").is_none_or(Value::is_null) {
             out.shift_remove("default_project_id");
         }
+        if row.get("federated").is_none_or(Value::is_null) {
+            out.shift_remove("federated");
+        }
         let expires = row.get("password_expires_at").and_then(Value::as_i64);
         out.insert("password_expires_at".into(), expires.map(|t| base::Timestamp(t).micros()).into());
     }
@@ -98,13 +110,18 @@ impl Rules for User {
         super::is_there(row, reader) && (in_sight(row, cx) || row.get("id").and_then(Value::as_str) == Some(cx.caller.user_id()))
     }
 
+    /// A provider chooses the names of its users, and takes nobody's by that.
+    fn claims(row: &Map) -> bool {
+        !row.get("federated").is_some_and(Value::is_array)
+    }
+
     fn filter(row: &Map, key: &str, values: &[&str], _cx: &Cx) -> Option<bool> {
         match key {
             "password_expires_at" => {
                 let at = row.get(key).and_then(Value::as_i64);
                 Some(at.is_some_and(|at| values.iter().all(|v| Expiry::parse(v).is_some_and(|e| e.fits(at)))))
             }
-            "idp_id" | "protocol_id" | "unique_id" => Some(false),
+            "idp_id" | "protocol_id" | "unique_id" => Some(values.iter().any(|v| comes_by(row, key, v))),
             _ => inexact(row, key, values, &["name"]),
         }
     }

@@ -5,8 +5,8 @@ use super::{
     xml,
 };
 use crate::{
-    Error,
-    http::{Body, Server, Trust, length},
+    Error, Trust,
+    http::{Body, Server, length},
 };
 use base::{Clock as _, SystemClock, Timestamp, retry::Backoff};
 use http_body_util::{BodyExt as _, Empty};
@@ -111,7 +111,7 @@ impl Bucket {
         if place.bucket.is_empty() || !place.bucket.chars().all(known) {
             return Err(Error::BadUrl { url: place.bucket, why: "this is no name of a bucket" });
         }
-        let server = Server::of(&uri, &Trust(place.ca.clone()))?;
+        let server = Server::of(&uri, &Trust::new(place.ca.clone(), None))?;
         Ok(Self(Arc::new(Inner { server, place, credentials })))
     }
 

@@ -13,7 +13,7 @@ use store::faulty::Way;
 use testkit::{Answer, Client};
 
 /// Samples that nobody can send with success in this world, so that what is refused may hide who is.
-const UNFIT: [&str; 21] = [
+const UNFIT: [&str; 27] = [
     // Signed with the secret of a consumer, not with a token.
     "POST /identity/v3/OS-OAUTH1/request_token",
     "POST /identity/v3/OS-OAUTH1/access_token",
@@ -22,6 +22,13 @@ const UNFIT: [&str; 21] = [
     "DELETE /identity/v3/domains/{id}",
     "DELETE /identity/v3/regions/{id}",
     "DELETE /identity/v3/users/{user_id}/access_rules/{id}",
+    // Nobody here has a provider's word, or comes from a trusted dashboard.
+    "GET /identity/v3/OS-FEDERATION/identity_providers/{idp_id}/protocols/{protocol_id}/auth",
+    "POST /identity/v3/OS-FEDERATION/identity_providers/{idp_id}/protocols/{protocol_id}/auth",
+    "GET /identity/v3/auth/OS-FEDERATION/identity_providers/{idp_id}/protocols/{protocol_id}/websso",
+    "POST /identity/v3/auth/OS-FEDERATION/identity_providers/{idp_id}/protocols/{protocol_id}/websso",
+    "GET /identity/v3/auth/OS-FEDERATION/websso/{protocol_id}",
+    "POST /identity/v3/auth/OS-FEDERATION/websso/{protocol_id}",
     "POST /image/v2/tasks",
     "GET /compute/vnc/{token}",
     "POST /compute/v2.1/os-assisted-volume-snapshots",

@@ -112,7 +112,26 @@ async fn identity(bed: &Bed, planted: &mut Planted) -> Client {
     let blob = planted.plant("a credential's blob");
     let totp = json!({"credential": {"type": "other", "blob": blob, "user_id": user}});
     me.post(&v3("credentials"), totp).await.expect(201);
+    federation(bed, planted).await;
     me
+}
+
+async fn federation(bed: &Bed, planted: &mut Planted) {
+    let path = |path: &str| format!("/identity/v3/OS-FEDERATION/{path}");
+    let (idp, protocol) = (path("identity_providers/canary"), "identity_providers/canary/protocols/openid");
+    let rules = json!([{"local": [{"user": {"name": "{0}"}}], "remote": [{"type": "OIDC-sub"}]}]);
+    bed.admin.put(&path("mappings/canary"), json!({"mapping": {"rules": rules}})).await.expect(201);
+    bed.admin.put(&idp, json!({"identity_provider": {"enabled": true}})).await.expect(201);
+    let secret = planted.plant("a secret of a provider's client");
+    let oidc = json!({"issuer": "https://192.0.2.1", "client_id": "c", "client_secret": secret});
+    bed.admin.put(&path(protocol), json!({"protocol": {"mapping_id": "canary", "oidc": oidc}})).await.expect(201);
+    let odd = json!({"issuer": 7, "client_id": "c", "client_secret": planted.plant("a client's secret beside a mistake")});
+    bed.admin.patch(&path(protocol), json!({"protocol": {"oidc": odd}})).await.expect(400);
+    let bearer = format!("Bearer {}", planted.plant("an access token"));
+    let anonymous = bed.cloud.anonymous();
+    anonymous.clone().header("authorization", &bearer).post(&path(&format!("{protocol}/auth")), Value::Null).await.expect(503);
+    let (code, state) = (planted.plant("a code"), planted.plant("a state"));
+    anonymous.get(&format!("/identity/v3/auth/OS-FEDERATION/{protocol}/websso?code={code}&state={state}")).await.expect(401);
 }
 
 async fn servers(bed: &Bed, me: &Client, planted: &mut Planted) -> String {

@@ -15,6 +15,24 @@ pub(super) async fn furnish(office: &Office<'_>, things: &mut Things) {
     things.put("endpoint_groups", office.make(&v3("OS-EP-FILTER/endpoint_groups"), "endpoint_group", group).await);
     things.put("policies", office.make(&v3("policies"), "policy", json!({"blob": "{}", "type": "text"})).await);
     things.put("consumers", office.make(&v3("OS-OAUTH1/consumers"), "consumer", json!({"description": "c"})).await);
+    let federation = |path: &str| v3(&format!("OS-FEDERATION/{path}"));
+    let rules = json!([{"local": [{"user": {"name": "{0}"}}], "remote": [{"type": "sub"}]}]);
+    let there = json!({"auth_url": "https://192.0.2.1/a", "sp_url": "https://192.0.2.1/s"});
+    let oidc = json!({"issuer": "https://192.0.2.1", "client_id": "c"});
+    for (kind, path, body) in [
+        ("identity_provider", "identity_providers/spare", json!({"enabled": true})),
+        ("mapping", "mappings/spare", json!({ "rules": rules })),
+        ("service_provider", "service_providers/spare", there),
+        ("protocol", "identity_providers/spare/protocols/openid", json!({"mapping_id": "spare", "oidc": oidc})),
+    ] {
+        office.admin.put(&federation(path), json!({ kind: body })).await.expect(201);
+    }
+    for key in ["identity_providers", "mappings", "service_providers"] {
+        things.put(key, "spare");
+    }
+    for key in ["protocols", "websso"] {
+        things.put(key, "openid");
+    }
     for name in ["volume", "snapshot"] {
         let limit = json!({"service_id": service, "region_id": region, "resource_name": name, "default_limit": 10});
         let made = office.admin.post(&v3("registered_limits"), json!({"registered_limits": [limit]})).await.expect(201);
