@@ -1,0 +1,182 @@
+"""Runs upstream's own tests of identity and image against a simulated cloud, in which everything that they ask about is switched on.
+
+Everything passes, or tests/conformance/SUITE.txt says why not, id by id; one that is on no list and does not pass fails the run.
+Exit status: 0 if all is as the lists say, 1 if not. Standard output is data: the ids that are not, and a summary of each suite.
+"""
+
+import argparse
+import functools
+import http.server
+import json
+import os
+import pathlib
+import socket
+import subprocess
+import sys
+import threading
+
+import openstack
+import yaml
+
+import conformance_images
+
+SCRIPTS = pathlib.Path(__file__).resolve().parent
+LISTS = SCRIPTS.parent / "tests" / "conformance"
+TEMPEST_SUITES = {
+    "identity": r"^tempest\.api\.identity\.",
+    "image": r"^tempest\.api\.image\.",
+    "rbac": r"^keystone_tempest_plugin\.tests\.(rbac|api)\.",
+}
+SUITES = [*TEMPEST_SUITES, "sdk"]
+# The rules for passwords that Tempest's tests of them expect.
+COMPLIANCE = {"lockout_failure_attempts": 2, "lockout_duration": 5, "unique_last_password_count": 2}
+FLAVORS = [("m1.nano", 192, 1), ("m1.micro", 256, 1)]
+
+
+def say(text):
+    print(f"conformance: {text}", file=sys.stderr, flush=True)
+
+
+def arguments():
+    cache = pathlib.Path(os.environ.get("XDG_CACHE_HOME", pathlib.Path.home() / ".cache"))
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", nargs="*", metavar="SUITE", help=f"one of {', '.join(SUITES)} (default: all)")
+    parser.add_argument("--dir", type=pathlib.Path, required=True, help="directory of the cloud, which is started there")
+    parser.add_argument("--work", type=pathlib.Path, default=cache / "drover" / "conformance", help="directory of logs and results")
+    parser.add_argument("--only", metavar="REGEX", help="only the ids of the suite that match; the rest of its list is not judged")
+    parser.add_argument("--workers", type=int, default=2, help="tests at once (default 2)")
+    options = parser.parse_args()
+    odd = [name for name in options.what if name not in SUITES]
+    if odd:
+        parser.error(f"there is no suite {odd[0]}; there are {', '.join(SUITES)}.")
+    return options
+
+
+class Quiet(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *_):
+        pass
+
+
+def serve(directory):
+    """A web server for images that the cloud is to fetch; ends with this process."""
+    handler = functools.partial(Quiet, directory=str(directory))
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    return server.server_address[1]
+
+
+def free_port():
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
+
+
+def start(directory, web_port):
+    state = directory / "state"
+    state.mkdir(mode=0o711)
+    (state / "config.json").write_text(json.dumps({"security_compliance": COMPLIANCE}))
+    (directory / "second").mkdir()
+    command = [os.environ["DROVER_BIN"], "up", "--bare", "--simulate", "2", "--state", state, "--listen", f"127.0.0.1:{free_port()}",
+               "--image-store", f"id=second,type=local,path={directory / 'second'},weight=10", "--image-locations",
+               "--web-download-allow", "127.0.0.0/8", "--web-download-port", str(web_port)]
+    with open(directory / "up.txt", "w") as out:
+        subprocess.run(command, stdout=out, check=True)
+    return state
+
+
+def ensure_user(admin, name, password):
+    """A user with a project of the same name, in which it is a member."""
+    project = admin.identity.create_project(name=name, domain_id="default")
+    user = admin.identity.create_user(name=name, password=password, domain_id="default", default_project_id=project.id)
+    admin.identity.assign_project_role_to_user(project, user, admin.identity.find_role("member"))
+
+
+def fill(state, images):
+    """Makes what the tests expect to find, and writes a clouds.yaml with every user that they want to be."""
+    path = state / "clouds.yaml"
+    os.environ.update(OS_CLIENT_CONFIG_FILE=str(path), OS_CLOUD="drover-admin")
+    admin = openstack.connect()
+    clouds = yaml.safe_load(path.read_text())
+    password = "only-for-these-tests"
+    ensure_user(admin, "alt_demo", password)
+    base = clouds["clouds"]["drover"]
+    clouds["clouds"]["drover-alt"] = {
+        **base, "auth": {**base["auth"], "username": "alt_demo", "password": password, "project_name": "alt_demo"}}
+    root = clouds["clouds"]["drover-admin"]
+    user = {key: value for key, value in root["auth"].items() if not key.startswith("project")}
+    admin.identity.assign_system_role_to_user(
+        admin.current_user_id, admin.identity.find_role("admin"), system="all")
+    clouds["clouds"]["drover-system-admin"] = {**root, "auth": {**user, "system_scope": "all"}}
+    path.write_text(yaml.safe_dump(clouds))
+    for name, ram, disk in FLAVORS:
+        admin.compute.create_flavor(name=name, vcpus=1, ram=ram, disk=disk)
+    for name in ("tiny", "tiny-alt"):
+        admin.image.create_image(
+            name, filename=str(images / "tiny.qcow2"), disk_format="qcow2", container_format="bare", visibility="public", wait=True)
+    net = admin.network.create_network(
+        name="public", is_router_external=True, provider_network_type="flat", provider_physical_network="public")
+    admin.network.create_subnet(network_id=net.id, name="public-subnet", ip_version=4, cidr="172.24.4.0/24", is_dhcp_enabled=False)
+
+
+def settings(web_port, images):
+    """What this cloud has and tempest.conf does not say for every cloud."""
+    url = f"http://127.0.0.1:{web_port}/tiny.qcow2"
+    return {
+        "identity-feature-enabled.security_compliance": "true",
+        "identity.user_lockout_failure_attempts": COMPLIANCE["lockout_failure_attempts"],
+        "identity.user_lockout_duration": COMPLIANCE["lockout_duration"],
+        "identity.user_unique_last_password_count": COMPLIANCE["unique_last_password_count"],
+        "enforce_scope.keystone": "true",
+        "enforce_scope.glance": "true",
+        "image.http_image": url,
+        "image.http_qcow2_image": url,
+        "image.image_caching_enabled": "true",
+        "image.images_manifest_file": images / "manifest.yaml",
+        "image-feature-enabled.image_conversion": "true",
+        "image-feature-enabled.http_store_enabled": "true",
+        "image-feature-enabled.store_weight_enabled": "true",
+    }
+
+
+def tempest(options, suite, extra):
+    what = TEMPEST_SUITES[suite]
+    command = [sys.executable, "-W", "ignore", SCRIPTS / "tempest_run.py", "--work", options.work / suite, "--no-ssh",
+               "--workers", str(options.workers), "--except", LISTS / f"{suite}.txt"]
+    for name, value in extra.items():
+        command += ["--set", f"{name}={value}"]
+    if options.only:
+        what = f"(?=.*{options.only}){what}"
+        command.append("--part")
+    return subprocess.run([*command, what]).returncode == 0
+
+
+def sdk(options):
+    command = [sys.executable, "-W", "ignore", SCRIPTS / "sdk_run.py", "--work", options.work / "sdk",
+               "--workers", str(options.workers), "--except", LISTS / "sdk.txt"]
+    if options.only:
+        command += ["--only", options.only]
+    return subprocess.run(command).returncode == 0
+
+
+def main():
+    options = arguments()
+    images = options.dir / "images"
+    images.mkdir()
+    conformance_images.make(images)
+    web_port = serve(images)
+    state = start(options.dir, web_port)
+    fill(state, images)
+    bad = []
+    for suite in options.what or SUITES:
+        say(suite)
+        print(f"== {suite}", flush=True)
+        good = sdk(options) if suite == "sdk" else tempest(options, suite, settings(web_port, images))
+        if not good:
+            bad.append(suite)
+    if bad:
+        say(f"these are not as their lists say: {', '.join(bad)}.")
+    return 1 if bad else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
