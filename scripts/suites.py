@@ -4,6 +4,7 @@ A list of exceptions is a file of lines "ID # reason". Every id of a suite passe
 """
 
 import pathlib
+import shutil
 import subprocess
 import sys
 
@@ -46,6 +47,12 @@ class Results(testtools.StreamResult):
 
     def summary(self):
         return f"{len(self.passed)} passed, {len(self.failed)} failed, {len(self.skipped)} skipped"
+
+
+def forget(work):
+    """Forgets the runs of before, so that a run that does not begin has no results."""
+    shutil.rmtree(work / ".stestr", ignore_errors=True)
+    subprocess.run([STESTR, "init"], cwd=work, check=True)
 
 
 def last_results(work):
