@@ -140,8 +140,6 @@ def settings(cloud, web_port, images):
         "identity.user_lockout_failure_attempts": COMPLIANCE["lockout_failure_attempts"],
         "identity.user_lockout_duration": COMPLIANCE["lockout_duration"],
         "identity.user_unique_last_password_count": COMPLIANCE["unique_last_password_count"],
-        "enforce_scope.keystone": "true",
-        "enforce_scope.glance": "true",
         "image.http_image": url,
         "image.http_qcow2_image": url,
         "image.image_caching_enabled": full,
