@@ -312,7 +312,7 @@ async fn a_trust_is_passed_on_within_its_terms() {
     let a = bed.cloud.member("a").await;
     a.delete(&format!("{TRUSTS}/{first}")).await.expect(204);
     assert_eq!(bed.stands(&last).await, 404, "the first trust is gone");
-    bed.cloud.member("c").await.get(&format!("{TRUSTS}/{second}")).await.expect(403);
+    bed.cloud.member("c").await.get(&format!("{TRUSTS}/{second}")).await.expect(404);
 }
 
 #[tokio::test]

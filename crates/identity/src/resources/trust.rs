@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 #[resource(service = "identity", path = "/v3/OS-TRUST/trusts", id = "hex")]
 #[policy(
     list = "any",
-    show = "rule:identity:system_reader or user_id:%(trustor_user_id)s or user_id:%(trustee_user_id)s",
+    show = "any",
     create = "user_id:%(trustor_user_id)s",
     delete = "rule:identity:cloud_admin or user_id:%(trustor_user_id)s"
 )]
