@@ -14,10 +14,10 @@ ARGS ?=
 SEEDS ?= 100
 SEED ?=
 
-.PHONY: help up down status lab test sim fuzz storm chaos upgrade lint bench bench-cluster bench-real tempest guest deb build deps dev-deps clean
+.PHONY: help up down status lab test sim fuzz storm chaos upgrade lint bench bench-cluster bench-real tempest conformance guest deb build deps dev-deps clean
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo
 	@echo "  State is in $(DROVER_STATE); set DROVER_STATE to change it. Arguments go in ARGS: make tempest ARGS=--update"
 
@@ -72,6 +72,9 @@ bench-real: deps build ## the time of a server from the call to ACTIVE, on real 
 
 tempest: ## upstream's Tempest against the running cloud, held to tests/tempest/ratchet.txt
 	@scripts/tempest $(ARGS)
+
+conformance: deps build ## upstream's own tests of identity and image, RBAC and SDK's among them, against a cloud of their own (ARGS=rbac for one suite)
+	DROVER_BIN=$(abspath $(DROVER)) scripts/conformance $(ARGS)
 
 guest: deps ## the small cloud guest that `up` registers as an image
 	@guest/build.sh $(GUEST)

@@ -79,11 +79,11 @@ fn check_visible(def: &ResourceDef, dialect: &Dialect, action: &str, cx: &Cx, re
     match row.and_then(|row| visible_row(def, cx, reader, &row).cloned()) {
         Some(row) => Ok(row),
         None => {
-            // Keystone says 403 to those who may not see any such row, so that 404 tells them nothing.
+            // Keystone says 403 to those who may not see, or not do this to, any such row, so that 404 tells them nothing.
             if dialect.name == "identity" {
                 let asked: Map = cx.params.iter().map(|(k, v)| (k.clone(), v.as_str().into())).collect();
                 let sees = if def.rule("show").is_some() { "show" } else { action };
-                if !cx.may(&(dialect.rule)(def, sees), Some(&asked)) {
+                if ![sees, action].iter().all(|rule| cx.may(&(dialect.rule)(def, rule), Some(&asked))) {
                     return Err(refused(dialect, &(dialect.rule)(def, action)));
                 }
             }

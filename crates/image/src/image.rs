@@ -50,7 +50,7 @@ pub struct Image {
     /// MD5 of the file, in hex.
     #[field(create, update, filter)]
     pub checksum: Option<String>,
-    /// Always `sha512`.
+    /// `sha512`, unless `announced_hash` is shown.
     #[field(create, update, filter)]
     pub os_hash_algo: Option<String>,
     /// SHA-512 of the file, in hex; the name of its blob.
@@ -98,6 +98,10 @@ pub struct Image {
     #[field(hidden, kind = Kind::Any, default = Value::Null)]
     #[serde(default)]
     pub import: Option<Import>,
+    /// Algorithm and value that who gave the data's location said it has, which it does: shown instead of the SHA-512.
+    #[field(hidden, kind = Kind::Any, default = Value::Null)]
+    #[serde(default)]
+    pub announced_hash: Option<(String, String)>,
     /// Stores that the last import did not reach, once there was one.
     #[field(hidden, kind = Kind::Any, default = Value::Null)]
     #[serde(default)]
@@ -258,6 +262,10 @@ impl Rules for Image {
         out.insert("owner".into(), row.get("project_id").cloned().unwrap_or(Value::Null));
         out.insert("self".into(), format!("/v2/images/{id}").into());
         out.insert("file".into(), format!("/v2/images/{id}/file").into());
+        if let Some([algorithm, value]) = row.get("announced_hash").and_then(Value::as_array).map(Vec::as_slice) {
+            out.insert("os_hash_algo".into(), algorithm.clone());
+            out.insert("os_hash_value".into(), value.clone());
+        }
         let stores: Vec<String> = places(row).into_iter().map(|place| place.store).collect();
         if !stores.is_empty() {
             out.insert("stores".into(), stores.join(",").into());

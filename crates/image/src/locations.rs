@@ -114,5 +114,7 @@ fn check_url(app: &App, cx: &Cx, url: &str) -> Result<()> {
     if !app.options.locations && !cx.may("fetch_image_location", None) {
         return Err(closed());
     }
-    rules.check(url).map_err(|e| Error::bad_request(format!("The location cannot be used: {}.", base::chain(&e))))
+    rules
+        .check(url)
+        .map_err(|e| Error::bad_request(format!("URI for the location does not pass filtering: {}.", base::chain(&e))))
 }

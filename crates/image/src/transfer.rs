@@ -117,6 +117,9 @@ pub(crate) fn settle(tx: &mut Tx<'_>, image: &mut Object<Image>, why: Option<Str
             let mut places = if copy { crate::image::places(&image.map) } else { Vec::new() };
             places.extend(import.done);
             image.places = places;
+            if !copy {
+                image.announced_hash = import.hash;
+            }
             activate(image);
         }
         None => {}

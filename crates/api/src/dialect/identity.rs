@@ -17,8 +17,18 @@ pub static IDENTITY: Dialect = Dialect {
         kind => common_status(kind),
     },
     listing: |def, cx| {
+        let mut filters = field_filters(def, cx, &["limit", "marker", "sort_key", "sort_dir"]);
+        // A token for a domain lists that domain, also an administrator's.
+        let of_domain = match def.plural {
+            "users" | "groups" | "projects" => Some("domain_id"),
+            "domains" => Some("id"),
+            _ => None,
+        };
+        if let (Some(field), Some(own)) = (of_domain, cx.caller.domain_id()) {
+            filters.push((field.to_owned(), vec![own.to_owned()]));
+        }
         Ok(Listing {
-            filters: field_filters(def, cx, &["limit", "marker", "sort_key", "sort_dir"]),
+            filters,
             sort: Vec::new(),
             marker: cx.query.get("marker").map(str::to_owned),
             limit: limit(cx, usize::MAX, usize::MAX)?,

@@ -33,7 +33,7 @@ pub(super) fn routes() -> Vec<Route> {
 pub(super) async fn read_all(def: &'static ResourceDef, call: &Call) -> Result<()> {
     let own = call.cx.caller.domain_id();
     let Some(domain) = call.cx.query.get("domain_id").or(own) else { return Ok(()) };
-    if own != Some(domain) && !call.cx.may("identity:system_reader", None) {
+    if own != Some(domain) && !call.cx.may("identity:any_reader", None) {
         return Ok(());
     }
     auth(call)?.directories.list(def, domain, call.cx.query.get("name")).await.map(|_| ())

@@ -27,10 +27,15 @@ pub(super) fn routes() -> Vec<Route> {
         "/v3/domains/{domain_id}/config/{group}/{option}",
     ] {
         out.push(Route::new("GET", path, Access::Rule("identity:get_domain_config", "rule:identity:system_reader"), show));
-        out.push(Route::new("PATCH", path, Access::Rule("identity:update_domain_config", "admin"), update));
-        out.push(Route::new("DELETE", path, Access::Rule("identity:delete_domain_config", "admin"), delete));
+        out.push(Route::new("PATCH", path, Access::Rule("identity:update_domain_config", "rule:identity:cloud_admin"), update));
+        out.push(Route::new("DELETE", path, Access::Rule("identity:delete_domain_config", "rule:identity:cloud_admin"), delete));
     }
-    out.push(Route::new("PUT", "/v3/domains/{domain_id}/config", Access::Rule("identity:create_domain_config", "admin"), create));
+    out.push(Route::new(
+        "PUT",
+        "/v3/domains/{domain_id}/config",
+        Access::Rule("identity:create_domain_config", "rule:identity:cloud_admin"),
+        create,
+    ));
     // Who is to choose a password may know what it must be like.
     let strength = Access::Rule("identity:get_security_compliance_domain_config", "any");
     for path in

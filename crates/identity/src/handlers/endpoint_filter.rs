@@ -14,7 +14,7 @@ const BY_GROUP: &str = "endpoint_group_project";
 
 pub(super) fn routes() -> Vec<Route> {
     let reads = Access::Rule("identity:list_endpoint_filters", "rule:identity:system_reader");
-    let writes = Access::Rule("identity:change_endpoint_filters", "admin");
+    let writes = Access::Rule("identity:change_endpoint_filters", "rule:identity:cloud_admin");
     let one = "/v3/OS-EP-FILTER/projects/{project_id}/endpoints/{left}";
     let group = "/v3/OS-EP-FILTER/endpoint_groups/{left}/projects/{project_id}";
     vec![

@@ -13,7 +13,7 @@ const KIND: &str = "policy";
 
 pub(super) fn routes() -> Vec<Route> {
     let reads = Access::Rule("identity:get_policy_association", "rule:identity:system_reader");
-    let writes = Access::Rule("identity:change_policy_association", "admin");
+    let writes = Access::Rule("identity:change_policy_association", "rule:identity:cloud_admin");
     let mut out = Vec::new();
     for path in [
         "/v3/policies/{policy_id}/OS-ENDPOINT-POLICY/endpoints/{endpoint_id}",

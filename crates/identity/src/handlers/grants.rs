@@ -106,20 +106,28 @@ fn admitted(place: &Place, call: &Call, action: &str) -> Result<Grant> {
     target?;
     let actor = if place.actor == Actor::User { USER } else { GROUP };
     let actor_row = get(&reader, actor, call.param("actor_id"));
+    let writes = matches!(action, "create_grant" | "revoke_grant");
+    let inside = actor_row.as_ref().is_ok_and(|row| row.get("domain_id") == asked.get("domain_id"));
     // An assignment to somebody who is gone may still be taken away.
-    if action != "revoke_grant" {
-        actor_row.as_ref().map_err(Clone::clone)?;
-    }
-    let foreign = actor_row.is_ok_and(|row| row.get("domain_id").is_some_and(|d| asked.get("domain_id") != Some(d)));
-    if action == "create_grant" && foreign && !call.cx.is_admin() {
+    let gone = actor_row.is_err() && action == "revoke_grant";
+    // Who is of another domain, and who is not there, are refused alike.
+    let beyond = match (place.target, writes) {
+        (Target::System, true) => "identity:cloud_admin",
+        (Target::System, false) => "identity:system_reader",
+        (_, true) => "admin",
+        (_, false) => "identity:any_reader",
+    };
+    if !((inside || gone) && place.target != Target::System || call.cx.may(beyond, None)) {
         return Err(forbidden(action));
+    }
+    if !gone {
+        actor_row?;
     }
     let role_id = call.param("role_id").to_owned();
     if !role_id.is_empty() {
         let role = get(&reader, ROLE, &role_id)?;
-        // Whoever manages a domain hands out what a manager has, not more.
-        let over = ["admin", "service"].iter().any(|name| role.get("name").and_then(Value::as_str) == Some(name));
-        if matches!(action, "create_grant" | "revoke_grant") && over && !call.cx.is_admin() {
+        // Whoever manages a domain hands out what a manager has, not more; any other role may imply one that is more.
+        if writes && !call.cx.is_admin() && !call.cx.may("identity:managed_role", Some(&role)) {
             return Err(forbidden(action));
         }
     }

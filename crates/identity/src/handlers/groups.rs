@@ -1,5 +1,5 @@
 //! Who is in which group.
-use super::{allow, auth, create_at_home, get, list, object, view};
+use super::{allow, auth, create_at_home, forbidden, get, list, object, view};
 use crate::{
     directory::{READ_ONLY, is_gone},
     grants,
@@ -37,6 +37,19 @@ fn admitted(call: &Call, action: &str) -> Result<Map> {
     row
 }
 
+/// Readers of one domain see who is of that domain.
+fn is_shown(call: &Call, row: &Map) -> bool {
+    let own = call.cx.caller.domain_id();
+    own.is_none() || row.get("domain_id").and_then(Value::as_str) == own
+}
+
+/// Fails with 403 for users who are not of the group's domain, unless the rule holds. Users who are not there are not told apart.
+fn check_user(call: &Call, action: &str, group: &Map, beyond: &str) -> Result<()> {
+    let user = get(&call.reader(), USER, call.param("user_id"));
+    let same = user.as_ref().is_ok_and(|user| user.get("domain_id") == group.get("domain_id"));
+    if same || call.cx.may(beyond, None) { user.map(|_| ()) } else { Err(forbidden(action)) }
+}
+
 async fn members(call: Call) -> Result<Reply> {
     admitted(&call, "list_users_in_group")?;
     super::users::check_filters(&call)?;
@@ -50,7 +63,7 @@ async fn members(call: Call) -> Result<Reply> {
     let mut shown = Vec::new();
     for row in rows {
         let row = object(&row)?;
-        if fits(row) {
+        if fits(row) && is_shown(&call, row) {
             shown.push(view(USER, row, &call, &reader));
         }
     }
@@ -59,11 +72,9 @@ async fn members(call: Call) -> Result<Reply> {
 
 async fn add(call: Call) -> Result<Reply> {
     let group = admitted(&call, "add_user_to_group")?;
-    let user = get(&call.reader(), USER, call.param("user_id"))?;
     // A manager of one domain does not bring in users of another.
-    if group.get("domain_id") != user.get("domain_id") && !call.cx.is_admin() {
-        return Err(super::forbidden("add_user_to_group"));
-    }
+    check_user(&call, "add_user_to_group", &group, "admin")?;
+    let user = get(&call.reader(), USER, call.param("user_id"))?;
     check_writable(&call, &group, &user)?;
     let (group, user) = (call.param("group_id").to_owned(), call.param("user_id").to_owned());
     call.transact(move |_, tx| {
@@ -102,7 +113,8 @@ fn key(call: &Call) -> String {
 async fn check(call: Call) -> Result<Reply> {
     // One may ask about oneself.
     if call.param("user_id") != call.cx.caller.user_id() {
-        admitted(&call, "check_user_in_group")?;
+        let group = admitted(&call, "check_user_in_group")?;
+        check_user(&call, "check_user_in_group", &group, "identity:any_reader")?;
     }
     auth(&call)?.directories.refresh(USER, call.param("user_id")).await?;
     let found = call.reader().get(&MEMBERSHIPS, &key(&call)).filter(|r| grants::lasts(r, call.cloud.db.now()));
@@ -114,6 +126,7 @@ async fn remove(call: Call) -> Result<Reply> {
     if group.get("directory").is_some_and(Value::is_object) {
         return Err(Error::forbidden(READ_ONLY));
     }
+    check_user(&call, "remove_user_from_group", &group, "admin")?;
     if call.reader().get(&MEMBERSHIPS, &key(&call)).is_none() {
         return Err(not_a_member(&call));
     }
@@ -137,6 +150,7 @@ async fn groups_of_user(call: Call) -> Result<Reply> {
     for id in grants::groups_of(&mut &reader, call.param("user_id"), call.cloud.db.now()) {
         if let Some(row) = (&reader).row(&GROUP.table, &id)
             && call.cx.query.get("name").is_none_or(|n| n == row.text("name"))
+            && (call.param("user_id") == call.cx.caller.user_id() || is_shown(&call, object(&row)?))
         {
             let mut group = view(GROUP, object(&row)?, &call, &reader);
             let membership = reader.get(&MEMBERSHIPS, &format!("{id}:{}", call.param("user_id")));

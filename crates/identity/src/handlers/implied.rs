@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 pub(super) fn routes() -> Vec<Route> {
     let reads = |name| Access::Rule(name, "rule:identity:system_reader");
-    let writes = |name| Access::Rule(name, "admin");
+    let writes = |name| Access::Rule(name, "rule:identity:cloud_admin");
     vec![
         Route::new("GET", "/v3/roles/{prior}/implies", reads("identity:list_implied_roles"), of_role),
         Route::new("PUT", "/v3/roles/{prior}/implies/{implied}", writes("identity:create_implied_role"), create),

@@ -155,7 +155,8 @@ impl Made {
         Self { id, secret, sealed, expires_at: auth.now().plus(lifetime) }
     }
     fn reply(&self) -> Reply {
-        let (token, secret, end) = (encode(&self.id), encode(&self.secret), encode(&self.expires_at.micros_z()));
+        // Clients take the time as it is, colons and all.
+        let (token, secret, end) = (encode(&self.id), encode(&self.secret), self.expires_at.micros_z());
         let body = format!("oauth_token={token}&oauth_token_secret={secret}&oauth_expires_at={end}");
         Reply::text(201, "application/x-www-form-urlencoded", body)
     }

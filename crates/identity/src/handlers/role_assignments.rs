@@ -1,5 +1,5 @@
 //! `GET /v3/role_assignments`: who has which role where, as it was given or, with `effective`, as it counts.
-use super::{allow, get, grants::link, list};
+use super::{allow, forbidden, get, grants::link, list};
 use crate::{
     grants::{self, Actor, Grant, SYSTEM, Target},
     resources::{GROUP, PROJECT, ROLE, USER},
@@ -112,7 +112,12 @@ async fn listing(call: Call) -> Result<Reply> {
     allow(&call, action, None)?;
     let reader = call.reader();
     if let Some(project) = asked.project.filter(|_| asked.subtree) {
-        get(&reader, PROJECT, project)?;
+        let row = get(&reader, PROJECT, project);
+        let own = |row: &Map| row.get("domain_id").and_then(Value::as_str) == call.cx.caller.domain_id();
+        if !row.as_ref().is_ok_and(own) && !call.cx.may("identity:any_reader", None) {
+            return Err(forbidden(action));
+        }
+        row?;
     }
     let tree: Vec<String> = match asked.project {
         Some(id) if asked.subtree => {

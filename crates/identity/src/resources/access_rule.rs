@@ -1,5 +1,5 @@
 //! Access rules of application credentials, kept to be used again (Keystone api-ref, `v3/users/{user_id}/access_rules`).
-use super::{APP_CREDENTIAL, own};
+use super::APP_CREDENTIAL;
 use resource::{Cx, Deletion, Error, Map, Object, Reader, Resource, Result, Rules, Tx};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -7,7 +7,11 @@ use serde_json::Value;
 /// A request that an application credential may make.
 #[derive(Resource, Serialize, Deserialize, Clone, Debug)]
 #[resource(service = "identity", path = "/v3/users/{user_id}/access_rules", id = "hex")]
-#[policy(list = "rule:identity:owner", show = "rule:identity:owner", delete = "rule:admin_or_self")]
+#[policy(
+    list = "rule:identity:access_rule_reader",
+    show = "rule:identity:access_rule_reader",
+    delete = "(role:admin and system_scope:all) or user_id:%(user_id)s"
+)]
 pub(crate) struct AccessRule {
     /// Type of the service, as in the catalog.
     #[field(filter)]
@@ -36,6 +40,6 @@ impl Rules for AccessRule {
     }
 
     fn visible(row: &Map, cx: &Cx, _reader: &Reader<'_>) -> bool {
-        own(row, cx)
+        cx.may("identity:get_access_rule", Some(row))
     }
 }

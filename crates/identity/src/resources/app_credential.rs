@@ -9,7 +9,12 @@ use serde_json::{Value, json};
 /// What a program logs in with for a user.
 #[derive(Resource, Serialize, Deserialize, Clone, Debug)]
 #[resource(service = "identity", path = "/v3/users/{user_id}/application_credentials", id = "hex", unique = "user_id,name")]
-#[policy(list = "rule:identity:owner", show = "rule:identity:owner", create = "rule:self", delete = "rule:admin_or_self")]
+#[policy(
+    list = "rule:identity:owner",
+    show = "rule:identity:owner",
+    create = "rule:self",
+    delete = "rule:identity:cloud_admin or user_id:%(user_id)s"
+)]
 pub(crate) struct ApplicationCredential {
     /// Unique among the user's.
     #[field(create, required, filter, index, min = 1, max = 255)]

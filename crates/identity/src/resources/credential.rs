@@ -1,7 +1,6 @@
 //! Credentials of users for other purposes: EC2 keys, TOTP seeds (Keystone api-ref, `v3/credentials`).
 //!
 //! Blobs are sealed at rest, so handlers of their own create, change and show them: [`crate::handlers::credentials`].
-use super::own;
 use crate::rows::PASSCODES;
 use resource::{Cx, Deletion, Map, Object, Reader, Resource, Result, Rules, Tx};
 use serde::{Deserialize, Serialize};
@@ -9,7 +8,13 @@ use serde::{Deserialize, Serialize};
 /// A secret of a user.
 #[derive(Resource, Serialize, Deserialize, Clone, Debug)]
 #[resource(service = "identity", path = "/v3/credentials", id = "hex", extras)]
-#[policy(list = "any", show = "any", create = "rule:admin_or_self", update = "rule:admin_or_self", delete = "rule:admin_or_self")]
+#[policy(
+    list = "any",
+    show = "rule:identity:credential_reader",
+    create = "rule:admin_or_self",
+    update = "rule:admin_or_self",
+    delete = "rule:admin_or_self"
+)]
 pub(crate) struct Credential {
     /// Whose it is; this never changes.
     #[field(create, required, filter, index)]
@@ -41,6 +46,6 @@ impl Rules for Credential {
     }
 
     fn visible(row: &Map, cx: &Cx, _reader: &Reader<'_>) -> bool {
-        own(row, cx)
+        cx.may("identity:credential_reader", Some(row))
     }
 }

@@ -13,10 +13,10 @@ use serde_json::Value;
 #[resource(service = "identity", path = "/v3/domains", table = "projects", id = "hex", extras, unique = "domain_id,name")]
 #[policy(
     list = "rule:identity:domain_lister",
-    show = "rule:identity:system_reader or domain_id:%(id)s or project_domain_id:%(id)s",
-    create = "admin",
-    update = "admin",
-    delete = "admin"
+    show = "rule:identity:any_reader or domain_id:%(id)s or project_domain_id:%(id)s",
+    create = "rule:identity:cloud_admin",
+    update = "rule:identity:cloud_admin",
+    delete = "rule:identity:cloud_admin"
 )]
 pub(crate) struct Domain {
     /// Unique in the cloud.
@@ -116,8 +116,7 @@ impl Rules for Domain {
     fn visible(row: &Map, cx: &Cx, _reader: &Reader<'_>) -> bool {
         let id = row.get("id").and_then(Value::as_str);
         let own = cx.caller.scope.project().map(|p| p.domain.id.as_str()).or(cx.caller.domain_id());
-        row.get("is_domain") == Some(&Value::Bool(true))
-            && (cx.may("identity:system_reader", None) || (id.is_some() && id == own))
+        row.get("is_domain") == Some(&Value::Bool(true)) && (cx.may("identity:any_reader", None) || (id.is_some() && id == own))
     }
 
     fn filter(row: &Map, key: &str, values: &[&str], _cx: &Cx) -> Option<bool> {

@@ -11,9 +11,9 @@ use serde_json::{Value, json};
 #[policy(
     list = "rule:identity:system_reader",
     show = "rule:identity:system_reader",
-    create = "admin",
-    update = "admin",
-    delete = "admin"
+    create = "rule:identity:cloud_admin",
+    update = "rule:identity:cloud_admin",
+    delete = "rule:identity:cloud_admin"
 )]
 pub(crate) struct Endpoint {
     /// For whom it is.

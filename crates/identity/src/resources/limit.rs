@@ -35,7 +35,13 @@ impl LimitModel {
 /// The default limit of a resource of a service.
 #[derive(Resource, Serialize, Deserialize, Clone, Debug)]
 #[resource(service = "identity", path = "/v3/registered_limits", id = "hex", unique = "service_id,region_id,resource_name")]
-#[policy(list = "any", show = "any", create = "admin", update = "admin", delete = "admin")]
+#[policy(
+    list = "any",
+    show = "any",
+    create = "rule:identity:cloud_admin",
+    update = "rule:identity:cloud_admin",
+    delete = "rule:identity:cloud_admin"
+)]
 pub(crate) struct RegisteredLimit {
     /// The service whose resource it is.
     #[field(create, update, required, filter, index)]
@@ -62,7 +68,13 @@ pub(crate) struct RegisteredLimit {
     id = "hex",
     unique = "service_id,region_id,resource_name,project_id,domain_id"
 )]
-#[policy(list = "any", show = "any", create = "admin", update = "admin", delete = "admin")]
+#[policy(
+    list = "any",
+    show = "rule:identity:limit_reader",
+    create = "rule:identity:cloud_admin",
+    update = "rule:identity:cloud_admin",
+    delete = "rule:identity:cloud_admin"
+)]
 pub(crate) struct Limit {
     /// The service whose resource it is.
     #[field(create, required, filter, index)]
@@ -190,9 +202,13 @@ impl Rules for Limit {
         fit_tree(row, cx, tx)
     }
 
-    fn visible(row: &Map, cx: &Cx, _reader: &Reader<'_>) -> bool {
+    fn visible(row: &Map, cx: &Cx, reader: &Reader<'_>) -> bool {
         let is = |field: &str, id: Option<&str>| id.is_some() && row.get(field).and_then(Value::as_str) == id;
         let domain = cx.caller.scope.project().map(|p| p.domain.id.as_str()).or(cx.caller.domain_id());
-        is("project_id", cx.caller.project_id()) || is("domain_id", domain) || cx.may("identity:system_reader", None)
+        let project = row.get("project_id").and_then(Value::as_str).and_then(|id| reader.get(&PROJECT.table, id));
+        is("project_id", cx.caller.project_id())
+            || is("domain_id", domain)
+            || cx.may("identity:any_reader", None)
+            || project.is_some_and(|p| cx.caller.domain_id() == Some(p.text("domain_id")))
     }
 }

@@ -78,13 +78,24 @@ pub(crate) fn all() -> Vec<&'static ResourceDef> {
     ]
 }
 
-/// Rules that the tables' policies name: readers of everything, and readers and managers of one domain.
-pub(crate) const RULES: [(&str, &str); 5] = [
-    ("identity:system_reader", "rule:admin or (role:reader and system_scope:all)"),
-    ("identity:domain_reader", "rule:identity:system_reader or (role:reader and domain_id:%(domain_id)s)"),
+/// Rules that the tables' policies name: who manages and reads what is the whole cloud's, readers of what is in any domain, and readers
+/// and managers of one domain. As in Keystone, a token for a domain does nothing with what is of no domain, whatever its roles are.
+pub(crate) const RULES: [(&str, &str); 11] = [
+    ("identity:cloud_admin", "rule:admin and domain_id:None"),
+    ("identity:system_reader", "rule:identity:cloud_admin or (role:reader and system_scope:all)"),
+    ("identity:any_reader", "rule:admin or (role:reader and system_scope:all)"),
+    ("identity:domain_reader", "rule:identity:any_reader or (role:reader and domain_id:%(domain_id)s)"),
     ("identity:domain_manager", "rule:admin or (role:manager and domain_id:%(domain_id)s)"),
-    ("identity:domain_lister", "rule:identity:system_reader or (role:reader and not domain_id:None)"),
+    ("identity:domain_lister", "rule:identity:any_reader or (role:reader and not domain_id:None)"),
     ("identity:owner", "rule:identity:system_reader or user_id:%(user_id)s"),
+    ("identity:access_rule_reader", "(role:reader and system_scope:all) or user_id:%(user_id)s"),
+    ("identity:credential_reader", "rule:identity:any_reader or user_id:%(user_id)s"),
+    (
+        "identity:limit_reader",
+        "rule:identity:any_reader or project_id:%(project_id)s or project_domain_id:%(domain_id)s or (role:reader and not domain_id:None)",
+    ),
+    // What a manager of a domain may see and hand out.
+    ("identity:managed_role", "None:%(domain_id)s and ('manager':%(name)s or 'member':%(name)s or 'reader':%(name)s)"),
 ];
 
 /// The domain that a new user, group or project is in when nobody says it: the caller's.
@@ -118,7 +129,7 @@ pub(crate) fn is_there(row: &Map, mut reader: &Reader<'_>) -> bool {
 /// May the caller see a row of a domain? Administrators and system readers see all.
 pub(crate) fn in_sight(row: &Map, cx: &Cx) -> bool {
     let domain = row.get("domain_id").and_then(Value::as_str);
-    cx.may("identity:system_reader", None) || (domain.is_some() && domain == cx.caller.domain_id())
+    cx.may("identity:any_reader", None) || (domain.is_some() && domain == cx.caller.domain_id())
 }
 
 /// May the caller see what belongs to a user?

@@ -9,9 +9,9 @@ use serde::{Deserialize, Serialize};
 #[policy(
     list = "rule:identity:system_reader",
     show = "rule:identity:system_reader",
-    create = "admin",
-    update = "admin",
-    delete = "admin"
+    create = "rule:identity:cloud_admin",
+    update = "rule:identity:cloud_admin",
+    delete = "rule:identity:cloud_admin"
 )]
 pub(crate) struct Policy {
     /// The text; what it means is the service's affair.

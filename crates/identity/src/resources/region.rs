@@ -6,7 +6,13 @@ use serde::{Deserialize, Serialize};
 /// A part of the cloud with endpoints of its own.
 #[derive(Resource, Serialize, Deserialize, Clone, Debug)]
 #[resource(service = "identity", path = "/v3/regions", id = "given", extras)]
-#[policy(list = "any", show = "any", create = "admin", update = "admin", delete = "admin")]
+#[policy(
+    list = "any",
+    show = "any",
+    create = "rule:identity:cloud_admin",
+    update = "rule:identity:cloud_admin",
+    delete = "rule:identity:cloud_admin"
+)]
 pub(crate) struct Region {
     /// What operators call it.
     #[field(create, update, default = "", kind = Kind::Optional(&Kind::Text { min: 0, max: 65535 }))]

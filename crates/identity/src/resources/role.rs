@@ -8,11 +8,11 @@ use serde::{Deserialize, Serialize};
 #[derive(Resource, Serialize, Deserialize, Clone, Debug)]
 #[resource(service = "identity", path = "/v3/roles", id = "hex", extras, unique = "domain_id,name")]
 #[policy(
-    list = "rule:identity:system_reader or role:manager",
-    show = "rule:identity:system_reader or role:manager",
-    create = "admin",
-    update = "admin",
-    delete = "admin"
+    list = "rule:identity:any_reader or (role:manager and not domain_id:None)",
+    show = "rule:identity:system_reader or (rule:admin and None:%(domain_id)s) or (role:manager and rule:identity:managed_role)",
+    create = "rule:identity:cloud_admin",
+    update = "rule:identity:cloud_admin",
+    delete = "rule:identity:cloud_admin"
 )]
 pub(crate) struct Role {
     /// Unique in its domain, or among those that have none.

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
     list = "any",
     show = "any",
     create = "user_id:%(trustor_user_id)s",
-    delete = "rule:admin or user_id:%(trustor_user_id)s"
+    delete = "rule:identity:cloud_admin or user_id:%(trustor_user_id)s"
 )]
 pub(crate) struct Trust {
     /// Who delegates.

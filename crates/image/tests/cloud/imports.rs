@@ -231,7 +231,9 @@ async fn a_location_is_fetched_once_and_must_be_what_was_announced() {
     let hash = json!({"os_hash_algo": "md5", "os_hash_value": "781e5e245d69b566979b86e28d23f2c7"});
     user.post(&at(&id), json!({"url": url, "validation_data": hash})).await.expect(202);
     status(&user, &id, "active").await;
-    assert_eq!(show(&user, &id).await.text("/checksum"), "781e5e245d69b566979b86e28d23f2c7");
+    let shown = show(&user, &id).await;
+    assert_eq!(shown.text("/checksum"), "781e5e245d69b566979b86e28d23f2c7");
+    assert_eq!((shown.text("/os_hash_algo"), shown.text("/os_hash_value")), ("md5".into(), shown.text("/checksum")));
     assert_eq!(task(&user, &id).await.text("/tasks/0/type"), "location_import");
     user.post(&at(&id), json!({ "url": url })).await.expect(409);
     user.get(&at(&id)).await.expect(403);
