@@ -145,10 +145,12 @@ def after_call(context, case, response):
         return
     SEEN[name][response.status_code] += 1
     named = [before for _, before in keys(case.operation.path)]
-    if response.status_code < 300 and case.method.upper() in ("PUT", "PATCH", "POST", "DELETE") and named:
-        # It may have become useless.
-        found = next((keys for pattern, keys in INSTEAD if re.search(pattern, name)), {})
-        WORLD.forget(found.get(named[-1], named[-1]))
+    if response.status_code >= 300 or case.method.upper() not in ("PUT", "PATCH", "POST", "DELETE") or not named:
+        return
+    # It may have become useless, and what is below it with a delete.
+    found = next((keys for pattern, keys in INSTEAD if re.search(pattern, name)), {})
+    for key in named if case.method.upper() == "DELETE" else named[-1:]:
+        WORLD.forget(found.get(key, key))
 
 
 @schemathesis.hook

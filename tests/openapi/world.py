@@ -129,18 +129,18 @@ def s3_request(world):
     return {"access": access, "token": base64.b64encode(text).decode(), "signature": base64.b64encode(digest).decode()}
 
 
-def application_credential(world):
-    rule = {"path": "/v2.1/servers", "method": "GET", "service": "compute"}
-    body = {"name": unique(), "secret": SECRET, "access_rules": [rule]}
-    path = f"/identity/v3/users/{world.me}/application_credentials"
-    return world.make("POST", path, {"application_credential": body})["application_credential"]["id"]
+def application_credential(world, path="/v2.1/servers"):
+    body = {"name": unique(), "secret": SECRET, "access_rules": [{"path": path, "method": "GET", "service": "compute"}]}
+    made = world.make("POST", f"/identity/v3/users/{world.me}/application_credentials", {"application_credential": body})
+    return made["application_credential"]["id"]
 
 
 def access_rule(world):
     # The rule of a credential that is gone may be deleted.
-    credential = application_credential(world)
-    world.make("DELETE", f"/identity/v3/users/{world.me}/application_credentials/{credential}")
-    return world.make("GET", f"/identity/v3/users/{world.me}/access_rules")["access_rules"][-1]["id"]
+    path, mine = f"/v2.1/{unique()}", f"/identity/v3/users/{world.me}"
+    world.make("DELETE", f"{mine}/application_credentials/{application_credential(world, path)}")
+    rules = world.make("GET", f"{mine}/access_rules")["access_rules"]
+    return next(rule["id"] for rule in rules if rule["path"] == path)
 
 
 def trust(world):

@@ -149,12 +149,17 @@ async fn what_is_shown_later_is_checked_first() {
         json!({"description": []}),
     ] {
         admin.post("/identity/v3/endpoints", endpoint(bad.clone())).await.expect(400);
-        admin.patch(&format!("/identity/v3/endpoints/{}", made.text("/endpoint/id")), json!({ "endpoint": bad })).await.expect(400);
+        admin
+            .patch(&format!("/identity/v3/endpoints/{}", made.text("/endpoint/id")), json!({ "endpoint": bad }))
+            .await
+            .expect(400);
     }
     let groups = "/identity/v3/OS-EP-FILTER/endpoint_groups";
     let group = |filters: Value| json!({"endpoint_group": {"name": "g", "filters": filters}});
     admin.post(groups, group(json!({"interface": "public", "region_id": null}))).await.expect(201);
-    for bad in [json!({}), json!({"interface": "other"}), json!({"service_id": null}), json!({"region_id": 1}), json!({"enabled": true})] {
+    for bad in
+        [json!({}), json!({"interface": "other"}), json!({"service_id": null}), json!({"region_id": 1}), json!({"enabled": true})]
+    {
         admin.post(groups, group(bad)).await.expect(400);
     }
     let mut more = group(json!({"interface": "public"}));
