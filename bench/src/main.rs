@@ -14,7 +14,6 @@ use load::{Request, Stats, rate, run};
 use serde_json::{Value, json};
 use std::{
     path::PathBuf,
-    sync::Arc,
     time::{Duration, Instant},
 };
 use table::Table;
