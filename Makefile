@@ -40,10 +40,11 @@ test: dev-deps lint ## everything a change must pass
 sim: ## a whole cloud in one thread while everything fails, from many seeds (SEEDS=1000), or one again (SEED=7)
 	@DROVER_SIM_SEEDS=$(SEEDS) DROVER_SIM_SEED=$(SEED) cargo test --quiet --package testkit --test sim -- many --exact --ignored --nocapture
 
-fuzz: dev-deps build ## hostile requests from a new seed, five minutes of our own and then schemathesis (DROVER_FUZZ_SECONDS, DROVER_FUZZ_SEED)
+fuzz: dev-deps build ## hostile requests from a new seed: ours, then schemathesis against our OpenAPI documents and the published ones (DROVER_FUZZ_SECONDS, _SEED, _EXAMPLES)
 	DROVER_FUZZ_SEED=$${DROVER_FUZZ_SEED:-$$RANDOM} DROVER_FUZZ_SECONDS=$${DROVER_FUZZ_SECONDS:-150} \
 	  cargo test --quiet --package testkit --test cloud misuse::fuzz -- --test-threads 1
 	DROVER_BIN=$(DROVER) scripts/schemathesis $(ARGS)
+	DROVER_BIN=$(DROVER) scripts/schemathesis --published $(ARGS)
 
 storm: deps build ## 20 servers created and deleted at once, ten times, while processes are killed (DROVER_STORM, DROVER_STORM_SEED)
 	DROVER_STORM=$${DROVER_STORM:-20x10} DROVER_BIN=$(abspath $(DROVER)) tests/run storm

@@ -4,6 +4,7 @@
 //! figure in `figures.json`. It asserts nothing: machines are shared and noisy.
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a table is what it is for")]
 mod cloud;
+mod identity;
 mod image;
 mod load;
 mod table;
@@ -13,7 +14,6 @@ use load::{Request, Stats, rate, run};
 use serde_json::{Value, json};
 use std::{
     path::PathBuf,
-    sync::Arc,
     time::{Duration, Instant},
 };
 use table::Table;
@@ -41,29 +41,20 @@ async fn bench(drover: PathBuf, quick: bool) -> Result<()> {
         let token = cloud.token("demo").await?;
         outcome = image::measure(&cloud, &token, if quick { 256 } else { 4096 }, &mut table).await;
     }
+    if outcome.is_ok() {
+        // Last: so many rows are not part of the figures before.
+        let admin = cloud.token("admin").await?;
+        outcome = identity::lists(&cloud, &admin, if quick { 1000 } else { 10_000 }, span, &mut table).await;
+    }
     drop(cloud);
     table.print();
     outcome
 }
 
 async fn measure(cloud: &Cloud, span: Duration, servers: usize, table: &mut Table) -> Result<()> {
-    let login = cloud.login_body("demo")?;
-    let token = cloud.token("demo").await?;
     let admin = cloud.token("admin").await?;
 
-    // The first login of each user pays for the hash; users are made in passing.
-    let first = cloud.make_users(&admin, 40).await?;
-    let bodies: Arc<Vec<Request>> = Arc::new(first.iter().map(|u| Request::post("/identity/v3/auth/tokens", u)).collect());
-    let s = load::each(&cloud.addr, 8, bodies).await?;
-    table.add("password login, first login, 8 clients (1/s)", s.per_second());
-
-    let s = rate(&cloud.addr, 32, span, true, Request::post("/identity/v3/auth/tokens", &login)).await?;
-    table.add("password login, returning user, 32 clients (1/s)", s.per_second());
-    let validate = Request::get("/identity/v3/auth/tokens").header("x-auth-token", &admin).header("x-subject-token", &token);
-    let s = rate(&cloud.addr, 32, span, true, validate.clone()).await?;
-    table.add("token validation, 32 clients (1/s)", s.per_second());
-    let s = rate(&cloud.addr, 32, span, false, validate).await?;
-    table.add("token validation, 32 clients, new connections (1/s)", s.per_second());
+    identity::logins(cloud, &admin, span, table).await?;
 
     let network = cloud.make_network(&admin).await?;
     // A fixed number, so that the memory below is that of a known cloud.

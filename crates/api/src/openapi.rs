@@ -33,6 +33,7 @@ fn schema(kind: &Kind, side: Side) -> Value {
         }
         Kind::Number => json!({"type": "number"}),
         Kind::Text { min, max } => json!({"type": "string", "minLength": min, "maxLength": max}),
+        Kind::Name { max } => json!({"type": "string", "minLength": 1, "maxLength": max, "pattern": "[\\S]"}),
         Kind::Choice(set) => json!({"type": "string", "enum": set}),
         Kind::Uuid => json!({"type": "string", "format": "uuid"}),
         Kind::Ip => json!({"type": "string", "format": "ip"}),

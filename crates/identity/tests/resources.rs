@@ -105,6 +105,69 @@ async fn projects_are_a_tree_in_a_domain() {
 }
 
 #[tokio::test]
+async fn a_domain_may_come_with_an_id_of_choice() {
+    let cloud = TestCloud::start().await;
+    let admin = cloud.admin().await;
+    let id = base::id::hex();
+    let body = json!({"domain": {"name": "d", "explicit_domain_id": id}});
+    let made = admin.post("/identity/v3/domains", body).await.expect(201);
+    assert_eq!(made.text("/domain/id"), id);
+    assert!(made.at("/domain/explicit_domain_id").is_null(), "{}", made.body);
+    let shown = admin.get(&format!("/identity/v3/domains/{id}")).await.expect(200);
+    assert!(shown.at("/domain/explicit_domain_id").is_null(), "{}", shown.body);
+    admin.post("/identity/v3/domains", json!({"domain": {"name": "other", "explicit_domain_id": id}})).await.expect(409);
+    for bad in [json!("d"), json!(base::id::uuid()), json!(1), json!(null)] {
+        admin.post("/identity/v3/domains", json!({"domain": {"name": "bad", "explicit_domain_id": bad}})).await.expect(400);
+    }
+    let other = json!({"domain": {"explicit_domain_id": base::id::hex()}});
+    admin.patch(&format!("/identity/v3/domains/{id}"), other).await.expect(400);
+}
+
+#[tokio::test]
+async fn what_is_shown_later_is_checked_first() {
+    let cloud = TestCloud::start().await;
+    let admin = cloud.admin().await;
+    for kind in ["domain", "project", "user", "group", "role"] {
+        for name in ["", " ", "\u{c}"] {
+            admin.post(&format!("/identity/v3/{kind}s"), json!({kind: {"name": name}})).await.expect(400);
+        }
+    }
+    admin.post("/identity/v3/regions", json!({"region": {"description": "x".repeat(256)}})).await.expect(400);
+    let service = make(&admin, "service", json!({"type": "t"})).await;
+    let endpoint = |more: Value| {
+        let mut body = json!({"interface": "public", "service_id": service, "url": "http://192.0.2.1/$(project_id)s"});
+        body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        json!({ "endpoint": body })
+    };
+    let made = admin.post("/identity/v3/endpoints", endpoint(json!({"name": "n", "description": null}))).await.expect(201);
+    assert_eq!(made.text("/endpoint/name"), "n");
+    for bad in [
+        json!({"url": "192.0.2.1"}),
+        json!({"url": "http:"}),
+        json!({"url": format!("http://{}", "x".repeat(219))}),
+        json!({"name": 1}),
+        json!({"description": []}),
+    ] {
+        admin.post("/identity/v3/endpoints", endpoint(bad.clone())).await.expect(400);
+        admin
+            .patch(&format!("/identity/v3/endpoints/{}", made.text("/endpoint/id")), json!({ "endpoint": bad }))
+            .await
+            .expect(400);
+    }
+    let groups = "/identity/v3/OS-EP-FILTER/endpoint_groups";
+    let group = |filters: Value| json!({"endpoint_group": {"name": "g", "filters": filters}});
+    admin.post(groups, group(json!({"interface": "public", "region_id": null}))).await.expect(201);
+    for bad in
+        [json!({}), json!({"interface": "other"}), json!({"service_id": null}), json!({"region_id": 1}), json!({"enabled": true})]
+    {
+        admin.post(groups, group(bad)).await.expect(400);
+    }
+    let mut more = group(json!({"interface": "public"}));
+    more["endpoint_group"]["colour"] = "red".into();
+    admin.post(groups, more).await.expect(400);
+}
+
+#[tokio::test]
 async fn roles_come_by_groups_inheritance_and_implication() {
     let cloud = TestCloud::start().await;
     let admin = cloud.admin().await;

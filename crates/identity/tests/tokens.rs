@@ -135,6 +135,27 @@ async fn what_a_token_rests_on_ends_it_at_once() {
 }
 
 #[tokio::test]
+async fn all_tokens_of_a_user_end_together() {
+    let cloud = TestCloud::start().await;
+    let (admin, other) = (cloud.admin().await, cloud.member("other").await);
+    cloud.member("demo").await;
+    let path = format!("/identity/v3/users/{}/tokens", id_of(&admin, "user", "demo-member").await);
+    let login = async || cloud.anonymous().login_to("demo-member", "password of demo-member", "demo").await;
+    let (one, two) = (login().await, login().await);
+    other.delete(&path).await.expect(403);
+    assert_eq!(status_of(&admin, &token(&one)).await, 200);
+    one.delete(&path).await.expect(204);
+    for ended in [&one, &two] {
+        assert_eq!(status_of(&admin, &token(ended)).await, 404);
+    }
+    let fresh = login().await;
+    assert_eq!(status_of(&admin, &token(&fresh)).await, 200, "a token of after it is good");
+    admin.delete(&path).await.expect(204);
+    assert_eq!(status_of(&admin, &token(&fresh)).await, 404);
+    admin.delete("/identity/v3/users/nobody/tokens").await.expect(404);
+}
+
+#[tokio::test]
 async fn nobody_learns_about_or_revokes_the_tokens_of_others() {
     let cloud = TestCloud::start().await;
     let (a, b) = (cloud.member("a").await, cloud.member("b").await);

@@ -4,6 +4,7 @@
 mod items;
 mod namespaces;
 mod resource_types;
+mod shape;
 mod tags;
 
 use crate::{
@@ -42,40 +43,31 @@ impl Kind {
         }
     }
     /// What a client may say of one, besides its name.
-    fn attributes(self) -> &'static [&'static str] {
+    fn attributes(self) -> shape::Attributes {
         match self {
-            Self::Property => &[
-                "title",
-                "description",
-                "operators",
-                "type",
-                "minimum",
-                "maximum",
-                "minLength",
-                "maxLength",
-                "pattern",
-                "enum",
-                "readonly",
-                "default",
-                "items",
-                "uniqueItems",
-                "minItems",
-                "maxItems",
-                "additionalItems",
-                "required",
-            ],
-            Self::Object => &["description", "required", "properties"],
+            Self::Property => shape::PROPERTY,
+            Self::Object => shape::OBJECT,
             Self::Tag => &[],
-            Self::ResourceType => &["prefix", "properties_target"],
+            Self::ResourceType => shape::RESOURCE_TYPE,
         }
     }
     fn required(self) -> &'static [&'static str] {
         match self {
-            Self::Property => &["type", "title"],
+            Self::Property => shape::PROPERTY_REQUIRED,
             Self::Object | Self::Tag | Self::ResourceType => &[],
         }
     }
+    /// What only the service sets; a client that sends it is told.
+    fn read_only(self) -> &'static [&'static str] {
+        match self {
+            Self::Object => NOT_SENT,
+            Self::Property | Self::Tag | Self::ResourceType => &["created_at", "updated_at"],
+        }
+    }
 }
+
+/// What only the service sets of a namespace and of an object.
+const NOT_SENT: &[&str] = &["self", "schema", "created_at", "updated_at"];
 
 fn sees(row: &Map, cx: &Cx) -> bool {
     crate::image::text(row, "visibility") == "public" || is_owner(row, cx) || cx.is_admin()
@@ -122,19 +114,13 @@ fn checked_name(value: &Value, max: usize) -> Result<String> {
 fn item(namespace: &str, kind: Kind, name: &str, body: &Map, tx: &Tx<'_>, old: Option<&Row>) -> Result<Value> {
     let mut content = Map::new();
     for (attribute, value) in body {
-        match attribute.as_str() {
-            "name" | "created_at" | "updated_at" | "self" | "schema" => {}
-            known if kind.attributes().contains(&known) => {
-                content.insert(attribute.clone(), value.clone());
-            }
-            unknown => {
-                return Err(Error::bad_request(format!("Additional properties are not allowed ('{unknown}' was unexpected).")));
-            }
+        // What a namespace brings with it may say these; nobody listens.
+        if attribute != "name" && !NOT_SENT.contains(&attribute.as_str()) {
+            shape::check(kind.attributes(), attribute, value)?;
+            content.insert(attribute.clone(), value.clone());
         }
     }
-    if let Some(missing) = kind.required().iter().find(|r| !content.contains_key(**r)) {
-        return Err(Error::bad_request(format!("'{missing}' is a required property")));
-    }
+    shape::check_required(kind.required(), &content)?;
     let created = old.map_or(Value::from(tx.now.0), |r| r.field("created_at").clone());
     Ok(json!({
         "v": 1, "namespace": namespace, "kind": kind.name(), "name": name, "content": content,

@@ -19,6 +19,10 @@ pub enum Kind {
         min: usize,
         max: usize,
     },
+    /// A text of at least one character that is not a space (Keystone's names).
+    Name {
+        max: usize,
+    },
     Choice(&'static [&'static str]),
     Uuid,
     Ip,
@@ -70,6 +74,7 @@ impl Kind {
             Self::Number => "a number".into(),
             Self::Text { min: 0, max } => format!("a string of at most {max} characters"),
             Self::Text { min, max } => format!("a string of {min} to {max} characters"),
+            Self::Name { max } => format!("a string of 1 to {max} characters that are not all spaces"),
             Self::Choice(set) => format!("one of {}", set.join(", ")),
             Self::Uuid => "a valid UUID".into(),
             Self::Ip => "a valid IP address".into(),
@@ -114,6 +119,9 @@ impl Kind {
             }
             (Self::Number, Value::Number(_)) => Ok(v.clone()),
             (Self::Text { min, max }, Value::String(s)) => same(!s.contains('\0') && (*min..=*max).contains(&s.chars().count())),
+            (Self::Name { max }, Value::String(s)) => {
+                same(!s.contains('\0') && s.chars().count() <= *max && s.chars().any(|c| !c.is_whitespace()))
+            }
             (Self::Choice(set), Value::String(s)) => same(set.contains(&s.as_str())),
             (Self::Uuid, Value::String(s)) => same(base::id::is_uuid(s)),
             (Self::Ip, Value::String(s)) => s.parse::<IpAddr>().map(|a| a.to_string().into()).map_err(|_| no()),
@@ -179,6 +187,10 @@ mod tests {
         assert_eq!(Kind::Mac.check(&json!("FA:16:3E:00:00:01")), Ok(json!("fa:16:3e:00:00:01")));
         assert!(Kind::Text { min: 1, max: 3 }.check(&json!("äöüß")).is_err());
         assert!(Kind::Text { min: 0, max: 9 }.check(&json!("a\u{0}b")).is_err());
+        assert!(Kind::Name { max: 3 }.check(&json!(" ä ")).is_ok());
+        for bad in ["", " ", "\u{c}", "\u{2003}", "four", "a\u{0}"] {
+            assert!(Kind::Name { max: 3 }.check(&json!(bad)).is_err(), "{bad:?}");
+        }
         assert_eq!(<Option<Vec<u16>>>::KIND.check(&json!(null)), Ok(json!(null)));
         let e = <Vec<u16>>::KIND.check(&json!([1, "x"])).expect_err("not a number");
         assert!(e.contains("'x' is not an integer"), "{e}");

@@ -74,7 +74,7 @@ fn indexed(kind: &Kind, wanted: &str) -> bool {
     match kind {
         Kind::Optional(k) => indexed(k, wanted) && !matches!(wanted, "" | "None" | "null"),
         Kind::List(k) => indexed(k, wanted),
-        Kind::Text { .. } | Kind::Choice(_) | Kind::Uuid => true,
+        Kind::Text { .. } | Kind::Name { .. } | Kind::Choice(_) | Kind::Uuid => true,
         _ => false,
     }
 }

@@ -34,6 +34,7 @@ const CORE: &[(&str, &str)] = &[
     ("users", "/users"),
     ("user", "/users/{user_id}"),
     ("user_change_password", "/users/{user_id}/password"),
+    ("user_tokens", "/users/{user_id}/tokens"),
     ("user_groups", "/users/{user_id}/groups"),
     ("user_projects", "/users/{user_id}/projects"),
     ("application_credentials", "/users/{user_id}/application_credentials"),

@@ -19,6 +19,7 @@ pub(super) fn routes() -> Vec<Route> {
         Route::new("POST", "/v3/users", Access::Authenticated, create),
         Route::new("PATCH", "/v3/users/{id}", Access::Authenticated, update),
         Route::new("POST", "/v3/users/{id}/password", Access::Public, change_password),
+        Route::new("DELETE", "/v3/users/{id}/tokens", Access::Authenticated, revoke_tokens),
     ]
 }
 
@@ -177,6 +178,20 @@ async fn change_password(call: Call) -> Result<Reply> {
         let mut row = resource::update_row(USER, cx, &old, &Map::new(), tx.now)?;
         rules.set_password(&mut row, hash.as_str().into(), SetBy::User, tx.now);
         engine::replace(tx, USER, cx, &old, row)
+    })
+    .await?;
+    Ok(Reply::empty(204))
+}
+
+/// Ends every token of a user: the way out for those whose password is kept elsewhere.
+async fn revoke_tokens(call: Call) -> Result<Reply> {
+    let id = call.param("id").to_owned();
+    allow(&call, "revoke_user_tokens", json!({ "user_id": id }).as_object())?;
+    call.transact(move |_, tx| {
+        let mut row = engine::existing(tx, USER, &id)?;
+        row.insert("tokens_after".into(), tx.now.0.into());
+        tx.put(&USER.table, &id, row.into());
+        Ok(())
     })
     .await?;
     Ok(Reply::empty(204))

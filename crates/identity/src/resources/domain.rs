@@ -20,10 +20,10 @@ use serde_json::Value;
 )]
 pub(crate) struct Domain {
     /// Unique in the cloud.
-    #[field(create, update, required, filter, index, min = 1, max = 64)]
+    #[field(create, update, required, filter, index, kind = Kind::Name { max: 64 })]
     pub(crate) name: String,
     /// What it is for.
-    #[field(create, update, default = "", kind = Kind::Optional(&Kind::Text { min: 0, max: 65535 }))]
+    #[field(create, update, default = "", kind = Kind::Optional(&Kind::Text { min: 0, max: 255 }))]
     pub(crate) description: Option<String>,
     /// May anything of it be used?
     #[field(create, update, filter, default = true, kind = Kind::StrictBool)]
@@ -47,6 +47,9 @@ pub(crate) struct Domain {
     #[field(hidden)]
     pub(crate) tokens_after: Option<i64>,
 }
+
+/// With it a create says which id the domain gets, so that several clouds can know it by the same.
+const ID_OF_CHOICE: &str = "explicit_domain_id";
 
 /// Takes a disabled domain away with all that is in it.
 pub(super) fn delete(id: &str, enabled: bool, cx: &Cx, tx: &mut Tx<'_>) -> Result<Deletion> {
@@ -94,12 +97,22 @@ pub(super) fn delete(id: &str, enabled: bool, cx: &Cx, tx: &mut Tx<'_>) -> Resul
 impl Rules for Domain {
     fn create(row: &mut Object<Self>, _cx: &Cx, _tx: &mut Tx<'_>) -> Result<()> {
         super::check_tags(&row.tags)?;
+        if let Some(id) = super::take_extra(&mut row.map, ID_OF_CHOICE) {
+            let id =
+                id.as_str().filter(|id| id.len() == 32 && id.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b)));
+            let id = id.ok_or_else(|| Error::bad_request(format!("{ID_OF_CHOICE} must be a UUID as 32 hexadecimal digits.")))?;
+            row.id = id.to_owned();
+            row.map.insert("id".into(), id.into());
+        }
         row.options = merge_options(DOMAIN, &Map::new(), &row.options)?;
         Ok(())
     }
 
     fn update(row: &mut Object<Self>, old: &Object<Self>, _cx: &Cx, tx: &mut Tx<'_>) -> Result<()> {
         super::check_tags(&row.tags)?;
+        if super::take_extra(&mut row.map, ID_OF_CHOICE).is_some() {
+            return Err(Error::bad_request("The id of a domain does not change; make a new domain."));
+        }
         row.options = merge_options(DOMAIN, &old.options, &row.options)?;
         check_mutable(DOMAIN, &old.id, &old.options, Some(&row.options))?;
         if old.enabled && !row.enabled {

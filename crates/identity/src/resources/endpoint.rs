@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 )]
 pub(crate) struct Endpoint {
     /// For whom it is.
-    #[field(create, update, required, filter, kind = Kind::Choice(&["admin", "internal", "public"]))]
+    #[field(create, update, required, filter, kind = Kind::Choice(&INTERFACES))]
     pub(crate) interface: String,
     /// The service.
     #[field(create, update, required, filter, index)]
@@ -29,11 +29,25 @@ pub(crate) struct Endpoint {
     #[field(create, update)]
     pub(crate) region: Option<String>,
     /// May hold `$(project_id)s`.
-    #[field(create, update, required, kind = Kind::Text { min: 1, max: 4096 })]
+    #[field(create, update, required, kind = Kind::Text { min: 1, max: 225 })]
     pub(crate) url: String,
     /// Is it in the catalog?
     #[field(create, update, filter, default = true, kind = Kind::StrictBool)]
     pub(crate) enabled: bool,
+}
+
+/// For whom endpoints are.
+pub(super) const INTERFACES: [&str; 3] = ["admin", "internal", "public"];
+
+const DESCRIPTION: Kind = Kind::Optional(&Kind::Text { min: 0, max: 65535 });
+
+/// `SCHEME:REST`, of which a client may make what it likes.
+fn check_url(url: &str) -> Result<()> {
+    let is_scheme = |s: &str| !s.is_empty() && s.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'+' | b'.' | b'-'));
+    match url.split_once(':') {
+        Some((scheme, rest)) if is_scheme(scheme) && !rest.is_empty() && !rest.starts_with('\n') => Ok(()),
+        _ => Err(Error::bad_request("The url of an endpoint begins with a scheme and a colon, as https:.")),
+    }
 }
 
 impl Endpoint {
@@ -57,6 +71,8 @@ impl Endpoint {
             return Err(Error::bad_request(format!("Endpoint references a region that does not exist: {id}.")));
         }
         row.region = row.region_id.clone();
+        check_url(&row.url)?;
+        super::check_extra(&row.map, &[("name", Kind::Text { min: 0, max: 65535 }), ("description", DESCRIPTION)])?;
         let inside: Vec<&str> = row.url.split("(").skip(1).filter_map(|rest| rest.split(')').next()).collect();
         if let Some(name) = inside.iter().find(|n| !["project_id", "tenant_id", "user_id"].contains(n)) {
             return Err(Error::bad_request(format!("An invalid URL template: it may not refer to {name}.")));

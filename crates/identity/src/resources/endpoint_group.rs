@@ -1,11 +1,12 @@
 //! Groups of endpoints by filters (Keystone api-ref, `OS-EP-FILTER`). Who sees them: [`crate::handlers::endpoint_filter`].
+use super::endpoint::INTERFACES;
 use crate::cascade;
-use resource::{Cx, Deletion, Error, Kind, Map, Object, Resource, Result, Rules, Tx};
+use resource::{Cx, Deletion, Error, FieldType as _, Kind, Map, Object, Resource, Result, Rules, Tx};
 use serde::{Deserialize, Serialize};
 
 /// Endpoints that have something in common.
 #[derive(Resource, Serialize, Deserialize, Clone, Debug)]
-#[resource(service = "identity", path = "/v3/OS-EP-FILTER/endpoint_groups", id = "hex", extras)]
+#[resource(service = "identity", path = "/v3/OS-EP-FILTER/endpoint_groups", id = "hex")]
 #[policy(
     list = "rule:identity:system_reader",
     show = "rule:identity:system_reader",
@@ -15,7 +16,7 @@ use serde::{Deserialize, Serialize};
 )]
 pub(crate) struct EndpointGroup {
     /// What operators call it.
-    #[field(create, update, required, filter, min = 1)]
+    #[field(create, update, required, filter, kind = Kind::Name { max: 255 })]
     pub(crate) name: String,
     /// What it is for.
     #[field(create, update, kind = Kind::Optional(&Kind::Text { min: 0, max: 65535 }))]
@@ -26,12 +27,23 @@ pub(crate) struct EndpointGroup {
 }
 
 fn check(filters: &Map) -> Result<()> {
-    match filters.keys().find(|k| !["interface", "service_id", "region_id", "enabled"].contains(&k.as_str())) {
-        None => Ok(()),
-        Some(key) => {
-            Err(Error::bad_request(format!("Unable to filter endpoints by {key}; use interface, service_id or region_id.")))
-        }
+    if filters.is_empty() {
+        return Err(Error::bad_request("filters field is required and cannot be empty; use interface, service_id or region_id."));
     }
+    for (key, value) in filters {
+        let kind = match key.as_str() {
+            "interface" => Kind::Choice(&INTERFACES),
+            "service_id" => String::KIND,
+            "region_id" => Option::<String>::KIND,
+            key => {
+                return Err(Error::bad_request(format!(
+                    "Unable to filter endpoints by {key}; use interface, service_id or region_id."
+                )));
+            }
+        };
+        kind.check(value).map_err(|reason| Error::invalid(key, reason))?;
+    }
+    Ok(())
 }
 
 impl Rules for EndpointGroup {

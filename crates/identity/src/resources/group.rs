@@ -20,7 +20,7 @@ use serde_json::Value;
 )]
 pub(crate) struct Group {
     /// Unique in the domain.
-    #[field(create, update, required, filter, index, min = 1, max = 64)]
+    #[field(create, update, required, filter, index, kind = Kind::Name { max: 64 })]
     pub(crate) name: String,
     /// The domain that it is in.
     #[field(create, update, filter, index, default = "")]

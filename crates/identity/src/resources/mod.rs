@@ -28,7 +28,7 @@ use crate::{
     directory,
     rows::{self, Rows, domain_row},
 };
-use resource::{Cx, Error, Map, Reader, Resource, ResourceDef, Result};
+use resource::{Cx, Error, Kind, Map, Reader, Resource, ResourceDef, Result};
 use serde_json::Value;
 
 pub(crate) const ACCESS_RULE: &ResourceDef = access_rule::AccessRule::DEF;
@@ -155,6 +155,21 @@ pub(crate) fn inexact(row: &Map, key: &str, values: &[&str], fields: &[&str]) ->
         "iendswith" => any(&|v| lower.ends_with(&v.to_lowercase())),
         _ => None,
     }
+}
+
+/// Checks attributes that no field names, where they are given.
+pub(crate) fn check_extra(row: &Map, kinds: &[(&str, Kind)]) -> Result<()> {
+    let extra = row.get("extra").and_then(Value::as_object);
+    let given = kinds.iter().filter_map(|(name, kind)| Some((name, kind, extra?.get(*name)?)));
+    for (name, kind, value) in given {
+        kind.check(value).map_err(|reason| Error::invalid(name, reason))?;
+    }
+    Ok(())
+}
+
+/// Takes an attribute that no field names out of a row: it is a word to the rules, not to be kept.
+pub(crate) fn take_extra(row: &mut Map, name: &str) -> Option<Value> {
+    row.get_mut("extra").and_then(Value::as_object_mut)?.shift_remove(name)
 }
 
 /// Which values an option may have.

@@ -21,7 +21,7 @@ const MOST_TAGS: usize = 80;
 )]
 pub(crate) struct Project {
     /// Unique in its domain.
-    #[field(create, update, required, filter, index, min = 1, max = 64)]
+    #[field(create, update, required, filter, index, kind = Kind::Name { max: 64 })]
     pub(crate) name: String,
     /// The domain that it is in; none for a domain.
     #[field(create, update, filter, index)]

@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 )]
 pub(crate) struct Region {
     /// What operators call it.
-    #[field(create, update, default = "", kind = Kind::Optional(&Kind::Text { min: 0, max: 65535 }))]
+    #[field(create, update, default = "", kind = Kind::Optional(&Kind::Text { min: 0, max: 255 }))]
     pub(crate) description: Option<String>,
     /// The region that this one is part of.
     #[field(create, update, filter, index)]

@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 )]
 pub(crate) struct Role {
     /// Unique in its domain, or among those that have none.
-    #[field(create, update, required, filter, index, min = 1, max = 255)]
+    #[field(create, update, required, filter, index, kind = Kind::Name { max: 255 })]
     pub(crate) name: String,
     /// A role of one domain only carries others; tokens do not show it.
     #[field(create, update, filter, index)]

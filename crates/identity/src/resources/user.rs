@@ -18,7 +18,7 @@ use serde_json::Value;
 )]
 pub(crate) struct User {
     /// Unique in the domain.
-    #[field(create, update, required, filter, index, min = 1, max = 255)]
+    #[field(create, update, required, filter, index, kind = Kind::Name { max: 255 })]
     pub(crate) name: String,
     /// The domain that the user is in.
     #[field(create, update, filter, index, default = "")]

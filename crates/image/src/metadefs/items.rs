@@ -1,5 +1,7 @@
 //! Properties and objects of a namespace.
-use super::{ITEMS, Kind, add, checked_name, item, items_of, key, namespace, no_item, own_namespace, view};
+use super::{
+    ITEMS, Kind, add, checked_name, item, items_of, key, namespace, no_item, own_namespace, shape::check_writable, view,
+};
 use crate::{image::text, rest::listing};
 use api::{Access, Call, Reply, Route};
 use resource::{Error, Map, Result};
@@ -63,6 +65,7 @@ async fn show(kind: Kind, call: Call) -> Result<Reply> {
 
 async fn create(kind: Kind, call: Call) -> Result<Reply> {
     let body = call.object()?.clone();
+    check_writable(&body, kind.read_only())?;
     let (namespace, name) = (call.param("namespace").to_owned(), checked_name(body.get("name").unwrap_or(&Value::Null), 80)?);
     let row = call
         .transact(move |cx, tx| {
@@ -75,6 +78,7 @@ async fn create(kind: Kind, call: Call) -> Result<Reply> {
 
 async fn update(kind: Kind, call: Call) -> Result<Reply> {
     let body = call.object()?.clone();
+    check_writable(&body, kind.read_only())?;
     let new = checked_name(body.get("name").unwrap_or(&Value::Null), 80)?;
     let (namespace, name) = (call.param("namespace").to_owned(), call.param("name").to_owned());
     let row = call

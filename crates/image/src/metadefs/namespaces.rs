@@ -1,5 +1,7 @@
 //! Namespaces themselves.
-use super::{ITEMS, Kind, NAMESPACES, add, checked_name, items_of, namespace, own_namespace, sees, view};
+use super::{
+    ITEMS, Kind, NAMESPACES, NOT_SENT, add, checked_name, items_of, namespace, own_namespace, sees, shape::check_writable, view,
+};
 use crate::{
     image::text,
     rest::{require, stamp},
@@ -130,6 +132,7 @@ async fn show(call: Call) -> Result<Reply> {
 
 /// What a body may say of the namespace itself, checked.
 fn fields(body: &Map) -> Result<Map> {
+    check_writable(body, NOT_SENT)?;
     let mut out = Map::new();
     for (name, value) in body {
         let text_of = |max: usize| value.as_str().is_some_and(|s| s.chars().count() <= max);
@@ -143,14 +146,7 @@ fn fields(body: &Map) -> Result<Map> {
             "visibility" => matches!(value.as_str(), Some("public" | "private")),
             "protected" => value.is_boolean(),
             "owner" => text_of(255),
-            "created_at"
-            | "updated_at"
-            | "self"
-            | "schema"
-            | "objects"
-            | "properties"
-            | "tags"
-            | "resource_type_associations" => continue,
+            "objects" | "properties" | "tags" | "resource_type_associations" => continue,
             unknown => {
                 return Err(Error::bad_request(format!("Additional properties are not allowed ('{unknown}' was unexpected).")));
             }
@@ -167,12 +163,16 @@ fn fields(body: &Map) -> Result<Map> {
 fn contents(body: &Map) -> Result<Vec<(Kind, String, Map)>> {
     let mut out = Vec::new();
     for (plural, kind) in [("objects", Kind::Object), ("tags", Kind::Tag), ("resource_type_associations", Kind::ResourceType)] {
-        for item in body.get(plural).and_then(Value::as_array).into_iter().flatten() {
+        let list =
+            body.get(plural).map(|v| v.as_array().ok_or_else(|| Error::bad_request(format!("'{plural}' must be a list."))));
+        for item in list.transpose()?.into_iter().flatten() {
             let item = item.as_object().ok_or_else(|| Error::bad_request(format!("'{plural}' must hold objects.")))?;
             out.push((kind, checked_name(item.get("name").unwrap_or(&Value::Null), 80)?, item.clone()));
         }
     }
-    for (name, property) in body.get("properties").and_then(Value::as_object).into_iter().flatten() {
+    let properties =
+        body.get("properties").map(|v| v.as_object().ok_or_else(|| Error::bad_request("'properties' must be an object.")));
+    for (name, property) in properties.transpose()?.into_iter().flatten() {
         let property = property.as_object().ok_or_else(|| Error::bad_request("'properties' must hold objects."))?;
         out.push((Kind::Property, checked_name(&name.as_str().into(), 80)?, property.clone()));
     }

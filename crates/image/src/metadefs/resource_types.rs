@@ -1,5 +1,5 @@
 //! Resource types, and which of them a namespace is for.
-use super::{ITEMS, Kind, add, checked_name, items_of, key, namespace, no_item, own_namespace, view};
+use super::{ITEMS, Kind, add, checked_name, items_of, key, namespace, no_item, own_namespace, shape::check_writable, view};
 use crate::image::text;
 use api::{Access, Call, Reply, Route};
 use resource::Result;
@@ -51,6 +51,7 @@ async fn list(call: Call) -> Result<Reply> {
 
 async fn create(call: Call) -> Result<Reply> {
     let body = call.object()?.clone();
+    check_writable(&body, KIND.read_only())?;
     let (namespace, name) = (call.param("namespace").to_owned(), checked_name(body.get("name").unwrap_or(&Value::Null), 80)?);
     let row = call
         .transact(move |cx, tx| {

@@ -1,5 +1,8 @@
 //! Tags of a namespace: the name is all there is of one.
-use super::{ITEMS, Kind, add, checked_name, item, items::delete_all, items_of, key, namespace, no_item, own_namespace, view};
+use super::{
+    ITEMS, Kind, add, checked_name, item, items::delete_all, items_of, key, namespace, no_item, own_namespace,
+    shape::check_writable, view,
+};
 use crate::{image::text, rest::listing};
 use api::{Access, Call, Reply, Route};
 use resource::{Error, Map, Result};
@@ -80,6 +83,7 @@ async fn create(call: Call) -> Result<Reply> {
 
 async fn rename(call: Call) -> Result<Reply> {
     let (namespace, name) = (call.param("namespace").to_owned(), call.param("name").to_owned());
+    check_writable(call.object()?, KIND.read_only())?;
     let new = checked_name(call.object()?.get("name").unwrap_or(&Value::Null), 80)?;
     let row = call
         .transact(move |cx, tx| {

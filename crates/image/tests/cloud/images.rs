@@ -212,6 +212,44 @@ async fn a_namespace_goes_with_what_it_holds() {
 }
 
 #[tokio::test]
+async fn definitions_are_what_clients_can_build_forms_of() {
+    let cloud = ImageCloud::start().await;
+    let admin = cloud.cloud.admin().await;
+    const NS: &str = "/image/v2/metadefs/namespaces";
+    admin.post(NS, json!({"namespace": "n"})).await.expect(201);
+    let bad = json!({"title": "P", "type": "string", "minLength": "1"});
+    for (name, value) in [
+        ("properties", json!({ "p": bad })),
+        ("properties", json!([])),
+        ("objects", json!("AAA")),
+        ("objects", json!([{"name": "o", "properties": {"p": {"type": "string"}}}])),
+        ("resource_type_associations", json!([{"name": "t", "properties_target": 1}])),
+    ] {
+        admin.post(NS, json!({"namespace": "bad", name: value})).await.expect(400);
+    }
+    admin.get(&format!("{NS}/bad")).await.expect(404);
+    let named = |mut body: Value, name: &str| {
+        body["name"] = name.into();
+        body
+    };
+    admin.post(&format!("{NS}/n/properties"), named(bad.clone(), "p")).await.expect(400);
+    admin.post(&format!("{NS}/n/properties"), json!({"name": "p", "title": "P", "type": "string"})).await.expect(201);
+    admin.put(&format!("{NS}/n/properties/p"), named(bad.clone(), "p")).await.expect(400);
+    admin.post(&format!("{NS}/n/objects"), json!({"name": "o", "required": ["a", "a"]})).await.expect(400);
+    admin.post(&format!("{NS}/n/objects"), json!({"name": "o", "properties": {"p": bad}})).await.expect(400);
+    admin.post(&format!("{NS}/n/resource_types"), json!({"name": "t", "prefix": {}})).await.expect(400);
+    // What only the service says is not taken from others.
+    for (path, body) in [
+        (NS.to_owned(), json!({"namespace": "own", "self": "/v2"})),
+        (format!("{NS}/n/objects"), json!({"name": "o", "schema": "/v2"})),
+        (format!("{NS}/n/properties"), json!({"name": "q", "title": "Q", "type": "string", "created_at": ""})),
+        (format!("{NS}/n/resource_types"), json!({"name": "t", "updated_at": ""})),
+    ] {
+        admin.post(&path, body).await.expect(403);
+    }
+}
+
+#[tokio::test]
 async fn versions_and_usage_tell_the_truth() {
     let cloud = ImageCloud::start().await;
     let (nobody, user) = (cloud.cloud.anonymous(), cloud.cloud.member("p").await);

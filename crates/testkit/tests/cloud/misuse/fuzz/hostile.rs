@@ -148,6 +148,7 @@ pub(super) fn of_kind(dice: &mut StdRng, kind: &Kind, ids: &[String]) -> Value {
             json!(*pick(dice, &edges))
         }
         Kind::Number => number(dice),
+        Kind::Name { max } => of_kind(dice, &Kind::Text { min: 1, max: *max }, ids),
         Kind::Text { min, max } => {
             let length = *pick(dice, &[*min, *max, max.saturating_add(1).min(70_000), 1, 8]);
             (*pick(dice, &["a", "é", "💩", " ", "a,b", "../"]))
