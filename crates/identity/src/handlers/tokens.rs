@@ -19,10 +19,8 @@ pub(super) fn routes() -> Vec<Route> {
 }
 
 /// Rules of these handlers.
-pub(crate) const RULES: [(&str, &str); 2] = [
-    ("identity:validate_token", "rule:service or rule:identity:any_reader or user_id:%(user_id)s"),
 pub(crate) const RULES: [(&str, &str); 3] = [
-    ("identity:validate_token", "rule:service or rule:identity:system_reader or user_id:%(user_id)s"),
+    ("identity:validate_token", "rule:service or rule:identity:any_reader or user_id:%(user_id)s"),
     ("identity:revoke_token", "rule:admin or user_id:%(user_id)s"),
     ("identity:revoke_user_tokens", "rule:admin or user_id:%(user_id)s"),
 ];
