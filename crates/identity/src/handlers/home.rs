@@ -180,38 +180,18 @@ const EXTENDED: &[(&str, &str, &str)] = &[
     ),
 ];
 
-/// What is said of ids that an extension brought: there, not in the core.
-const OF_EXTENSIONS: [&str; 9] = [
-    "idp_id",
-    "protocol_id",
-    "mapping_id",
-    "sp_id",
-    "consumer_id",
-    "request_token_id",
-    "access_token_id",
-    "endpoint_group_id",
-    "trust_id",
-];
-
-fn entry(path: &str, prefix: &str, extension: &str) -> Value {
+fn entry(path: &str, prefix: &str) -> Value {
     let names: Vec<&str> = path.split(['{', '}']).skip(1).step_by(2).collect();
     if names.is_empty() {
         return json!({"href": format!("{prefix}{path}")});
     }
-    let vars = names.iter().map(|name| {
-        let place = if OF_EXTENSIONS.contains(name) { extension } else { BASE };
-        ((*name).to_owned(), format!("{place}/param/{name}").into())
-    });
-    let vars: Map<String, Value> = vars.collect();
+    let vars: Map<String, Value> = names.iter().map(|n| ((*n).to_owned(), format!("{BASE}/param/{n}").into())).collect();
     json!({"href-template": format!("{prefix}{path}"), "href-vars": vars})
 }
 
 /// The document, with paths below `prefix`.
 pub(super) fn document(prefix: &str) -> Value {
-    let core = CORE.iter().map(|(rel, path)| (format!("{BASE}/rel/{rel}"), entry(path, prefix, BASE)));
-    let extended = EXTENDED.iter().map(|(ext, rel, path)| {
-        let extension = format!("{EXTENSIONS}/{ext}/1.0");
-        (format!("{extension}/rel/{rel}"), entry(path, prefix, &extension))
-    });
+    let core = CORE.iter().map(|(rel, path)| (format!("{BASE}/rel/{rel}"), entry(path, prefix)));
+    let extended = EXTENDED.iter().map(|(ext, rel, path)| (format!("{EXTENSIONS}/{ext}/1.0/rel/{rel}"), entry(path, prefix)));
     json!({"resources": core.chain(extended).collect::<Map<String, Value>>()})
 }

@@ -2,18 +2,11 @@
 use super::{super::jws::tests::Signer, *};
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde_json::json;
-use std::{
-    collections::HashMap,
-    path::{Path, PathBuf},
-};
+use std::collections::HashMap;
 use tokio::{
-    io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _},
-    net::TcpListener,
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::{TcpListener, TcpStream},
     time::{advance, pause, resume},
-};
-use tokio_rustls::{
-    TlsAcceptor,
-    rustls::{ServerConfig, crypto::ring, pki_types::PrivatePkcs8KeyDer},
 };
 
 const NOW: Timestamp = Timestamp(1_000_000_000);
@@ -32,7 +25,7 @@ struct Bed {
     provider: Provider,
 }
 
-async fn serve(mut stream: impl AsyncRead + AsyncWrite + Unpin, shelf: Arc<Mutex<Shelf>>) -> Option<()> {
+async fn serve(mut stream: TcpStream, shelf: Arc<Mutex<Shelf>>) -> Option<()> {
     let mut head = Vec::new();
     while !head.windows(4).any(|w| w == b"\r\n\r\n") {
         head.push(stream.read_u8().await.ok()?);
@@ -48,47 +41,22 @@ async fn serve(mut stream: impl AsyncRead + AsyncWrite + Unpin, shelf: Arc<Mutex
         answer
     };
     let text = format!("HTTP/1.1 {status}\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}", body.len());
-    stream.write_all(text.as_bytes()).await.ok()?;
-    stream.shutdown().await.ok()
-}
-
-/// Speaks TLS with a certificate for a host, by an authority whose own is put into the directory.
-fn tls(dir: &Path, host: &str) -> TlsAcceptor {
-    let mut ca = rcgen::CertificateParams::new(Vec::new()).unwrap();
-    ca.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
-    let (ca_key, key) = (rcgen::KeyPair::generate().unwrap(), rcgen::KeyPair::generate().unwrap());
-    std::fs::write(dir.join("ca.pem"), ca.self_signed(&ca_key).unwrap().pem()).unwrap();
-    let cert = rcgen::CertificateParams::new(vec![host.to_owned()]).unwrap();
-    let cert = cert.signed_by(&key, &rcgen::Issuer::new(ca, ca_key)).unwrap();
-    let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider())).with_safe_default_protocol_versions();
-    let key = PrivatePkcs8KeyDer::from(key.serialize_der()).into();
-    let config = config.unwrap().with_no_client_auth().with_single_cert(vec![cert.der().clone()], key).unwrap();
-    TlsAcceptor::from(Arc::new(config))
+    stream.write_all(text.as_bytes()).await.ok()
 }
 
 impl Bed {
     async fn new(more: Value) -> Self {
-        Self::with(more, None).await
-    }
-    async fn with(more: Value, tls: Option<TlsAcceptor>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let scheme = if tls.is_some() { "https" } else { "http" };
-        let url = format!("{scheme}://{}", listener.local_addr().unwrap());
+        let url = format!("http://{}", listener.local_addr().unwrap());
         let shelf = Arc::<Mutex<Shelf>>::default();
         let all = shelf.clone();
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
-                let (all, tls) = (all.clone(), tls.clone());
-                tokio::spawn(async move {
-                    match tls {
-                        None => serve(stream, all).await,
-                        Some(tls) => serve(tls.accept(stream).await.ok()?, all).await,
-                    }
-                });
+                tokio::spawn(serve(stream, all.clone()));
             }
         });
         let signer = Signer::new("a");
-        let provider = Self::provider(&url, None);
+        let provider = Self::provider(&url);
         let bed = Self { url, shelf, signer, provider };
         let mut metadata = json!({"issuer": bed.url});
         for (name, path) in
@@ -101,7 +69,7 @@ impl Bed {
         bed.publish(&[&bed.signer]);
         bed
     }
-    fn provider(url: &str, ca_file: Option<PathBuf>) -> Provider {
+    fn provider(url: &str) -> Provider {
         let settings = Settings {
             issuer: url.to_owned(),
             client_id: "cloud".into(),
@@ -109,7 +77,7 @@ impl Bed {
             audiences: vec!["urn:cloud".into()],
             introspection: false,
             scopes: "openid".into(),
-            ca_file,
+            ca_file: None,
         };
         Provider::new(settings, vec!["127.0.0.0/8".parse().unwrap()])
     }
@@ -212,18 +180,6 @@ async fn what_a_provider_publishes_is_short_its_own_and_where_it_may_be() {
         let bed = Bed::new(json!({"authorization_endpoint": endpoint})).await;
         let login = Login { redirect_uri: "https://cloud/", nonce: "n", verifier: "v" };
         assert!(matches!(bed.provider.authorize(&login, "s").await, Err(Fault::Malformed(_))), "{endpoint:?}");
-    }
-}
-
-#[tokio::test]
-async fn a_provider_is_who_its_certificate_says() {
-    let dir = tempfile::tempdir().unwrap();
-    for (host, named, believed) in [("127.0.0.1", true, true), ("127.0.0.1", false, false), ("127.0.0.2", true, false)] {
-        let mut bed = Bed::with(json!({}), Some(tls(dir.path(), host))).await;
-        bed.provider = Bed::provider(&bed.url, named.then(|| dir.path().join("ca.pem")));
-        let got = bed.bearer(&bed.signer, json!({})).await;
-        assert_eq!(got.is_ok(), believed, "{host} {named}: {got:?}");
-        assert!(got.is_ok_and(|_| bed.asked("/keys") == 1) || bed.shelf.lock().unwrap().asked.is_empty());
     }
 }
 
