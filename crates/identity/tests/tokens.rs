@@ -160,10 +160,9 @@ async fn nobody_learns_about_or_revokes_the_tokens_of_others() {
     let cloud = TestCloud::start().await;
     let (a, b) = (cloud.member("a").await, cloud.member("b").await);
     let spy = a.clone().header("x-subject-token", &token(&b));
-    a.clone().header("x-subject-token", "garbage").get(TOKENS).await.expect(404);
-    let refused = spy.get(TOKENS).await.expect(403).body.to_string();
-    assert!(!refused.contains("b-member"), "{refused}");
-    spy.delete(TOKENS).await.expect(403);
+    let none = a.clone().header("x-subject-token", "garbage").get(TOKENS).await.expect(404);
+    assert_eq!(spy.get(TOKENS).await.expect(404).body, none.body, "not even that it is a token");
+    spy.delete(TOKENS).await.expect(404);
     assert_eq!(status_of(&cloud.admin().await, &token(&b)).await, 200);
     assert_eq!(status_of(&cloud.user("service", "service").await, &token(&b)).await, 200);
     a.get(TOKENS).await.expect(400);

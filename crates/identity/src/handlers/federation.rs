@@ -16,17 +16,18 @@ const ONE: &str = "/v3/OS-FEDERATION/identity_providers/{idp_id}/protocols/{prot
 const ALL: &str = "/v3/OS-FEDERATION/identity_providers/{idp_id}/protocols";
 
 pub(super) fn routes() -> Vec<Route> {
-    let put =
-        |path, rule, def: &'static ResourceDef| Route::new("PUT", path, Access::Rule(rule, "admin"), move |call| put(def, call));
+    let put = |path, rule, def: &'static ResourceDef| {
+        Route::new("PUT", path, Access::Rule(rule, "rule:identity:cloud_admin"), move |call| put(def, call))
+    };
     vec![
         put("/v3/OS-FEDERATION/identity_providers/{id}", "identity:create_identity_provider", IDENTITY_PROVIDER),
         put("/v3/OS-FEDERATION/mappings/{id}", "identity:create_mapping", MAPPING),
         put("/v3/OS-FEDERATION/service_providers/{id}", "identity:create_service_provider", SERVICE_PROVIDER),
         Route::new("GET", ALL, Access::Rule("identity:list_protocols", "rule:identity:system_reader"), protocols),
         Route::new("GET", ONE, Access::Rule("identity:get_protocol", "rule:identity:system_reader"), protocol),
-        Route::new("PUT", ONE, Access::Rule("identity:create_protocol", "admin"), create_protocol),
-        Route::new("PATCH", ONE, Access::Rule("identity:update_protocol", "admin"), update_protocol),
-        Route::new("DELETE", ONE, Access::Rule("identity:delete_protocol", "admin"), delete_protocol),
+        Route::new("PUT", ONE, Access::Rule("identity:create_protocol", "rule:identity:cloud_admin"), create_protocol),
+        Route::new("PATCH", ONE, Access::Rule("identity:update_protocol", "rule:identity:cloud_admin"), update_protocol),
+        Route::new("DELETE", ONE, Access::Rule("identity:delete_protocol", "rule:identity:cloud_admin"), delete_protocol),
     ]
 }
 

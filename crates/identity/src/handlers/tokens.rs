@@ -1,5 +1,5 @@
 //! `GET`, `HEAD` and `DELETE /v3/auth/tokens`, and what is known of revoked ones.
-use super::{auth, forbidden};
+use super::auth;
 use crate::{authenticator::Known, rows::REVOCATIONS};
 use api::{Access, Call, Error, Reply, ReplyBody, Result, Route};
 use serde_json::json;
@@ -34,8 +34,8 @@ fn subject(call: &Call, action: &str, late: bool) -> Result<(String, Arc<Known>)
     let target = json!({"user_id": known.token.user_id.as_str()});
     match target.as_object() {
         Some(target) if call.cx.may(&format!("identity:{action}"), Some(target)) => Ok((text.to_owned(), known)),
-        // Whoever has it could try it, so this tells nothing new.
-        _ => Err(forbidden(action)),
+        // Whoever may not ask learns nothing, not even whether it is a token.
+        _ => Err(lost(format!("the caller may not {action}"))),
     }
 }
 

@@ -14,7 +14,12 @@ use serde_json::json;
 /// Somebody whose word counts, as far as a mapping goes.
 #[derive(Resource, Serialize, Deserialize, Clone, Debug)]
 #[resource(service = "identity", path = "/v3/OS-FEDERATION/identity_providers", id = "given")]
-#[policy(list = "rule:identity:system_reader", show = "rule:identity:system_reader", update = "admin", delete = "admin")]
+#[policy(
+    list = "rule:identity:system_reader",
+    show = "rule:identity:system_reader",
+    update = "rule:identity:cloud_admin",
+    delete = "rule:identity:cloud_admin"
+)]
 pub(crate) struct IdentityProvider {
     /// What it is.
     #[field(create, update)]

@@ -8,7 +8,12 @@ use serde_json::Value;
 /// From what others say of somebody to users, groups and projects of ours.
 #[derive(Resource, Serialize, Deserialize, Clone, Debug)]
 #[resource(service = "identity", path = "/v3/OS-FEDERATION/mappings", id = "given")]
-#[policy(list = "rule:identity:system_reader", show = "rule:identity:system_reader", update = "admin", delete = "admin")]
+#[policy(
+    list = "rule:identity:system_reader",
+    show = "rule:identity:system_reader",
+    update = "rule:identity:cloud_admin",
+    delete = "rule:identity:cloud_admin"
+)]
 pub(crate) struct Mapping {
     /// Each says what somebody has when all of `remote` is so.
     #[field(create, update, required, kind = Kind::Any)]

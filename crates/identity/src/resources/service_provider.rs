@@ -5,7 +5,12 @@ use serde::{Deserialize, Serialize};
 /// A cloud that our users may go to.
 #[derive(Resource, Serialize, Deserialize, Clone, Debug)]
 #[resource(service = "identity", path = "/v3/OS-FEDERATION/service_providers", id = "given")]
-#[policy(list = "rule:identity:system_reader", show = "rule:identity:system_reader", update = "admin", delete = "admin")]
+#[policy(
+    list = "rule:identity:system_reader",
+    show = "rule:identity:system_reader",
+    update = "rule:identity:cloud_admin",
+    delete = "rule:identity:cloud_admin"
+)]
 pub(crate) struct ServiceProvider {
     /// Where one authenticates there.
     #[field(create, update, required, min = 1, max = 225)]
