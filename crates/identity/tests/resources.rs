@@ -339,7 +339,8 @@ async fn secrets_are_sealed_and_belong_to_their_owner() {
         cloud.cloud.db.read().all(&identity_table("identity/credentials")).map(|r| r.value().to_string()).collect();
     assert!(rows.contains("sealed") && !rows.contains("canary"));
     a.delete(&path).await.expect(204);
-    a.get(&path).await.expect(404);
+    a.get(&path).await.expect(403);
+    admin.get(&path).await.expect(404);
 }
 
 #[tokio::test]

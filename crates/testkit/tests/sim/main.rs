@@ -25,8 +25,9 @@ use run::{Plan, seeds};
 
 /// Seeds that run with every change.
 const BUDGET: u64 = 10;
-/// A defect must be found within so many.
-const ENOUGH: u64 = 20;
+/// A defect must be found within so many. Most are within twenty; a fence that is not compared takes some fifty, since a process that wakes asks
+/// the store before it commits, and so mostly sees by itself what it lost.
+const ENOUGH: u64 = 120;
 
 #[test]
 fn seeds_keep_every_promise() {
