@@ -20,12 +20,15 @@ const FRESH: Duration = Duration::from_secs(600);
 /// What messages call the machine's own authorities.
 const MACHINE: &str = "/etc/ssl/certs";
 
+/// What was read, and when.
+type Read = (Instant, Arc<ClientConfig>);
+
 /// Who vouches for a server's certificate. Clones share what was read.
 #[derive(Clone, Debug, Default)]
 pub struct Trust {
     file: Option<PathBuf>,
     dir: Option<PathBuf>,
-    read: Arc<Mutex<Option<(Instant, Arc<ClientConfig>)>>>,
+    read: Arc<Mutex<Option<Read>>>,
 }
 
 impl Trust {
