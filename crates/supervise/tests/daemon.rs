@@ -1,4 +1,5 @@
 //! Daemons are real `sleep` and `sh` processes here.
+#![expect(clippy::unwrap_used, reason = "helpers of tests")]
 use std::time::Duration;
 use supervise::{Daemon, Error, Identity, Ready};
 
@@ -96,6 +97,7 @@ async fn watched(state: &mut tokio::sync::watch::Receiver<supervise::State>, res
 }
 
 #[tokio::test]
+#[expect(clippy::disallowed_methods, reason = "standing still is what is tested")]
 async fn what_stood_still_is_started_anew() {
     const LIMIT: Duration = Duration::from_millis(200);
     let dir = tempfile::tempdir().unwrap();

@@ -164,7 +164,7 @@ pub(crate) fn open(token: &str, keys: &Keys) -> Result<Map, Refused> {
     if candidates.is_empty() {
         return Err(Refused::UnknownKey);
     }
-    let message = token[..head.len() + 1 + body.len()].as_bytes();
+    let message = &token.as_bytes()[..head.len() + 1 + body.len()];
     if !candidates.iter().any(|k| verify(&k.public, algorithm, message, &signature)) {
         return Err(Refused::Signature);
     }
