@@ -132,7 +132,10 @@ async fn a_providers_user_gets_what_the_mapping_gives() {
         shown.at("/user/federated"),
         &json!([{"idp_id": "corp", "protocols": [{"protocol_id": "openid", "unique_id": "ada"}]}])
     );
-    assert_eq!(bed.admin.get("/identity/v3/users?idp_id=corp&unique_id=ada").await.expect(200).all("/users", "id"), [id.clone()]);
+    assert_eq!(
+        bed.admin.get("/identity/v3/users?idp_id=corp&unique_id=ada").await.expect(200).all("/users", "id"),
+        std::slice::from_ref(&id)
+    );
     assert!(bed.admin.get("/identity/v3/users?idp_id=other").await.expect(200).all("/users", "id").is_empty());
 
     // Eve is known and has nothing; robots come by their own rule.
