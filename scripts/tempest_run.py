@@ -12,6 +12,7 @@ import pathlib
 import re
 import subprocess
 import sys
+import tempfile
 
 import keystoneauth1.exceptions
 import openstack
@@ -136,7 +137,10 @@ def main():
     work = options.work.resolve()
     work.mkdir(parents=True, exist_ok=True)
     if not (work / ".stestr.conf").exists():
-        subprocess.run([TEMPEST, "init", str(work)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=True)
+        with tempfile.TemporaryDirectory() as own:
+            # Not the user's list of workspaces, in which another one may have the name.
+            command = [TEMPEST, "init", "--workspace-path", f"{own}/workspaces.yaml", str(work)]
+            subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=True)
     try:
         write_configuration(options, work)
     except (openstack.exceptions.SDKException, keystoneauth1.exceptions.ClientException) as error:
