@@ -12,7 +12,6 @@ use crate::{
 use resource::{Map, ResourceDef};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
-use std::fmt::Write as _;
 use store::{Reader, Tx};
 
 /// Keystone's id of somebody in a directory.
@@ -21,10 +20,7 @@ pub(crate) fn public_id(domain_id: &str, kind: &str, local_id: &str) -> String {
     for part in [domain_id, kind, local_id] {
         hash.update(part);
     }
-    hash.finalize().iter().fold(String::new(), |mut out, b| {
-        let _ = write!(out, "{b:02x}");
-        out
-    })
+    format!("{:x}", hash.finalize())
 }
 
 /// A user or group as a row of its resource's table.

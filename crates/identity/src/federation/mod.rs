@@ -11,7 +11,6 @@ pub(crate) mod rules;
 pub(crate) mod shadow;
 
 use sha2::{Digest as _, Sha256};
-use std::fmt::Write as _;
 
 /// A hash in hex, for keys of rows that are made of what others call things.
 pub(crate) fn hex_hash<'a>(parts: impl IntoIterator<Item = &'a str>) -> String {
@@ -20,10 +19,7 @@ pub(crate) fn hex_hash<'a>(parts: impl IntoIterator<Item = &'a str>) -> String {
         hash.update((part.len() as u64).to_be_bytes());
         hash.update(part);
     }
-    hash.finalize().iter().fold(String::new(), |mut out, b| {
-        let _ = write!(out, "{b:02x}");
-        out
-    })
+    format!("{:x}", hash.finalize())
 }
 
 /// The row that says whose a remote id is.

@@ -10,7 +10,6 @@ use api::{Access, Call, Error, Map, Reply, Result, Route, dialect::IDENTITY};
 use resource::{Reader, engine};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
-use std::fmt::Write as _;
 use store::Row;
 
 pub(super) fn routes() -> Vec<Route> {
@@ -39,10 +38,7 @@ pub(crate) const RULES: [(&str, &str); 4] = [
 
 /// SHA-256 in hex: the id of EC2 credentials from their access key.
 pub(super) fn access_hash(access: &str) -> String {
-    Sha256::digest(access).iter().fold(String::new(), |mut out, b| {
-        let _ = write!(out, "{b:02x}");
-        out
-    })
+    format!("{:x}", Sha256::digest(access))
 }
 
 fn owner(id: &str) -> String {
