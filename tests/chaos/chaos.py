@@ -17,6 +17,7 @@ again after each fault without a command. Figures are printed and never judged. 
 """
 import argparse
 import asyncio
+import bisect
 import gc
 import os
 import random
@@ -27,6 +28,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from dataclasses import dataclass
 import cluster
 from audit import audit
@@ -82,9 +84,9 @@ class Row:
                 "yes" if self.linearizable else "NO", "YES" if self.human else "no"]
 
 
-def table(rows):
-    cells = [Row.COLUMNS, *(row.cells() for row in rows)]
-    widths = [max(len(line[i]) for line in cells) for i in range(len(Row.COLUMNS))]
+def table(cells):
+    """The first line is that of the names."""
+    widths = [max(map(len, column)) for column in zip(*cells)]
     lines = ["| " + " | ".join(cell.ljust(width) for cell, width in zip(line, widths)) + " |" for line in cells]
     return "\n".join([lines[0], "|" + "|".join("-" * (width + 2) for width in widths) + "|", *lines[1:]])
 
@@ -98,6 +100,22 @@ def figures(name, samples, begin, end, serves):
     took = sorted(sample.seconds for sample in mine if sample.first) or [0.0]
     return Row(name, len(mine), sum(not s.first for s in mine), sum(not s.ok for s in mine), outage(True), outage(False),
                took[len(took) // 2], took[int(len(took) * 0.99)], serves)
+
+
+def slow(struck, end, samples, limit):
+    """How many requests took longer than `limit` (s) at their first try, by the fault before them."""
+    begins = [begin for begin, _ in struck]
+    share = {}
+    for name, times in Counter(name for _, name in struck).items():
+        share[name] = [times, 0, 0, 0]
+    for sample in samples:
+        if begins[0] <= sample.begin < end:
+            of = share[struck[bisect.bisect(begins, sample.begin) - 1][1]]
+            of[1] += 1
+            of[2 if sample.read else 3] += sample.seconds > limit
+    rows = [[name, str(times), f"{reads / times:.0f}", f"{writes / times:.0f}", f"{100 * (reads + writes) / of:.2f} %"]
+            for name, (times, of, reads, writes) in sorted(share.items(), key=lambda item: -(item[1][2] + item[1][3]) / item[1][1])]
+    return [["fault", "times", f"reads over {limit * 1000:.0f} ms each", "writes", "of all"], *rows]
 
 
 class Run:
@@ -161,11 +179,12 @@ class Run:
 
     async def random(self, faults, seconds, dice):
         """One after the other at random, while the load goes on."""
-        begin = self.now()
+        begin, struck = self.now(), []
         calm = self.rows[0]
         while (left := begin + seconds - self.now()) > 0:
             fault, due = dice.choice(faults), self.now() + EVERY
             tell(f"{left:.0f} s left; {fault.name}; {sum(not s.ok for s in self.load.samples)} of {len(self.load.samples)} failed after one repeat")
+            struck.append((self.now(), fault.name))
             undo = await fault.strike(self.lab)
             await asyncio.sleep(LASTS)
             if undo:
@@ -179,6 +198,7 @@ class Run:
         await self.check(row)
         tell(f"{100 * (1 - row.failed_twice / row.requests):.4f} % of {row.requests} requests had their answer with at most one repeat; "
              f"p99 {row.p99 * 1000:.0f} ms, {row.p99 / calm.p99:.2f} times that without faults")
+        print(table(slow(struck, end, self.load.samples, 2 * calm.p99)), flush=True)
 
     async def serves(self, since):
         """Waits until each controller is ready and nothing fails; gives the time from `since` to when that began."""
@@ -274,7 +294,7 @@ async def inside(options):
         await load.stop()
         await registers.stop()
         cloud.close()
-    print(table(run.rows), flush=True)
+    print(table([Row.COLUMNS, *(row.cells() for row in run.rows)]), flush=True)
     tell(f"{len(load.samples)} requests, {load.replayed} answers replayed for their keys, {registers.size()} operations on registers; "
          f"{len(run.wrong)} wrong")
     return 1 if run.wrong else 0
