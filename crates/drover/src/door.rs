@@ -24,6 +24,8 @@ const FOLLOW: Duration = Duration::from_secs(2);
 const FEEL: Duration = Duration::from_millis(150);
 const STORE: Duration = Duration::from_millis(400);
 const AGAIN: Backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(2));
+/// The priority of what tells that this controller lives (`setpriority(2)`).
+const FIRST: i32 = -19;
 /// Requests that run through this door may end.
 const GRACE: Duration = Duration::from_secs(10);
 
@@ -101,7 +103,13 @@ pub(crate) async fn beat(config: Config, cloud: Arc<Cloud>, pulse: Arc<Pulse>) {
     let (address, of_thread) = (controller.address, pulse.clone());
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let thread = runtime.and_then(|runtime| {
-        let run = move || runtime.block_on(answer(address, of_thread));
+        let run = move || {
+            // Of this thread alone. Without the right to it, it is as all are.
+            if let Err(e) = rustix::process::setpriority_process(None, FIRST) {
+                tracing::warn!(error = %e, "This controller may be late to say how it is when its machine is busy");
+            }
+            runtime.block_on(answer(address, of_thread))
+        };
         std::thread::Builder::new().name("pulse".into()).spawn(run)
     });
     if let Err(e) = thread {

@@ -23,10 +23,10 @@ pub(crate) struct Known {
     pub(crate) silent: Duration,
 }
 
-/// Ten words a second are said: a controller that missed four gets nothing new. A busy one loses nothing by that.
-pub(crate) const SILENT: Duration = Duration::from_millis(450);
+/// Twenty words a second are said: a controller that missed four gets nothing new. A busy one loses nothing by that.
+pub(crate) const SILENT: Duration = Duration::from_millis(225);
 /// What it has not finished is taken from it: requests that may be repeated are, on another.
-const GONE: Duration = Duration::from_millis(1300);
+const GONE: Duration = Duration::from_millis(600);
 /// The same for one that answers: its requests wait for the store, which may only be slow.
 const LOST: Duration = Duration::from_secs(5);
 
@@ -103,9 +103,9 @@ mod tests {
         let draining = Known { readiness: Readiness::Draining, ..READY };
         for (one, expected) in [
             (READY, "up ready\n"),
-            (silent(300), "up ready\n"),
-            (silent(500), "up drain\n"),
-            (silent(1300), "down\n"),
+            (silent(200), "up ready\n"),
+            (silent(300), "up drain\n"),
+            (silent(600), "down\n"),
             (unready(0), "up drain\n"),
             (unready(4900), "up drain\n"),
             (unready(5000), "down\n"),
@@ -126,6 +126,6 @@ mod tests {
     fn alone_is_who_hears_nobody_and_should() {
         assert!(!alone(&[]), "a cluster of one");
         assert!(!alone(&[silent(5000), unready(5000)]), "one is heard");
-        assert!(alone(&[silent(5000), silent(500)]));
+        assert!(alone(&[silent(5000), silent(300)]));
     }
 }

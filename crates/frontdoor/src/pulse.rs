@@ -1,4 +1,4 @@
-//! Controllers ask each other ten times a second how they are, so that each door knows within half a second who can serve.
+//! Controllers ask each other twenty times a second how they are, so that each door knows within a quarter of a second who can serve.
 //!
 //! ```text
 //!   c1 ──"how are you, NONCE"──▶ c2:8775/udp          haproxy of c1 ──"c2"──▶ agent of c1 (loopback): ready, drain, down
@@ -37,11 +37,11 @@ pub const PULSE_PORT: u16 = 8775;
 /// Where haproxy asks, on loopback only.
 pub const AGENT_PORT: u16 = 8779;
 
-pub(crate) const BEAT: Duration = Duration::from_millis(100);
+pub(crate) const BEAT: Duration = Duration::from_millis(50);
 /// What a controller has said of itself is good for so long.
 const STALE: Duration = Duration::from_millis(1500);
 /// Answers to older questions say nothing about now.
-const CURRENT: u64 = 10;
+const CURRENT: u64 = 20;
 /// haproxy writes its one line at once, and it is short.
 const LINE: (Duration, u64) = (Duration::from_secs(1), 256);
 

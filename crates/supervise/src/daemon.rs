@@ -60,6 +60,8 @@ pub struct Daemon {
     /// Under watch, one that has stood still for so long is ended and started anew: stopped by a signal, or with the whole machine.
     /// For programs for whom others go on sending meanwhile, and who would work through all of it first.
     pub still: Option<Duration>,
+    /// It goes before others on a busy machine (`setpriority(2)`): -20 first, 19 last. Without the right to it, it is as all are.
+    pub nice: Option<i8>,
 }
 
 /// A daemon that runs and is ready.
@@ -84,6 +86,7 @@ impl Daemon {
             ready_within: Duration::from_secs(20),
             retry: Backoff::new(Duration::from_millis(200), Duration::from_secs(10)),
             still: None,
+            nice: None,
         }
     }
     pub fn env(mut self, name: &str, value: impl Into<String>) -> Self {
@@ -104,6 +107,10 @@ impl Daemon {
     }
     pub fn still(mut self, limit: Duration) -> Self {
         self.still = Some(limit);
+        self
+    }
+    pub fn nice(mut self, nice: i8) -> Self {
+        self.nice = Some(nice);
         self
     }
 
@@ -211,9 +218,10 @@ impl Daemon {
     fn spawn(&self) -> Result<Identity, Error> {
         let log = record::open_log(&self.name, &self.file("log"))?;
         let again = log.try_clone().map_err(|source| self.file_error("open", &self.file("log"), source))?;
-        // `nsenter` and `setsid` become the program itself, so the pid is the daemon's. Own session: no signal of our
+        // `nsenter`, `nice` and `setsid` become the program itself, so the pid is the daemon's. Own session: no signal of our
         // terminal or process group reaches it.
-        let wrap = exec::enter(self.netns.as_deref()).chain(["setsid".to_owned()]);
+        let nice = self.nice.map(|n| ["nice".to_owned(), format!("--adjustment={n}")]);
+        let wrap = exec::enter(self.netns.as_deref()).chain(nice.into_iter().flatten()).chain(["setsid".to_owned()]);
         let argv: Vec<String> = wrap.chain(self.argv.iter().cloned()).collect();
         let path = std::env::var("PATH").unwrap_or_default();
         let path = if path.contains("/sbin") { path } else { format!("{path}:/usr/local/sbin:/usr/sbin:/sbin") };
@@ -251,7 +259,7 @@ impl Daemon {
         const BECOMING: Duration = Duration::from_secs(1);
         let begun = Instant::now();
         let until = begun + self.ready_within;
-        let has_become = || id.has_become(&["setsid", "nsenter"]) || begun.elapsed() > BECOMING;
+        let has_become = || id.has_become(&["setsid", "nsenter", "nice"]) || begun.elapsed() > BECOMING;
         let mut pause = Duration::from_millis(5);
         loop {
             let left = until.saturating_duration_since(Instant::now());

@@ -35,6 +35,8 @@ const PROBE: Duration = Duration::from_secs(1);
 /// woke would answer every one, and each answer has the leader send the newest part of its log again, for half a minute, in which the two of
 /// them have time for little else. With the process go its connections and what waits in them.
 const STILL: Duration = Duration::from_secs(2);
+/// A heartbeat that is late on a busy machine costs an election.
+const FIRST: i8 = -10;
 
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -100,7 +102,8 @@ impl Member {
         let mut daemon = Daemon::new(format!("etcd-{}", self.spec.name), &self.spec.run_dir, self.spec.argv())
             .netns(self.spec.netns.clone())
             .ready(ready)
-            .still(STILL);
+            .still(STILL)
+            .nice(FIRST);
         daemon.ready_within = START;
         Ok(self.spec.env(begin).into_iter().fold(daemon, |d, (name, value)| d.env(&name, value)))
     }
