@@ -50,7 +50,7 @@ pub(crate) struct RegisteredLimit {
     #[field(create, update, filter)]
     pub(crate) region_id: Option<String>,
     /// What is counted.
-    #[field(create, update, required, filter, min = 1, max = 255)]
+    #[field(create, update, required, filter, kind = Kind::Name { max: 255 })]
     pub(crate) resource_name: String,
     /// -1 is no limit.
     #[field(create, update, required, kind = Kind::Int { min: -1, max: 2147483647 })]
@@ -83,7 +83,7 @@ pub(crate) struct Limit {
     #[field(create, filter)]
     pub(crate) region_id: Option<String>,
     /// What is counted.
-    #[field(create, required, filter, min = 1, max = 255)]
+    #[field(create, required, filter, kind = Kind::Name { max: 255 })]
     pub(crate) resource_name: String,
     /// -1 is no limit.
     #[field(create, update, required, kind = Kind::Int { min: -1, max: 2147483647 })]

@@ -20,6 +20,8 @@ pub(super) enum Shape {
     Flag,
     List,
     Any,
+    /// A regular expression, as Python has them.
+    Pattern,
     /// The name of a JSON type.
     Type,
     /// What each element of a list may be.
@@ -40,7 +42,7 @@ pub(super) const PROPERTY: Attributes = &[
     ("maximum", Shape::Number),
     ("minLength", Shape::Count),
     ("maxLength", Shape::Count),
-    ("pattern", Shape::Text(LONG)),
+    ("pattern", Shape::Pattern),
     ("enum", Shape::List),
     ("readonly", Shape::Flag),
     ("default", Shape::Any),
@@ -74,6 +76,7 @@ fn fits(shape: Shape, value: &Value) -> bool {
     let texts = || value.as_array().filter(|l| l.iter().all(Value::is_string));
     match shape {
         Shape::Text(max) => value.as_str().is_some_and(|s| s.chars().count() <= max),
+        Shape::Pattern => value.as_str().is_some_and(is_pattern),
         Shape::Texts => texts().is_some(),
         Shape::TextSet => texts().is_some_and(|l| l.iter().collect::<HashSet<_>>().len() == l.len()),
         Shape::Number => value.is_number(),
@@ -92,6 +95,26 @@ fn fits(shape: Shape, value: &Value) -> bool {
         }),
         Shape::Properties => properties(value).is_ok(),
     }
+}
+
+/// Is it a regular expression? Nobody here matches with it, so what our engine lacks (looking around, references back) counts by its form.
+fn is_pattern(text: &str) -> bool {
+    let mut known = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(c) = rest.chars().next() {
+        let around = ["(?=", "(?!", "(?<=", "(?<!"].into_iter().find(|a| rest.starts_with(a));
+        let escaped = rest.strip_prefix('\\').and_then(|r| r.chars().next());
+        let (taken, like) = match (around, escaped) {
+            (Some(around), _) => (around.len(), "(?:"),
+            (None, Some('1'..='9')) => (2, "(?:)"),
+            (None, Some('Z')) => (2, r"\z"),
+            (None, Some(escaped)) => (1 + escaped.len_utf8(), &rest[..1 + escaped.len_utf8()]),
+            (None, None) => (c.len_utf8(), &rest[..c.len_utf8()]),
+        };
+        known.push_str(like);
+        rest = &rest[taken..];
+    }
+    regex::Regex::new(&known).is_ok()
 }
 
 /// Definitions of properties by name, each whole.
@@ -132,6 +155,16 @@ mod tests {
     use serde_json::json;
 
     #[test]
+    fn a_pattern_is_what_python_takes_for_one() {
+        for good in ["", r"^\d+$", r"^(?=.*\d)(?!\s).{7,}$", r"(a)\1", r"\\1", r"\(?=", r"(?<=ä)b", r"\Aa\Z"] {
+            assert!(is_pattern(good), "{good}");
+        }
+        for bad in ["(", "*", "(?=a", r"a\"] {
+            assert!(!is_pattern(bad), "{bad}");
+        }
+    }
+
+    #[test]
     fn definitions_are_checked_to_their_leaves() {
         let good = json!({"type": "array", "title": "t", "items": {"type": "string", "enum": ["a"]}, "minItems": 0, "default": null,
             "required": ["a"], "operators": ["<in>"], "maximum": 1.5, "uniqueItems": false});
@@ -151,6 +184,9 @@ mod tests {
             ("required", json!(["a", "a"])),
             ("required", json!([1])),
             ("readonly", json!("true")),
+            ("pattern", json!("a)(")),
+            ("pattern", json!("[a")),
+            ("pattern", json!("\\")),
             ("other", json!(1)),
         ] {
             assert!(check(PROPERTY, name, &value).is_err(), "{name}: {value}");
