@@ -73,7 +73,13 @@ async fn protocols(call: Call) -> Result<Reply> {
     let reader = call.reader();
     find_identity_provider(&mut &reader, call.param("idp_id"))?;
     let all = (&reader).rows(&PROTOCOLS, "idp_id", call.param("idp_id"));
-    Ok(list(&call, "protocols", all.iter().map(|r| shown(&call, r)).collect()))
+    // One is shown without it.
+    let with_idp = |row: &std::sync::Arc<Row>| {
+        let mut out = shown(&call, row);
+        out["idp_id"] = row.text("idp_id").into();
+        out
+    };
+    Ok(list(&call, "protocols", all.iter().map(with_idp).collect()))
 }
 
 async fn protocol(call: Call) -> Result<Reply> {
