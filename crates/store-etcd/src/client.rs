@@ -7,7 +7,8 @@
 //! The list may change while calls are under way: each round of attempts takes it as it is then.
 //!
 //! - **Reads** that take long are sent to a second member as well; the first answer counts.
-//! - **Writes** go to one member. They are sent again only when they surely were not carried out.
+//! - **Writes** go to one member. They are sent again only when they surely were not carried out. Who can learn what became of one may
+//!   give it up early: what was on its way to a leader that died is answered by nobody.
 use crate::{
     Tls,
     pem::Pem,
@@ -26,13 +27,13 @@ use tokio::{
     time::{Instant, sleep, timeout},
 };
 use tonic::{
-    Status, Streaming,
+    Code, Status, Streaming,
     transport::{self, Channel, ClientTlsConfig},
 };
 
 const CONNECT: Duration = Duration::from_secs(1);
-/// A write that has no answer by then is in doubt.
-const WRITE: Duration = Duration::from_secs(2);
+/// A write that has no answer by then is in doubt, and its member with it.
+pub(crate) const WRITE: Duration = Duration::from_secs(2);
 /// All attempts of one call together.
 const DEADLINE: Duration = Duration::from_secs(5);
 const PROBE: Duration = Duration::from_millis(500);
@@ -267,8 +268,13 @@ impl Client {
         }
     }
 
-    /// A change. Sent again only when it surely was not carried out.
-    pub(crate) async fn write<Req: Wire, Res: Wire>(&self, path: &'static str, request: &Req) -> Result<Res, Failed> {
+    /// A change, in doubt when it has no answer `within` this. Sent again only when it surely was not carried out.
+    pub(crate) async fn write<Req: Wire, Res: Wire>(
+        &self,
+        path: &'static str,
+        request: &Req,
+        within: Duration,
+    ) -> Result<Res, Failed> {
         let until = Instant::now() + DEADLINE;
         let mut endpoints = self.endpoints();
         let mut tried = Vec::new();
@@ -276,14 +282,17 @@ impl Client {
         loop {
             let i = endpoints.pick(&tried);
             tried.push(i);
-            let status = match endpoints[i].attempt(path, request.clone(), WRITE).await {
+            let status = match endpoints[i].attempt(path, request.clone(), within).await {
                 Ok(answer) => return Ok(answer),
                 Err(status) => status,
             };
             match verdict(&status) {
                 Verdict::Refused => return Err(Failed::Not(status)),
                 Verdict::Doubt => {
-                    endpoints[i].suspect(status.message());
+                    let hasty = within < WRITE && status.code() == Code::DeadlineExceeded;
+                    if !hasty {
+                        endpoints[i].suspect(status.message());
+                    }
                     return Err(Failed::Doubt(status));
                 }
                 Verdict::Elsewhere => endpoints[i].suspect(status.message()),
@@ -306,7 +315,7 @@ impl Client {
         let until = Instant::now() + DEADLINE;
         let mut round = 0;
         loop {
-            match self.write(path, request).await {
+            match self.write(path, request, WRITE).await {
                 Ok(answer) => return Ok(answer),
                 Err(Failed::Doubt(_)) if Instant::now() < until => sleep(AGAIN.jittered(round)).await,
                 Err(failed) => return Err(failed.status().clone()),

@@ -1,7 +1,7 @@
 //! Transactions: how they are put into etcd's words, sent once, and resolved when the answer is lost.
 use crate::{
     Limits,
-    client::{Failed, SHORT},
+    client::{Failed, SHORT, WRITE},
     inner::Inner,
     keys::Keys,
     session::{Fate, Session, Slot, barred, lock, outcome, passed},
@@ -14,6 +14,9 @@ use std::{collections::BTreeSet, sync::Arc, time::Duration};
 use store::{Compare, LeaseId, Outcome, Revision, StoreError, Txn, TxnError, TxnId, Write};
 use tokio::time::{Instant, sleep, timeout};
 
+/// A transaction that has no answer by then may have gone to a leader that died: it is asked what became of it. Where etcd is only slow,
+/// the question comes behind the transaction and learns that it passed.
+const HASTE: Duration = Duration::from_millis(400);
 /// How long a transaction may wait for others of its process to make room.
 const ROOM: Duration = Duration::from_secs(5);
 const RESOLVE: Duration = Duration::from_secs(8);
@@ -83,7 +86,7 @@ impl Inner {
     async fn attempt(&self, txn: &Txn, slot: &Slot) -> Try {
         let leases = self.unannounced(txn, &slot.session);
         let request = request(txn, slot, &leases, &self.keys);
-        let answer: Result<wire::TxnResponse, _> = self.client.write(wire::TXN, &request).await;
+        let answer: Result<wire::TxnResponse, _> = self.client.write(wire::TXN, &request, HASTE).await;
         let settle = |outcome, modified| lock(&self.ledger).settle(txn.id, outcome, modified);
         Try::Done(match answer {
             Ok(answer) if answer.succeeded => {
@@ -171,7 +174,9 @@ impl Inner {
                 Some(Fate::Known(outcome)) => return Ok(outcome),
                 Some(Fate::Running(slot) | Fate::Doubt(slot)) => slot,
             };
-            let failed = match self.bar(id, &slot).await {
+            // Less and less hasty, as a cluster that has too much to do must not get more.
+            let within = WRITE.min(HASTE * 2_u32.saturating_pow(round));
+            let failed = match self.bar(id, &slot, within).await {
                 Ok(Some(outcome)) => return Ok(outcome),
                 // Someone else learnt the outcome meanwhile, or the attempt went on in another session.
                 Ok(None) => StoreError::Unavailable("the outcome of a transaction is still open; ask again".into()),
@@ -190,14 +195,14 @@ impl Inner {
     }
 
     /// Sees to it that the transaction cannot commit any more, unless it has.
-    async fn bar(&self, id: TxnId, slot: &Slot) -> Result<Option<Outcome>, Failed> {
+    async fn bar(&self, id: TxnId, slot: &Slot, within: Duration) -> Result<Option<Outcome>, Failed> {
         let key = self.keys.slot(slot.session.lease, slot.number);
         let request = wire::TxnRequest {
             compare: vec![unmoved(slot, &self.keys)],
             success: vec![wire::PutRequest { key: key.clone(), value: barred(id).into(), lease: slot.session.lease }.into()],
             failure: vec![wire::RangeRequest { key, ..Default::default() }.into()],
         };
-        let answer: wire::TxnResponse = self.client.write(wire::TXN, &request).await?;
+        let answer: wire::TxnResponse = self.client.write(wire::TXN, &request, within).await?;
         if answer.succeeded {
             let modified = answer.header.map_or(0, |h| h.revision);
             lock(&self.ledger).settle(id, Outcome::Aborted, modified);

@@ -2,7 +2,7 @@
 use super::Error;
 use crate::{
     Tls,
-    client::{Client, SHORT},
+    client::{Client, SHORT, WRITE},
     txn::{signed, unsigned},
     verdict::{COMPACTED, says},
     wire::{self, Wire},
@@ -119,7 +119,7 @@ impl Cluster {
             if done(&members)? {
                 return Ok(members);
             }
-            let changed: Result<wire::MemberListResponse, _> = self.client.write(path, request).await;
+            let changed: Result<wire::MemberListResponse, _> = self.client.write(path, request, WRITE).await;
             if let Err(failed) = changed {
                 if Instant::now() >= until {
                     return Err(Error::call(failed.status().clone()));
