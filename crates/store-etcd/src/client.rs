@@ -3,6 +3,7 @@
 //! A call goes to the first endpoint in the list that is up; a controller names its own member first. An endpoint goes down for
 //! new calls when one of them fails or is overtaken, and comes up again when a probe of it is answered. Watches leave it at once. A probe
 //! goes over a connection of its own, which then takes the place of the old one: what broke may be the connection and not the member.
+//! Where no member has a leader none is to blame: the one that lacks it goes down when another one has it.
 //!
 //! The list may change while calls are under way: each round of attempts takes it as it is then.
 //!
@@ -12,7 +13,7 @@
 use crate::{
     Tls,
     pem::Pem,
-    verdict::{Verdict, says, store_error, verdict},
+    verdict::{Leader, Verdict, leader, says, store_error, verdict},
     wire::{self, Wire},
 };
 use base::retry::Backoff;
@@ -38,7 +39,7 @@ pub(crate) const WRITE: Duration = Duration::from_secs(2);
 const DEADLINE: Duration = Duration::from_secs(5);
 const PROBE: Duration = Duration::from_millis(500);
 const BETWEEN_PROBES: Backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(2));
-const AGAIN: Backoff = Backoff::new(Duration::from_millis(20), Duration::from_millis(400));
+const AGAIN: Backoff = Backoff::new(Duration::from_millis(20), Duration::from_millis(100));
 
 /// How long a read may take.
 #[derive(Clone, Copy, Debug)]
@@ -231,6 +232,7 @@ impl Client {
         let mut tried = Vec::new();
         let mut running = FuturesUnordered::new();
         let mut pending: Vec<(usize, Instant)> = Vec::new();
+        let mut leaderless: Vec<usize> = Vec::new();
         loop {
             if tried.len() < endpoints.len() {
                 let i = endpoints.pick(&tried);
@@ -253,12 +255,17 @@ impl Client {
                             endpoints[slow].suspect("it was slower than another one");
                         }
                     }
+                    for cut_off in leaderless {
+                        endpoints[cut_off].suspect("it has no leader, and another one has");
+                    }
                     return Ok(answer);
                 }
                 Err(status) if verdict(&status) == Verdict::Refused => return Err(status),
                 Err(status) => {
-                    if verdict(&status) != Verdict::Later {
-                        endpoints[i].suspect(status.message());
+                    match leader(&status) {
+                        Some(Leader::Missing) => leaderless.push(i),
+                        None if verdict(&status) != Verdict::Later => endpoints[i].suspect(status.message()),
+                        Some(Leader::Changed) | None => {}
                     }
                     if !others && running.is_empty() {
                         return Err(status);
@@ -290,13 +297,13 @@ impl Client {
                 Verdict::Refused => return Err(Failed::Not(status)),
                 Verdict::Doubt => {
                     let hasty = within < WRITE && status.code() == Code::DeadlineExceeded;
-                    if !hasty {
+                    if !hasty && leader(&status).is_none() {
                         endpoints[i].suspect(status.message());
                     }
                     return Err(Failed::Doubt(status));
                 }
-                Verdict::Elsewhere => endpoints[i].suspect(status.message()),
-                Verdict::Later => {}
+                Verdict::Elsewhere if leader(&status).is_none() => endpoints[i].suspect(status.message()),
+                Verdict::Elsewhere | Verdict::Later => {}
             }
             if tried.len() >= endpoints.len() {
                 tried.clear();
@@ -349,7 +356,7 @@ impl Client {
             if verdict(&status) == Verdict::Refused {
                 return Err(status);
             }
-            if !says(&status, "too many requests") {
+            if !says(&status, "too many requests") && leader(&status).is_none() {
                 endpoint.suspect(status.message());
             }
             if tried.len() >= endpoints.len() {

@@ -22,9 +22,12 @@ const NO_SPACE: &str = "database space exceeded";
 const TOO_LARGE: &[&str] = &["request is too large", "received message larger than max"];
 const CORRUPT: &str = "corrupt cluster";
 
+/// An election is going on, or this member is cut off from the leader.
+const NO_LEADER: &str = "etcdserver: no leader";
+/// An election has just ended.
+const LEADER_CHANGED: &str = "etcdserver: leader changed";
 /// Refusals before the request went into the log, by the words of etcd's error.
-const ELSEWHERE: &[&str] =
-    &["etcdserver: no leader", "etcdserver: not leader", "raft proposal dropped", "rpc not supported for learner"];
+const ELSEWHERE: &[&str] = &[NO_LEADER, "etcdserver: not leader", "raft proposal dropped", "rpc not supported for learner"];
 const REFUSED: &[&str] = &[LEASE_NOT_FOUND, COMPACTED, FUTURE, NO_SPACE, CORRUPT, "too many operations", "duplicate key"];
 
 pub(crate) fn says(status: &Status, words: &str) -> bool {
@@ -55,6 +58,20 @@ pub(crate) fn verdict(status: &Status) -> Verdict {
         Code::InvalidArgument | Code::PermissionDenied | Code::Unauthenticated | Code::Unimplemented | Code::FailedPrecondition
     );
     if refused_by_kind || REFUSED.iter().chain(TOO_LARGE).any(|w| says(status, w)) { Verdict::Refused } else { Verdict::Doubt }
+}
+
+/// What an answer says of a member that has none, or had none a moment ago.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Leader {
+    /// Whether the cluster has none either, or this member is cut off from it, cannot be told from this answer alone.
+    Missing,
+    /// The member knows the new one.
+    Changed,
+}
+
+pub(crate) fn leader(status: &Status) -> Option<Leader> {
+    let missing = says(status, NO_LEADER).then_some(Leader::Missing);
+    missing.or_else(|| says(status, LEADER_CHANGED).then_some(Leader::Changed))
 }
 
 /// What to tell the caller of a call that was not carried out, or that only read.
