@@ -258,7 +258,9 @@ async fn admit<'a>(
     let route = fits(parts.method.as_str()).or_else(|| fits(wanted));
     let (Some(route), Some(params)) = (route, params) else {
         // Routing must not tell more to those who are not known.
-        caller(site, &parts.headers).await?;
+        let token = token(&parts.headers)?;
+        site.cloud.db.fresh().await?;
+        caller(site, token, &parts.headers).await?;
         let known = site.routes.iter().any(|r| (r.since..=r.until).contains(&version));
         return Err(if lost || !known {
             Error::not_found("The resource could not be found.")
@@ -267,13 +269,21 @@ async fn admit<'a>(
         });
     };
     seen.meter = Some(route.meter.clone());
-    let caller = match route.access {
-        Access::Public => match parts.headers.get("x-auth-token") {
-            // A public route may still want to know who asks, when it is told.
-            Some(_) => caller(site, &parts.headers).await.unwrap_or_else(|_| Arc::new(Caller::anonymous())),
-            None => Arc::new(Caller::anonymous()),
-        },
-        Access::Authenticated | Access::Rule(..) => caller(site, &parts.headers).await?,
+    let token = token(&parts.headers);
+    // Who a token stands for must be as fresh as the rows that it is used on: one question to the store for both.
+    let asks = token.is_ok() || (route.rows && route.access == Access::Public);
+    let fresh = if asks { site.cloud.db.fresh().await.map(drop) } else { Ok(()) };
+    let caller = match (route.access, token) {
+        // A public route may still want to know who asks, when it is told.
+        (Access::Public, Ok(token)) if fresh.is_ok() => {
+            caller(site, token, &parts.headers).await.unwrap_or_else(|_| Arc::new(Caller::anonymous()))
+        }
+        (Access::Public, _) => Arc::new(Caller::anonymous()),
+        (Access::Authenticated | Access::Rule(..), token) => {
+            let token = token?;
+            fresh.clone()?;
+            caller(site, token, &parts.headers).await?
+        }
     };
     let below = parts.uri.path().strip_prefix(site.prefix).unwrap_or_default();
     if !service_types(&site.dialect.name).iter().any(|kind| caller.may_request(kind, parts.method.as_str(), below)) {
@@ -283,7 +293,7 @@ async fn admit<'a>(
         return Err(Error::bad_request("Malformed request url: the project in it is not the token's."));
     }
     if route.rows {
-        site.cloud.db.fresh().await?;
+        fresh?;
     }
     let cx = Cx {
         caller,
@@ -353,12 +363,16 @@ fn with_detail(mut params: Vec<(String, String)>, path: &str) -> Vec<(String, St
     params
 }
 
-async fn caller(site: &Site, headers: &HeaderMap) -> Result<Arc<Caller>> {
-    let text = |name: &str| headers.get(name).and_then(|v| v.to_str().ok()).filter(|v| !v.is_empty());
-    let token = text("x-auth-token").ok_or_else(|| Error::unauthorized("The request you have made requires authentication."))?;
-    // Who a token stands for must be as fresh as the rows that it is used on.
-    site.cloud.db.fresh().await?;
-    site.cloud.authenticator.authenticate(token, text("x-service-token")).await
+fn header<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
+    headers.get(name).and_then(|v| v.to_str().ok()).filter(|v| !v.is_empty())
+}
+
+fn token(headers: &HeaderMap) -> Result<&str> {
+    header(headers, "x-auth-token").ok_or_else(|| Error::unauthorized("The request you have made requires authentication."))
+}
+
+async fn caller(site: &Site, token: &str, headers: &HeaderMap) -> Result<Arc<Caller>> {
+    site.cloud.authenticator.authenticate(token, header(headers, "x-service-token")).await
 }
 
 fn negotiate(m: Option<&Microversions>, headers: &HeaderMap, shown: &mut Option<Version>) -> Result<Version> {

@@ -122,7 +122,7 @@ backend api
     # An interval is also the time in which a check must be connected. Those who are refused need no check: their requests go elsewhere.
     default-server check inter 5s downinter 1s fall 3 rise 1 on-marked-down shutdown-sessions
     # Drover on this machine hears from all of them twenty times a second; without it everything stays as it was.
-    default-server agent-check agent-addr 127.0.0.1 agent-port {agent} agent-inter 50ms
+    default-server agent-check agent-addr 127.0.0.1 agent-port {agent} agent-inter 100ms
 "#,
         agent = crate::AGENT_PORT,
     );

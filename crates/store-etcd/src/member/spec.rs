@@ -100,7 +100,7 @@ impl Spec {
         // A member that joins gets a snapshot and little more, not everything that was written since the cluster began.
         flag("snapshot-count", &10000);
         // A leader that died is replaced within half a second; nothing is read or written meanwhile. Made for one site (RTT of milliseconds).
-        flag("heartbeat-interval", &25);
+        flag("heartbeat-interval", &50);
         flag("election-timeout", &250);
         // A member that was cut off and returns must not unseat a leader that works.
         flag("pre-vote", &true);
@@ -190,7 +190,7 @@ etcd
 --auto-compaction-mode=periodic
 --auto-compaction-retention=3m
 --snapshot-count=10000
---heartbeat-interval=25
+--heartbeat-interval=50
 --election-timeout=250
 --pre-vote=true
 --grpc-keepalive-min-time=1s
