@@ -18,8 +18,9 @@ pub(crate) struct Bundles {
 /// May be sent twice: it changes nothing, or the API gives a repetition the first answer.
 const REPEATABLE: &str = "{ method GET HEAD OPTIONS } or { method POST } { req.hdr(Idempotency-Key) -m found }";
 
-const LEAST: &str = "    # A controller that answers late gets less.
-    balance leastconn
+const LEAST: &str = "    # A controller that answers late gets less: the one with fewer requests, of two that are drawn. After a refused connection haproxy 2.6
+    # waits a second before it tries elsewhere, unless it draws or takes turns.
+    balance random(2)
 ";
 
 /// How requests are sent to controllers, in each backend.
@@ -121,6 +122,8 @@ backend api
     http-check expect status 200
     # An interval is also the time in which a check must be connected. Those who are refused need no check: their requests go elsewhere.
     default-server check inter 5s downinter 1s fall 3 rise 1 on-marked-down shutdown-sessions
+    # Where a connection is refused nobody is: the next request does not try it.
+    default-server observe layer4 error-limit 1 on-error mark-down
     # Drover on this machine hears from all of them twenty times a second; without it everything stays as it was.
     default-server agent-check agent-addr 127.0.0.1 agent-port {agent} agent-inter 100ms
 "#,
