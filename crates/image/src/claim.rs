@@ -7,7 +7,7 @@ use crate::{
     image::{Image, Place, Upload, text},
     quota,
     rest::admitted,
-    signature,
+    signature::{self, Asked},
     upload::Declared,
 };
 use api::Call;
@@ -28,6 +28,8 @@ pub(crate) struct Claim {
     upload: String,
     armed: bool,
     pub(crate) declared: Declared,
+    /// How the bytes are to be verified.
+    pub(crate) asked: Option<Asked>,
 }
 
 fn until(now: Timestamp) -> Timestamp {
@@ -40,7 +42,7 @@ impl Claim {
         let (id, upload) = (call.param("id").to_owned(), base::id::uuid());
         let announced = call.header("content-length").and_then(|v| v.parse().ok()).map_or(0, quota::mib);
         let mine = upload.clone();
-        let image = call
+        let (image, asked) = call
             .transact(move |cx, tx| {
                 let mut image = admitted(tx, cx, &id, "upload_image")?;
                 if image.status != "queued" {
@@ -52,7 +54,7 @@ impl Claim {
                 if image.disk_format.is_none() || image.container_format.is_none() {
                     return Err(Error::bad_request("Properties disk_format, container_format must be set prior to saving data."));
                 }
-                signature::check(&image)?;
+                let asked = signature::asked(&image)?;
                 let of_bytes = if status == "saving" { quota::SIZE } else { quota::STAGED };
                 quota::check(tx, cx, image.project_id(), &[(of_bytes, announced), (quota::UPLOADING, 1)])?;
                 image.upload = Some(Upload { id: mine.clone(), until: until(tx.now), place: Some(place.clone()) });
@@ -60,7 +62,7 @@ impl Claim {
                 image.import_failed = false;
                 image.failed_stores = None;
                 image.save(tx)?;
-                Ok(image)
+                Ok((image, asked))
             })
             .await?;
         Ok(Self {
@@ -68,6 +70,7 @@ impl Claim {
             image: image.id.clone(),
             upload,
             armed: true,
+            asked,
             declared: Declared {
                 disk_format: image.body.disk_format.unwrap_or_default(),
                 container_format: image.body.container_format.unwrap_or_default(),

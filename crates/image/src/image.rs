@@ -3,6 +3,7 @@ use crate::{
     filter,
     garbage::drop_place,
     protect::{Guard, Op},
+    signature::Signed,
     stores::LOCAL,
 };
 use base::Timestamp;
@@ -136,6 +137,9 @@ pub struct Import {
     /// What its data must hash to: algorithm and value.
     #[serde(default)]
     pub hash: Option<(String, String)>,
+    /// The signature that its data must have; none once it was found to have it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signed: Option<Signed>,
     /// Stores that are still to get it, the next one first.
     pub todo: Vec<String>,
     /// Stores that have it, when it counts only once all have.

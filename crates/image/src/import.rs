@@ -5,8 +5,8 @@ use crate::{
     App,
     image::{Image, Import, places},
     quota,
-    rest::{require, seen},
-    signature,
+    rest::{look, require, seen},
+    signature::{self, Signed},
     stores::LOCAL,
     tasks::{self, Begun},
     transfer::{self, COPY, DIRECT, WEB},
@@ -43,13 +43,15 @@ struct Asked {
 async fn import(app: Arc<App>, call: Call) -> Result<Reply> {
     let request = call.json().clone();
     let asked = asked(&app, &call, &request)?;
+    let image = look(&call)?;
+    admit(&call.cx, &image, asked.method)?;
+    let signed = signature::certify(&app, &call, signature::asked(&image)?).await?;
     // The grace period of the staged blob begins anew, before the row names it as the image's data.
-    let staged = crate::rest::look(&call)?.body.staged.and_then(|s| s.blob);
-    if let Some(blob) = &staged {
-        app.stores.base().touch(blob).await.map_err(crate::upload::explain)?;
+    if let Some(blob) = image.body.staged.and_then(|s| s.blob) {
+        app.stores.base().touch(&blob).await.map_err(crate::upload::explain)?;
     }
     let id = call.param("id").to_owned();
-    call.transact(move |cx, tx| begin(&app, cx, tx, &id, &asked, &request)).await?;
+    call.transact(move |cx, tx| begin(&app, cx, tx, &id, &asked, signed.as_ref(), &request)).await?;
     Ok(Reply::empty(202))
 }
 
@@ -149,18 +151,25 @@ pub(crate) fn check_idle(image: &Object<Image>) -> Result<()> {
     Ok(())
 }
 
-fn begin(app: &App, cx: &Cx, tx: &mut Tx<'_>, id: &str, asked: &Asked, request: &Value) -> Result<()> {
+/// May this caller import into the image, and can it be imported into now?
+fn admit(cx: &Cx, image: &Object<Image>, method: &str) -> Result<()> {
+    require(cx, if method == COPY { "copy_image" } else { "upload_image" }, Some(&image.map))?;
+    check_status(image, method)?;
+    check_idle(image)
+}
+
+fn begin(app: &App, cx: &Cx, tx: &mut Tx<'_>, id: &str, asked: &Asked, signed: Option<&Signed>, request: &Value) -> Result<()> {
     let mut image = seen(tx, cx, id)?;
-    require(cx, if asked.method == COPY { "copy_image" } else { "upload_image" }, Some(&image.map))?;
-    check_status(&image, asked.method)?;
-    check_idle(&image)?;
+    admit(cx, &image, asked.method)?;
+    signature::check_unchanged(&image, signed)?;
     let todo = targets(app, &image, asked)?;
     if todo.is_empty() {
         return Ok(());
     }
     check_quota(cx, tx, &image, asked.method)?;
     let task = tasks::begin(tx, cx, &Begun { image: id, kind: "api_image_import", request, stores: &todo });
-    let at_once = asked.method == DIRECT && (todo == [LOCAL] || image.staged.as_ref().is_some_and(|s| s.refusal.is_some()));
+    let stays = todo == [LOCAL] && signed.is_none();
+    let at_once = asked.method == DIRECT && (stays || image.staged.as_ref().is_some_and(|s| s.refusal.is_some()));
     image.import_failed = false;
     image.failed_stores = None;
     image.import = Some(Import {
@@ -168,6 +177,7 @@ fn begin(app: &App, cx: &Cx, tx: &mut Tx<'_>, id: &str, asked: &Asked, request: 
         method: asked.method.into(),
         uri: asked.uri.clone(),
         hash: None,
+        signed: signed.cloned(),
         todo,
         done: Vec::new(),
         failed: Vec::new(),
@@ -197,9 +207,6 @@ fn check_quota(cx: &Cx, tx: &mut Tx<'_>, image: &Object<Image>, method: &str) ->
         COPY => vec![(quota::SIZE, 0), (quota::STAGED, size), (quota::UPLOADING, 1)],
         _ => vec![(quota::SIZE, 0), (quota::STAGED, 0), (quota::UPLOADING, 1)],
     };
-    if method != COPY {
-        signature::check(image)?;
-    }
     quota::check(tx, cx, image.project_id(), &deltas)
 }
 

@@ -7,6 +7,7 @@ use crate::{
     claim::blob_of,
     digest,
     image::{Image, Import, Place, Staged},
+    signature::Signed,
     stores::Stores,
     transfer::{self, COPY, DIRECT},
     upload::{Declared, judge},
@@ -82,7 +83,10 @@ impl Imports {
             _ => image.staged.as_ref().and_then(|staged| staged.blob.clone()),
         };
         match here {
-            Some(blob) => self.give(image, import, &blob, work).await,
+            Some(blob) => match &import.signed {
+                Some(signed) => self.verify(image, import, signed, &blob, work).await,
+                None => self.give(image, import, &blob, work).await,
+            },
             None if matches!(import.method.as_str(), DIRECT | COPY) => {
                 give_up(work, image, import, "Its data is not there any more; upload it again.".into()).await
             }
@@ -90,12 +94,32 @@ impl Imports {
                 Ok(staged) => {
                     change(work, image, import, move |_, image| {
                         image.staged = Some(staged.clone());
+                        verified(image);
                         Ok(())
                     })
                     .await
                 }
                 Err(Failed(why)) => give_up(work, image, import, why).await,
             },
+        }
+    }
+
+    /// Compares bytes that are here already with their signature.
+    async fn verify(&self, image: &Object<Image>, import: &Import, signed: &Signed, blob: &str, work: &Work) -> Result<()> {
+        let failed = |e: crate::blob::BlobError| Error::internal(base::chain(&e));
+        let local = self.app.stores.base();
+        local.keep(blob).await.map_err(failed)?;
+        let opened = local.read_here(blob).await.map_err(failed)?;
+        let hash = digest::of(opened.file(), signed.algorithm()).await.map_err(|e| Error::internal(e.to_string()))?;
+        match signed.verify(Some(&hash)).await {
+            Ok(()) => {
+                change(work, image, import, |_, image| {
+                    verified(image);
+                    Ok(())
+                })
+                .await
+            }
+            Err(why) => give_up(work, image, import, why.told(&image.id)).await,
         }
     }
 
@@ -145,6 +169,9 @@ impl Imports {
         let mut fetched = web::fetch::open(uri, rules).await.map_err(refused)?;
         let limit = self.app.options.max_size;
         let mut writer = self.app.stores.base().writer(limit).await.map_err(kept)?;
+        if let Some(signed) = &import.signed {
+            writer.also(signed.algorithm()).map_err(kept)?;
+        }
         let started = Instant::now();
         while let Some(bytes) = fetched.next().await.map_err(refused)? {
             writer.write(&bytes).await.map_err(kept)?;
@@ -157,6 +184,9 @@ impl Imports {
             return Err(Failed("The server ended before the data did; import it again.".into()));
         }
         let sealed = writer.seal().await.map_err(kept)?;
+        if let Some(signed) = &import.signed {
+            signed.verify(sealed.also()).await.map_err(|e| Failed(e.told(&image.id)))?;
+        }
         let declared = Declared {
             disk_format: image.disk_format.clone().unwrap_or_default(),
             container_format: image.container_format.clone().unwrap_or_default(),
@@ -168,7 +198,7 @@ impl Imports {
         let info = sealed.publish().await.map_err(kept)?;
         if let Some((algorithm, wanted)) = &import.hash {
             let opened = self.app.stores.base().read_here(&info.blob).await.map_err(kept)?;
-            let found = digest::of(opened.file(), algorithm).await.map_err(|e| Failed(format!("{e}.")))?;
+            let found = digest::hex_of(opened.file(), algorithm).await.map_err(|e| Failed(format!("{e}.")))?;
             if found != wanted.to_ascii_lowercase() {
                 return Err(Failed(format!(
                     "The data at the location has the {algorithm} {found}, and not the one that was announced."
@@ -176,6 +206,13 @@ impl Imports {
             }
         }
         Ok(staged)
+    }
+}
+
+/// The data has its signature: that need not be seen again.
+fn verified(image: &mut Image) {
+    if let Some(import) = &mut image.import {
+        import.signed = None;
     }
 }
 

@@ -9,7 +9,7 @@
 //! ```
 //! An image row names its blob by `os_hash_value`; blobs are immutable and shared. `saving` and `uploading` have an owner and a
 //! deadline ([`Uploads`]); a blob that no row names is removed ([`Sweeper`]). Content is accepted only when [`inspect`] finds it
-//! safe and to be what `disk_format` says.
+//! safe and to be what `disk_format` says, and, when its properties announce a signature, to have it.
 //!
 //! Not done here: image data that stays outside of the stores.
 mod actions;
@@ -79,6 +79,10 @@ pub struct Options {
     pub locations: bool,
     /// Bytes of images in other stores that a controller keeps for its nodes.
     pub cache: u64,
+    /// Whom TLS believes when the key manager is asked for the certificate of a signed image.
+    pub trust: web::Trust,
+    /// How long it may take to give it.
+    pub certificate_within: Duration,
 }
 
 impl Default for Options {
@@ -92,6 +96,8 @@ impl Default for Options {
             web: Some(web::fetch::Rules::default()),
             locations: false,
             cache: 20 << 30,
+            trust: web::Trust::default(),
+            certificate_within: Duration::from_secs(10),
         }
     }
 }

@@ -71,6 +71,9 @@ async fn add(app: Arc<App>, call: Call) -> Result<Reply> {
         body.get("url").and_then(Value::as_str).ok_or_else(|| Error::bad_request("A location needs its 'url'."))?.to_owned();
     let hash = announced(&body)?;
     let id = call.param("id").to_owned();
+    let image = look(&call)?;
+    require(&call.cx, "add_image_location", Some(&image.map))?;
+    let signed = signature::certify(&app, &call, signature::asked(&image)?).await?;
     call.transact(move |cx, tx| {
         let mut image = seen(tx, cx, &id)?;
         require(cx, "add_image_location", Some(&image.map))?;
@@ -82,7 +85,7 @@ async fn add(app: Arc<App>, call: Call) -> Result<Reply> {
         if image.disk_format.is_none() || image.container_format.is_none() {
             return Err(Error::bad_request("Properties disk_format, container_format must be set prior to saving data."));
         }
-        signature::check(&image)?;
+        signature::check_unchanged(&image, signed.as_ref())?;
         quota::check(tx, cx, image.project_id(), &[(quota::SIZE, 0), (quota::STAGED, 0), (quota::UPLOADING, 1)])?;
         let todo = vec![app.stores.default_id().to_owned()];
         let task = tasks::begin(tx, cx, &Begun { image: &id, kind: "location_import", request: &body, stores: &todo });
@@ -91,6 +94,7 @@ async fn add(app: Arc<App>, call: Call) -> Result<Reply> {
             method: LOCATION.into(),
             uri: Some(url.clone()),
             hash: hash.clone(),
+            signed: signed.clone(),
             todo,
             done: Vec::new(),
             failed: Vec::new(),

@@ -5,6 +5,7 @@ use crate::{
     claim::{Claim, RENEWAL},
     image::{Place, Staged},
     inspect::{self, Danger, Format, Refusal},
+    signature::{self, Signed},
     stores::Received,
 };
 use api::{Access, Call, Reply, Route};
@@ -52,7 +53,11 @@ async fn upload(app: Arc<App>, call: Call) -> Result<Reply> {
 
 /// Refused content is an error here, and nothing of it is kept.
 async fn take_in(app: &App, call: &Call, claim: &Claim, place: &Place) -> Result<Staged> {
-    let received = receive(app, call, claim, place).await?;
+    let signed = signature::certify(app, call, claim.asked.clone()).await?;
+    let received = receive(app, call, claim, place, signed.as_ref()).await?;
+    if let Some(signed) = &signed {
+        signed.verify(received.sealed.also()).await.map_err(|e| e.refusal(call.param("id")))?;
+    }
     let staged = judge(&app.options, &claim.declared, &received.sealed);
     if let Some(refusal) = staged.refusal {
         return Err(Error::unsupported_media(refusal));
@@ -61,12 +66,15 @@ async fn take_in(app: &App, call: &Call, claim: &Claim, place: &Place) -> Result
     Ok(staged)
 }
 
-/// Staged content is judged at once, but told at the import, as Glance does.
+/// Staged content is judged at once, but told at the import, as Glance does. Its signature is a matter of the import.
 async fn stage(app: Arc<App>, call: Call) -> Result<Reply> {
     check_media(&call)?;
     let claim = Claim::take(&call, "uploading", Place::local()).await?;
     let taken = async {
-        let received = receive(&app, &call, &claim, &Place::local()).await?;
+        if claim.asked.is_some() {
+            signature::check_key_manager(&call)?;
+        }
+        let received = receive(&app, &call, &claim, &Place::local(), None).await?;
         let staged = judge(&app.options, &claim.declared, &received.sealed);
         if staged.refusal.is_none() {
             claim.while_alive(received.publish()).await?.map_err(explain)?;
@@ -93,14 +101,17 @@ fn check_media(call: &Call) -> Result<()> {
     Ok(())
 }
 
-/// Takes the body of the request to its end.
-async fn receive(app: &App, call: &Call, claim: &Claim, place: &Place) -> Result<Received> {
+/// Takes the body of the request to its end, and hashes it as its signature wants.
+async fn receive(app: &App, call: &Call, claim: &Claim, place: &Place, signed: Option<&Signed>) -> Result<Received> {
     let declared: Option<u64> = call.header("content-length").and_then(|v| v.parse().ok());
     if declared.is_some_and(|size| size > app.options.max_size) {
         return Err(explain(BlobError::TooLarge { limit: app.options.max_size }));
     }
     let mut stream = call.take_stream()?;
     let mut writer = app.stores.intake(place, app.options.max_size).await.map_err(explain)?;
+    if let Some(signed) = signed {
+        writer.also(signed.algorithm()).map_err(explain)?;
+    }
     let (mut renewal, mut idle) = (Instant::now() + RENEWAL, Instant::now() + app.options.idle);
     loop {
         match timeout_at(renewal.min(idle), stream.next()).await {

@@ -13,6 +13,7 @@ use hyper::Request;
 pub struct Question<'a> {
     pub method: &'static str,
     pub url: &'a str,
+    /// Without an `accept` among them, JSON is asked for.
     pub headers: Vec<(&'static str, String)>,
     pub body: String,
 }
@@ -21,7 +22,7 @@ pub struct Question<'a> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Answer {
     pub status: u16,
-    pub text: String,
+    pub body: Vec<u8>,
 }
 
 /// Asks, and reads an answer of at most `most` bytes. The caller sets the deadline.
@@ -34,9 +35,11 @@ pub async fn ask(question: Question<'_>, rules: &Rules, most: usize) -> Result<A
         .method(question.method)
         .uri(target)
         .header("host", server.name())
-        .header("accept", "application/json")
         .header("accept-encoding", "identity")
         .header("user-agent", concat!("drover/", env!("CARGO_PKG_VERSION")));
+    if !question.headers.iter().any(|(name, _)| *name == "accept") {
+        request = request.header("accept", "application/json");
+    }
     for (name, value) in question.headers {
         request = request.header(name, value);
     }
@@ -45,12 +48,12 @@ pub async fn ask(question: Question<'_>, rules: &Rules, most: usize) -> Result<A
     if answer.status().is_redirection() {
         return Err(Error::Redirected { server: server.name() });
     }
-    let text = server.text(answer.body_mut(), most + 1).await?;
-    if text.len() > most {
+    let body = server.bytes(answer.body_mut(), most + 1).await?;
+    if body.len() > most {
         let what = format!("it is longer than {most} bytes");
         return Err(Error::Malformed { server: server.name(), asked: question.method, what });
     }
-    Ok(Answer { status: answer.status().as_u16(), text })
+    Ok(Answer { status: answer.status().as_u16(), body })
 }
 
 #[cfg(test)]
@@ -82,7 +85,7 @@ mod tests {
     #[tokio::test]
     async fn answers_are_short_and_from_where_they_were_asked() {
         let (url, rules) = answer("HTTP/1.1 400 Bad Request\r\ncontent-length: 4\r\n\r\nnope").await;
-        assert_eq!(ask(question(&url), &rules, 10).await.unwrap(), Answer { status: 400, text: "nope".into() });
+        assert_eq!(ask(question(&url), &rules, 10).await.unwrap(), Answer { status: 400, body: b"nope".to_vec() });
         assert!(matches!(ask(question(&url), &rules, 3).await, Err(Error::Malformed { .. })));
         assert!(matches!(ask(question(&url), &Rules { allow: Vec::new(), ..rules }, 10).await, Err(Error::Forbidden { .. })));
         let (url, rules) =

@@ -12,7 +12,7 @@ use crate::{
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Empty};
 use hyper::{Request, Response, Uri, body::Incoming};
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use std::net::{IpAddr, SocketAddr};
 
 /// What may be asked.
@@ -57,6 +57,13 @@ const PRIVATE: [&str; 21] = [
 ];
 
 impl Rules {
+    /// For an address that the operator gave, and no user: it may be in any network, and has the port that it names.
+    pub fn of_operator(url: &str, trust: Trust) -> Result<Self, Error> {
+        let uri: Uri = url.parse().map_err(|_| Error::BadUrl { url: url.to_owned(), why: "it is malformed" })?;
+        let port = Server::of(&uri, &trust)?.port;
+        Ok(Self { allow: vec![Ipv4Net::default().into(), Ipv6Net::default().into()], ports: vec![port], trust })
+    }
+
     fn allows(&self, address: IpAddr) -> bool {
         // ::ffff:127.0.0.1 is 127.0.0.1.
         let address = address.to_canonical();
@@ -175,6 +182,18 @@ mod tests {
         }
         for url in ["http://example.org/a?b=c", "https://example.org/", "http://192.0.1.1/", "https://[2606:2800:220:1::1]/x"] {
             assert!(rules.check(url).is_ok(), "{url}");
+        }
+    }
+
+    #[test]
+    fn an_operators_address_may_be_anywhere() {
+        for url in ["http://127.0.0.1:9311", "https://[fd00::1]/key-manager", "http://10.0.0.1:1"] {
+            let rules = Rules::of_operator(url, Trust::default()).unwrap();
+            assert!(rules.check(url).is_ok(), "{url}");
+            assert!(rules.check("http://10.0.0.1:2/").is_err(), "{url}: its port alone");
+        }
+        for url in ["file:///etc/shadow", "http://user:secret@10.0.0.1/", "10.0.0.1", ""] {
+            assert!(Rules::of_operator(url, Trust::default()).is_err(), "{url}");
         }
     }
 

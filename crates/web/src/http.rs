@@ -139,6 +139,11 @@ impl Server {
 
     /// A short answer as text; what is behind `limit` bytes is not read.
     pub(crate) async fn text(&self, body: &mut Incoming, limit: usize) -> Result<String, Error> {
+        self.bytes(body, limit).await.map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
+    }
+
+    /// A short answer; what is behind `limit` bytes is not read.
+    pub(crate) async fn bytes(&self, body: &mut Incoming, limit: usize) -> Result<Vec<u8>, Error> {
         let mut out = Vec::new();
         while out.len() < limit
             && let Some(bytes) = self.next(body).await?
@@ -146,7 +151,7 @@ impl Server {
             out.extend_from_slice(&bytes);
         }
         out.truncate(limit);
-        Ok(String::from_utf8_lossy(&out).into_owned())
+        Ok(out)
     }
 }
 

@@ -91,7 +91,73 @@ fn add(roots: &mut RootCertStore, path: &Path) -> Result<(), Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{
+        call::{Answer, Question, ask},
+        fetch::Rules,
+    };
+    use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
     use std::{env, process};
+    use tokio::{
+        io::{AsyncReadExt as _, AsyncWriteExt as _},
+        net::TcpListener,
+    };
+    use tokio_rustls::{
+        TlsAcceptor,
+        rustls::{ServerConfig, pki_types::PrivatePkcs8KeyDer},
+    };
+
+    /// A server of https with a certificate for `name`, and the authority that vouches for it, in PEM.
+    async fn server(name: &str) -> (String, String) {
+        let mut ca = CertificateParams::new(Vec::new()).unwrap();
+        ca.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        ca.distinguished_name.push(DnType::CommonName, format!("Who vouches for {name}"));
+        let (ca_key, key) = (KeyPair::generate().unwrap(), KeyPair::generate().unwrap());
+        let authority = ca.self_signed(&ca_key).unwrap().pem();
+        let signed = CertificateParams::new(vec![name.to_owned()]).unwrap().signed_by(&key, &Issuer::new(ca, ca_key)).unwrap();
+        let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(vec![signed.der().clone()], PrivatePkcs8KeyDer::from(key.serialize_der()).into());
+        let acceptor = TlsAcceptor::from(Arc::new(config.unwrap()));
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("https://127.0.0.1:{}/", listener.local_addr().unwrap().port());
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                let Ok(mut stream) = acceptor.accept(stream).await else { continue };
+                let _ = stream.read(&mut [0; 1024]).await;
+                stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nhi").await.ok();
+            }
+        });
+        (url, authority)
+    }
+
+    #[tokio::test]
+    async fn a_server_is_asked_when_somebody_vouches_for_it_and_otherwise_the_error_says_so() {
+        let dir = tempfile::tempdir().unwrap();
+        let (url, authority) = server("127.0.0.1").await;
+        let (other_url, other_authority) = server("elsewhere.example.org").await;
+        let trust = |name: &str, text: &str| {
+            let file = dir.path().join(name);
+            fs::write(&file, text).unwrap();
+            Trust::new(Some(file), None)
+        };
+        let (own, other) = (trust("own", &authority), trust("other", &other_authority));
+        let ask = async |url: &str, trust: &Trust| {
+            let rules = Rules::of_operator(url, trust.clone()).unwrap();
+            ask(Question { method: "GET", url, headers: Vec::new(), body: String::new() }, &rules, 100).await
+        };
+        assert_eq!(ask(&url, &own).await.unwrap(), Answer { status: 200, body: b"hi".to_vec() });
+        for (url, trust, why) in [
+            (&url, &other, "UnknownIssuer"),
+            (&url, &Trust::default(), "UnknownIssuer"),
+            (&other_url, &other, "not valid for name"),
+        ] {
+            let refused = ask(url, trust).await.unwrap_err();
+            let said = base::chain(&refused);
+            assert!(said.contains("invalid peer certificate") && said.contains(why), "{said}");
+        }
+    }
 
     #[test]
     fn files_without_certificates_are_refused_and_not_quoted() {

@@ -4,12 +4,13 @@ mod browser;
 mod ends;
 mod provider;
 mod resources;
+mod tls;
 
 use base::{Clock as _, ManualClock, SystemClock};
 use browser::Browser;
 use provider::Provider;
 use serde_json::{Value, json};
-use std::{sync::Arc, time::Duration};
+use std::{path::Path, sync::Arc, time::Duration};
 use testkit::{Answer, Client, Setup, TestCloud};
 use tokio::{
     net::TcpListener,
@@ -49,9 +50,13 @@ async fn federation() -> (TestCloud, Arc<ManualClock>) {
 
 impl Bed {
     async fn new() -> Self {
+        Self::with(None).await
+    }
+    /// Its provider has that certificate and key.
+    async fn with(tls: Option<[&Path; 2]>) -> Self {
         let (cloud, clock) = federation().await;
         let admin = cloud.admin().await;
-        let provider = Provider::start(&format!("{}{WEBSSO}", cloud.url));
+        let provider = Provider::start(&format!("{}{WEBSSO}", cloud.url), tls);
         let v3 = |path: &str| format!("/identity/v3/{path}");
         let domain = admin.post(&v3("domains"), json!({"domain": {"name": "corp"}})).await.expect(201).text("/domain/id");
         let group = json!({"group": {"name": "staff", "domain_id": domain}});
@@ -60,7 +65,7 @@ impl Bed {
         let project = admin.post(&v3("projects"), project).await.expect(201).text("/project/id");
         let role = admin.get(&v3("roles?name=member")).await.expect(200).text("/roles/0/id");
         admin.put(&v3(&format!("projects/{project}/groups/{staff}/roles/{role}")), Value::Null).await.expect(204);
-        let idp = json!({"enabled": true, "domain_id": domain, "remote_ids": [provider.url]});
+        let idp = json!({"enabled": true, "domain_id": domain, "remote_ids": [provider.issuer]});
         admin.put(IDP, json!({"identity_provider": idp})).await.expect(201);
         admin.put(&v3("OS-FEDERATION/mappings/corp"), json!({"mapping": {"rules": rules()}})).await.expect(201);
         let bed = Self { cloud, admin, provider, clock, domain, project, staff };

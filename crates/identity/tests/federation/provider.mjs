@@ -1,14 +1,17 @@
 // An OpenID Connect provider for tests: `oidc-provider`, on a port of its own, which it prints.
 //
-//   node provider.mjs DIRECTORY-OF-NODE-MODULES REDIRECT-URI
+//   node provider.mjs DIRECTORY-OF-NODE-MODULES REDIRECT-URI [CERTIFICATE KEY]
 //
+// With a certificate it is one of https, whose port it prints first; tests may still ask it by http.
 // Users are `ada` and `eve`; whoever has the password `password of NAME`, or comes by a browser with `login_hint=NAME`, is NAME.
+import fs from 'node:fs';
 import http from 'node:http';
+import https from 'node:https';
 import { pathToFileURL } from 'node:url';
 import path from 'node:path';
 import { generateKeyPairSync } from 'node:crypto';
 
-const [modules, redirect] = process.argv.slice(2);
+const [modules, redirect, certificate, key_file] = process.argv.slice(2);
 const library = pathToFileURL(path.join(modules, 'node_modules/oidc-provider/lib/index.js'));
 const { default: Provider, errors } = await import(library);
 
@@ -21,9 +24,12 @@ const people = {
   eve: { name: 'Eve', email: 'eve@example.org', preferred_username: 'eve', groups: ['guests'] },
 };
 
-const server = http.createServer();
-server.listen(0, '127.0.0.1', () => {
-  const issuer = `http://127.0.0.1:${server.address().port}`;
+const listening = (server) => new Promise((done) => server.listen(0, '127.0.0.1', () => done(server)));
+const plain = await listening(http.createServer());
+const secure = certificate && (await listening(https.createServer({ cert: fs.readFileSync(certificate), key: fs.readFileSync(key_file) })));
+const servers = [secure, plain].filter(Boolean);
+{
+  const issuer = `${secure ? 'https' : 'http'}://127.0.0.1:${servers[0].address().port}`;
   const provider = new Provider(issuer, {
     jwks: { keys: [key('r', 'rsa', { modulusLength: 2048 }), key('e', 'ec', { namedCurve: 'P-256' })] },
     cookies: { keys: ['of a test'] },
@@ -74,7 +80,7 @@ server.listen(0, '127.0.0.1', () => {
 
   // Nobody types here: who is hinted at is logged in and agrees.
   const callback = provider.callback();
-  server.on('request', async (request, response) => {
+  const answer = async (request, response) => {
     if (!request.url.startsWith('/interaction/')) return callback(request, response);
     try {
       const { params } = await provider.interactionDetails(request, response);
@@ -86,6 +92,7 @@ server.listen(0, '127.0.0.1', () => {
     } catch (error) {
       response.writeHead(500).end(String(error));
     }
-  });
-  console.log(server.address().port);
-});
+  };
+  for (const server of servers) server.on('request', answer);
+  console.log(servers.map((server) => server.address().port).join(' '));
+}

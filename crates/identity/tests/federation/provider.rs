@@ -9,7 +9,10 @@ use testkit::{Answer, Client};
 
 /// It ends when it is dropped.
 pub(crate) struct Provider {
+    /// Where it is asked by tests.
     pub(crate) url: String,
+    /// As it calls itself.
+    pub(crate) issuer: String,
     child: Child,
 }
 
@@ -36,16 +39,19 @@ pub(crate) fn basic(client: &str) -> String {
 }
 
 impl Provider {
-    /// Its clients come back to `redirect`.
-    pub(crate) fn start(redirect: &str) -> Self {
+    /// Its clients come back to `redirect`. With a certificate and its key, PEM files, it is one of https.
+    pub(crate) fn start(redirect: &str, tls: Option<[&Path; 2]>) -> Self {
         let modules = cached("oidc-provider");
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/federation/provider.mjs");
         let mut node = Command::new("node");
-        node.arg(script).arg(modules).arg(redirect).stdout(Stdio::piped()).stderr(Stdio::null());
+        node.arg(script).arg(modules).arg(redirect).args(tls.iter().flatten()).stdout(Stdio::piped()).stderr(Stdio::null());
         let mut child = node.spawn().expect("node runs");
         let lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        let port = lines.map_while(Result::ok).find_map(|l| l.trim().parse::<u16>().ok()).expect("the provider says its port");
-        Self { url: format!("http://127.0.0.1:{port}"), child }
+        let ports = |line: String| line.split(' ').map(|port| port.trim().parse::<u16>().ok()).collect::<Option<Vec<_>>>();
+        let ports = lines.map_while(Result::ok).find_map(ports).expect("the provider says its ports");
+        let (first, last) = (ports[0], ports[ports.len() - 1]);
+        let scheme = if tls.is_some() { "https" } else { "http" };
+        Self { url: format!("http://127.0.0.1:{last}"), issuer: format!("{scheme}://127.0.0.1:{first}"), child }
     }
 
     pub(crate) async fn token(&self, client: &str, form: &str) -> Answer {
@@ -71,7 +77,7 @@ impl Provider {
     /// How a protocol speaks to it; `more` is added.
     pub(crate) fn oidc(&self, more: Value) -> Value {
         let mut oidc = json!({
-            "issuer": self.url, "client_id": "cloud", "client_secret": "secret of cloud", "audiences": ["urn:cloud", "cloud"],
+            "issuer": self.issuer, "client_id": "cloud", "client_secret": "secret of cloud", "audiences": ["urn:cloud", "cloud"],
         });
         oidc.as_object_mut().unwrap().extend(more.as_object().cloned().unwrap_or_default());
         oidc

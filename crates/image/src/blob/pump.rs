@@ -1,8 +1,9 @@
-//! Hashing beside the stream: SHA-512, MD5 and the disk each work on their own thread, one chunk at a time.
+//! Hashing beside the stream: SHA-512, MD5, a hash that was signed if there is one, and the disk each work on their own thread, one chunk at a time.
 //!
 //! A lane keeps no thread between chunks, so slow clients cannot use up the pool of blocking threads, and it holds at most one
 //! chunk, so memory does not grow with the image.
 use super::hex;
+use crate::digest::{self, Hash};
 use bytes::Bytes;
 use md5::Md5;
 use sha2::{Digest as _, Sha512};
@@ -58,19 +59,39 @@ pub(super) struct Digest {
     pub(super) sha512: String,
     /// Hex: Glance's `checksum`.
     pub(super) md5: String,
+    /// As it was asked for by [`Hasher::also`].
+    pub(super) also: Option<Box<[u8]>>,
     pub(super) size: u64,
 }
 
-/// Both hashes, computed at the same time.
+/// One more hash.
+enum Also {
+    None,
+    /// It is computed anyway.
+    Sha512,
+    Other(Lane<Hash>),
+}
+
+/// All hashes, computed at the same time.
 pub(super) struct Hasher {
     sha512: Lane<Sha512>,
     md5: Lane<Md5>,
+    also: Also,
     size: u64,
 }
 
 impl Hasher {
     pub(super) fn new() -> Self {
-        Self { sha512: Lane::Ready(Sha512::new()), md5: Lane::Ready(Md5::new()), size: 0 }
+        Self { sha512: Lane::Ready(Sha512::new()), md5: Lane::Ready(Md5::new()), also: Also::None, size: 0 }
+    }
+
+    /// Computes that hash besides. To be said before the first byte.
+    pub(super) fn also(&mut self, algorithm: &str) -> io::Result<()> {
+        self.also = match algorithm {
+            "sha512" => Also::Sha512,
+            _ => Also::Other(Lane::Ready(digest::begin(algorithm)?)),
+        };
+        Ok(())
     }
 
     pub(super) async fn update(&mut self, chunk: &Bytes) -> io::Result<()> {
@@ -82,6 +103,14 @@ impl Hasher {
                 Ok(())
             })
             .await?;
+        if let Also::Other(also) = &mut self.also {
+            let three = chunk.clone();
+            also.run(move |hash| {
+                hash.update(&three);
+                Ok(())
+            })
+            .await?;
+        }
         self.md5
             .run(move |hash| {
                 hash.update(&two);
@@ -93,7 +122,12 @@ impl Hasher {
     pub(super) async fn finish(self) -> io::Result<Digest> {
         let sha512 = self.sha512.finish().await?.finalize();
         let md5 = self.md5.finish().await?.finalize();
-        Ok(Digest { sha512: hex(&sha512), md5: hex(&md5), size: self.size })
+        let also = match self.also {
+            Also::None => None,
+            Also::Sha512 => Some(sha512.to_vec().into()),
+            Also::Other(also) => Some(also.finish().await?.finalize()),
+        };
+        Ok(Digest { sha512: hex(&sha512), md5: hex(&md5), also, size: self.size })
     }
 
     /// Hashes a file from start to end; the next chunk is read while the last one is hashed.

@@ -81,6 +81,11 @@ impl Writer {
         })
     }
 
+    /// Has it hashed by that algorithm too (see [`Sealed::also`]); to be said before the first byte.
+    pub(crate) fn also(&mut self, algorithm: &str) -> Result<(), BlobError> {
+        self.hasher.also(algorithm).map_err(BlobError::io("hash", &self.incoming.path))
+    }
+
     /// Bytes that can be read back by now: all but what is in memory.
     pub(crate) fn on_disk(&self) -> u64 {
         self.written
@@ -166,6 +171,10 @@ impl Sealed {
     /// MD5 in hex: Glance's `checksum`.
     pub fn checksum(&self) -> &str {
         &self.digest.md5
+    }
+    /// The hash that [`Writer::also`] asked for.
+    pub(crate) fn also(&self) -> Option<&[u8]> {
+        self.digest.also.as_deref()
     }
     pub fn size(&self) -> u64 {
         self.digest.size

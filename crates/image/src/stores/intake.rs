@@ -72,6 +72,11 @@ fn clone(file: &File) -> Result<File, BlobError> {
 }
 
 impl Intake {
+    /// Has them hashed by that algorithm too; to be said before the first byte.
+    pub(crate) fn also(&mut self, algorithm: &str) -> Result<(), BlobError> {
+        self.writer.also(algorithm)
+    }
+
     pub(crate) fn size(&self) -> u64 {
         self.writer.size()
     }

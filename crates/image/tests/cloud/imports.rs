@@ -13,17 +13,17 @@ use tokio::{
     net::TcpListener,
 };
 
-async fn staged(client: &Client, body: Value, data: &[u8]) -> String {
+pub(crate) async fn staged(client: &Client, body: Value, data: &[u8]) -> String {
     let id = queued(client, body).await;
     client.send_bytes("PUT", &format!("/image/v2/images/{id}/stage"), OCTETS, data.to_vec().into()).await.expect(204);
     id
 }
 
-async fn import(client: &Client, id: &str, body: Value) -> Answer {
+pub(crate) async fn import(client: &Client, id: &str, body: Value) -> Answer {
     client.post(&format!("/image/v2/images/{id}/import"), body).await
 }
 
-async fn task(client: &Client, id: &str) -> Answer {
+pub(crate) async fn task(client: &Client, id: &str) -> Answer {
     client.get(&format!("/image/v2/images/{id}/tasks")).await.expect(200)
 }
 
@@ -148,7 +148,7 @@ async fn a_copy_goes_where_the_image_is_not_yet() {
 }
 
 /// A web server that gives one answer; its port.
-async fn web_server(answer: Vec<u8>) -> u16 {
+pub(crate) async fn web_server(answer: Vec<u8>) -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
     tokio::spawn(async move {
@@ -161,13 +161,13 @@ async fn web_server(answer: Vec<u8>) -> u16 {
     port
 }
 
-fn ok(data: &[u8]) -> Vec<u8> {
+pub(crate) fn ok(data: &[u8]) -> Vec<u8> {
     let mut out = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\nconnection: close\r\n\r\n", data.len()).into_bytes();
     out.extend_from_slice(data);
     out
 }
 
-async fn web_cloud(ports: Vec<u16>) -> ImageCloud {
+pub(crate) async fn web_cloud(ports: Vec<u16>) -> ImageCloud {
     let rules = web::fetch::Rules { allow: vec!["127.0.0.1/32".parse().unwrap()], ports, ..Default::default() };
     let options = Options { web: Some(rules), locations: true, ..Options::default() };
     ImageCloud::with(options.clone()).await.working(options)

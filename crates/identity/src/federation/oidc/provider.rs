@@ -146,7 +146,7 @@ impl Provider {
                 });
             }
         };
-        let map = serde_json::from_str(&answer.text).map_err(|_| match answer.status {
+        let map = serde_json::from_slice(&answer.body).map_err(|_| match answer.status {
             200 => Fault::Malformed(what),
             status => Fault::Status { what, status },
         })?;
