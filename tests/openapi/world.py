@@ -313,7 +313,8 @@ MAKERS = {
     "users": Maker("/identity/v3/users/{}", user),
     "trustee": Maker("/identity/v3/users/{}", user),
     "projects": identity("projects", "project", name=name, domain_id="default"),
-    "domains": identity("domains", "domain", name=name),
+    # Only a disabled one can be deleted.
+    "domains": identity("domains", "domain", name=name, enabled=False),
     "groups": identity("groups", "group", name=name, domain_id="default"),
     "roles": identity("roles", "role", name=name),
     "implies": identity("roles", "role", name=name),

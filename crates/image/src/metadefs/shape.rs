@@ -13,7 +13,7 @@ pub(super) enum Shape {
     /// A text of at most so many characters.
     Text(usize),
     Texts,
-    /// Texts, each once.
+    /// Texts, at least one and each once.
     TextSet,
     Number,
     Count,
@@ -78,7 +78,7 @@ fn fits(shape: Shape, value: &Value) -> bool {
         Shape::Text(max) => value.as_str().is_some_and(|s| s.chars().count() <= max),
         Shape::Pattern => value.as_str().is_some_and(is_pattern),
         Shape::Texts => texts().is_some(),
-        Shape::TextSet => texts().is_some_and(|l| l.iter().collect::<HashSet<_>>().len() == l.len()),
+        Shape::TextSet => texts().is_some_and(|l| !l.is_empty() && l.iter().collect::<HashSet<_>>().len() == l.len()),
         Shape::Number => value.is_number(),
         Shape::Count => value.is_u64(),
         Shape::Flag => value.is_boolean(),
@@ -183,6 +183,7 @@ mod tests {
             ("enum", json!("a")),
             ("required", json!(["a", "a"])),
             ("required", json!([1])),
+            ("required", json!([])),
             ("readonly", json!("true")),
             ("pattern", json!("a)(")),
             ("pattern", json!("[a")),
