@@ -8,7 +8,7 @@ use crate::{
     rest::{admitted, look, require, shown},
 };
 use api::{Access, Call, Reply, Route, dialect::IMAGE};
-use resource::{Map, Resource as _, Result, engine};
+use resource::{Cx, Map, Resource as _, Result, Tx, engine};
 use serde_json::Value;
 use std::sync::Arc;
 
@@ -24,26 +24,27 @@ pub(crate) fn routes(app: &Arc<App>) -> Vec<Route> {
 
 async fn create(app: Arc<App>, call: Call) -> Result<Reply> {
     let (input, id) = attributes::of_create(call.object()?)?;
-    let row = call
-        .transact(move |cx, tx| {
-            let mut row = resource::create_row(Image::DEF, cx, &input, tx.now)?;
-            if let Some(id) = &id {
-                row.insert("id".into(), id.as_str().into());
-            }
-            attributes::check_visibility(cx, crate::image::text(&row, "visibility"), &row)?;
-            let guard = Guard::of(cx);
-            for name in row.get("properties").and_then(Value::as_object).into_iter().flatten().map(|(name, _)| name) {
-                guard.require(name, Op::Create)?;
-            }
-            quota::check(tx, cx, crate::image::text(&row, "project_id"), &[(quota::COUNT, 1)])?;
-            engine::insert(tx, Image::DEF, cx, row)
-        })
-        .await?;
+    let row = call.transact(move |cx, tx| insert(cx, tx, &input, id.as_deref())).await?;
     let location = api::links(Image::DEF, &call.cx, crate::image::text(&row, "id"));
     Ok(Reply::json(201, shown(&call, &row))
         .header("location", location)
         .header("openstack-image-import-methods", import::methods(&app).join(","))
         .header("openstack-image-store-ids", app.stores.ids().join(",")))
+}
+
+/// A new image of these fields, and with this id if one is named.
+pub(crate) fn insert(cx: &Cx, tx: &mut Tx<'_>, fields: &Map, id: Option<&str>) -> Result<Map> {
+    let mut row = resource::create_row(Image::DEF, cx, fields, tx.now)?;
+    if let Some(id) = id {
+        row.insert("id".into(), id.into());
+    }
+    attributes::check_visibility(cx, crate::image::text(&row, "visibility"), &row)?;
+    let guard = Guard::of(cx);
+    for name in row.get("properties").and_then(Value::as_object).into_iter().flatten().map(|(name, _)| name) {
+        guard.require(name, Op::Create)?;
+    }
+    quota::check(tx, cx, crate::image::text(&row, "project_id"), &[(quota::COUNT, 1)])?;
+    engine::insert(tx, Image::DEF, cx, row)
 }
 
 async fn list(call: Call) -> Result<Reply> {

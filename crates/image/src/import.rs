@@ -32,7 +32,7 @@ pub(crate) fn routes(app: &Arc<App>) -> Vec<Route> {
 
 /// What a request asks for.
 #[derive(Clone)]
-struct Asked {
+pub(crate) struct Asked {
     method: &'static str,
     uri: Option<String>,
     /// None: all of them.
@@ -51,7 +51,11 @@ async fn import(app: Arc<App>, call: Call) -> Result<Reply> {
         app.stores.base().touch(&blob).await.map_err(crate::upload::explain)?;
     }
     let id = call.param("id").to_owned();
-    call.transact(move |cx, tx| begin(&app, cx, tx, &id, &asked, signed.as_ref(), &request)).await?;
+    call.transact(move |cx, tx| {
+        let start = Start { asked: &asked, signed: signed.as_ref(), kind: "api_image_import", request: &request };
+        begin(&app, cx, tx, &id, &start)
+    })
+    .await?;
     Ok(Reply::empty(202))
 }
 
@@ -63,7 +67,7 @@ fn flag(request: &Value, name: &str, default: bool) -> Result<bool> {
     }
 }
 
-fn asked(app: &App, call: &Call, request: &Value) -> Result<Asked> {
+pub(crate) fn asked(app: &App, call: &Call, request: &Value) -> Result<Asked> {
     let method = request.get("method").ok_or_else(|| Error::bad_request("Import request requires a 'method' field."))?;
     let name = method.get("name").and_then(Value::as_str);
     let name = name.ok_or_else(|| Error::bad_request("Import request requires a 'name' field."))?;
@@ -158,22 +162,32 @@ fn admit(cx: &Cx, image: &Object<Image>, method: &str) -> Result<()> {
     check_idle(image)
 }
 
-fn begin(app: &App, cx: &Cx, tx: &mut Tx<'_>, id: &str, asked: &Asked, signed: Option<&Signed>, request: &Value) -> Result<()> {
+/// How an import starts, and what its task says of it.
+pub(crate) struct Start<'a> {
+    pub(crate) asked: &'a Asked,
+    pub(crate) signed: Option<&'a Signed>,
+    pub(crate) kind: &'static str,
+    pub(crate) request: &'a Value,
+}
+
+/// Gives the task; none when there is nothing to do.
+pub(crate) fn begin(app: &App, cx: &Cx, tx: &mut Tx<'_>, id: &str, start: &Start<'_>) -> Result<Option<String>> {
+    let Start { asked, signed, kind, request } = *start;
     let mut image = seen(tx, cx, id)?;
     admit(cx, &image, asked.method)?;
     signature::check_unchanged(&image, signed)?;
     let todo = targets(app, &image, asked)?;
     if todo.is_empty() {
-        return Ok(());
+        return Ok(None);
     }
     check_quota(cx, tx, &image, asked.method)?;
-    let task = tasks::begin(tx, cx, &Begun { image: id, kind: "api_image_import", request, stores: &todo });
+    let task = tasks::begin(tx, cx, &Begun { image: id, kind, request, stores: &todo });
     let stays = todo == [LOCAL] && signed.is_none();
     let at_once = asked.method == DIRECT && (stays || image.staged.as_ref().is_some_and(|s| s.refusal.is_some()));
     image.import_failed = false;
     image.failed_stores = None;
     image.import = Some(Import {
-        task,
+        task: task.clone(),
         method: asked.method.into(),
         uri: asked.uri.clone(),
         hash: None,
@@ -196,7 +210,8 @@ fn begin(app: &App, cx: &Cx, tx: &mut Tx<'_>, id: &str, asked: &Asked, signed: O
         transfer::at_once(&mut image.body);
         transfer::end(tx, &mut image)?;
     }
-    image.save(tx)
+    image.save(tx)?;
+    Ok(Some(task))
 }
 
 fn check_quota(cx: &Cx, tx: &mut Tx<'_>, image: &Object<Image>, method: &str) -> Result<()> {

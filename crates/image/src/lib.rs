@@ -40,6 +40,7 @@ mod signature;
 mod stores;
 mod sweeper;
 mod tags;
+mod task_import;
 mod tasks;
 mod transfer;
 mod upload;
@@ -127,6 +128,7 @@ pub fn service_with(stores: Arc<Stores>, options: Options) -> Service {
         tags::routes(),
         actions::routes(),
         import::routes(&app),
+        task_import::routes(&app),
         tasks::routes(),
         info::routes(&app),
         locations::routes(&app),

@@ -1,4 +1,4 @@
-//! Tasks: the record of imports. They are made by imports only.
+//! Tasks: the record of imports. They are made with imports only.
 use crate::rest::{listing, look, stamp};
 use api::{Access, Call, Reply, Route};
 use resource::{Cx, Error, Map, Result, Tx};
@@ -17,7 +17,6 @@ pub(crate) fn routes() -> Vec<Route> {
     vec![
         Route::new("GET", "/v2/images/{id}/tasks", Access::Rule("get_image", "role:reader"), of_image),
         Route::new("GET", "/v2/tasks", Access::Rule("get_tasks", "role:admin"), list),
-        Route::new("POST", "/v2/tasks", Access::Rule("add_task", "role:admin"), create),
         Route::new("GET", "/v2/tasks/{task_id}", Access::Rule("get_tasks", "role:admin"), show),
     ]
 }
@@ -25,7 +24,7 @@ pub(crate) fn routes() -> Vec<Route> {
 /// An import that begins.
 pub(crate) struct Begun<'a> {
     pub(crate) image: &'a str,
-    /// `api_image_import` or `location_import`.
+    /// `api_image_import`, `location_import` or `import`.
     pub(crate) kind: &'static str,
     pub(crate) request: &'a Value,
     pub(crate) stores: &'a [String],
@@ -43,6 +42,7 @@ pub(crate) fn begin(tx: &mut Tx<'_>, cx: &Cx, begun: &Begun<'_>) -> String {
         "location_import" => {
             json!({"image_id": begun.image, "loc_url": begun.request["url"], "validation_data": begun.request["validation_data"]})
         }
+        "import" => begun.request.clone(),
         _ => json!({"image_id": begun.image, "import_req": begun.request, "backend": begun.stores}),
     };
     let row = json!({
@@ -72,7 +72,7 @@ pub(crate) fn end(tx: &mut Tx<'_>, id: &str, failure: Option<&str>) {
 const BRIEF: [&str; 4] = ["id", "type", "status", "owner"];
 const WHOLE: [&str; 6] = ["image_id", "request_id", "user_id", "input", "message", "result"];
 
-fn view(row: &Row, whole: bool) -> Value {
+pub(crate) fn view(row: &Row, whole: bool) -> Value {
     let mut out = Map::new();
     let copied = BRIEF.iter().chain(if whole { WHOLE.as_slice() } else { &[] });
     out.extend(copied.map(|name| ((*name).to_owned(), row.field(name).clone())));
@@ -121,13 +121,4 @@ async fn show(call: Call) -> Result<Reply> {
     let id = call.param("task_id");
     let row = call.reader().get(&TASKS, id).ok_or_else(|| Error::not_found(format!("Task not found for task_id {id}")))?;
     Ok(Reply::ok(view(&row, true)))
-}
-
-/// Tasks of the old kind fetch from URLs, which this service does not.
-async fn create(call: Call) -> Result<Reply> {
-    let from = call.json().pointer("/input/import_from").and_then(Value::as_str).unwrap_or_default();
-    let from: String = from.chars().filter(|c| !c.is_control()).take(255).collect();
-    Err(Error::bad_request(format!(
-        "The URI '{from}' does not pass filtering: images are not fetched from elsewhere. Upload the data, or stage and import it."
-    )))
 }

@@ -209,6 +209,40 @@ async fn an_image_is_fetched_from_the_web() {
 }
 
 #[tokio::test]
+async fn a_task_makes_an_image_and_fetches_it() {
+    let data = noise(1 << 20);
+    let port = web_server(ok(&data)).await;
+    let cloud = web_cloud(vec![port]).await;
+    let (user, admin) = (cloud.cloud.member("p").await, cloud.cloud.admin().await);
+    let input = json!({"import_from": format!("http://127.0.0.1:{port}/image"), "import_from_format": "raw", "image_properties": {"name": "n"}});
+    user.post("/image/v2/tasks", json!({"type": "import", "input": input})).await.expect(403);
+    let made = admin.post("/image/v2/tasks", json!({"type": "import", "input": input})).await.expect(201);
+    assert_eq!(made.at("/input"), &input);
+    let at = format!("/image/v2/tasks/{}", made.text("/id"));
+    let ended = until("its end", || admin.get(&at), |task| task.text("/status") == "success").await;
+    let id = ended.text("/result/image_id");
+    assert_eq!((show(&admin, &id).await.text("/name").as_str(), ended.text("/type").as_str()), ("n", "import"));
+    assert!(admin.get(&format!("/image/v2/images/{id}/file")).await.expect(200).bytes == data);
+    let bad = |name: &str, value: serde_json::Value| {
+        let mut input = input.clone();
+        input[name] = value;
+        json!({"type": "import", "input": input})
+    };
+    for body in [
+        json!({"type": "export", "input": input}),
+        json!({"type": "import"}),
+        json!({"type": "import", "input": {}}),
+        bad("import_from", json!("http://169.254.169.254/")),
+        bad("import_from", json!(1)),
+        bad("image_properties", json!("name")),
+        bad("image_properties", json!({"visibility": "everywhere"})),
+    ] {
+        admin.post("/image/v2/tasks", body).await.expect(400);
+    }
+    assert_eq!(admin.get("/image/v2/images").await.expect(200).at("/images").as_array().unwrap().len(), 1);
+}
+
+#[tokio::test]
 async fn a_location_is_fetched_once_and_must_be_what_was_announced() {
     let port = web_server(ok(b"0123456789")).await;
     let cloud = web_cloud(vec![port]).await;
