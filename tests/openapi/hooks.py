@@ -40,6 +40,7 @@ INSTEAD = [
     (r"POST .*/trusts$", {"users": ME, "projects": MINE}),
     (r"/trusts/{trust_id}/roles/", {"roles": MEMBER}),
     (r"PUT .*/regions/", {"regions": FRESH}),
+    (r"/endpoints/{endpoint_id}/OS-ENDPOINT-POLICY/policy$", {"endpoints": "governed"}),
     (r"/domains/{domain_id}/config", {"domains": "configured"}),
     (r"PUT .*/(file|stage)$", {"images": "queued"}),
     (r"POST .*/import$", {"images": "staged"}),
@@ -55,7 +56,7 @@ INSTEAD = [
 FIELDS = {
     "domain_id": "domains", "project_id": "projects", "default_project_id": "projects", "tenant_id": "projects", "user_id": "users",
     "trustor_user_id": ME, "trustee_user_id": "users", "service_id": "services", "region_id": "regions", "region": "regions",
-    "parent_region_id": "regions", "parent_id": "projects", "member": "projects", "image_id": "images",
+    "parent_region_id": "regions", "parent_id": "projects", "member": "projects", "image_id": "images", "mapping_id": "mappings",
 }
 OBJECTS = {"user": "users", "project": "projects", "domain": "domains", "token": "token", "roles": MEMBER}
 SPECIAL = {before for _, instead in INSTEAD for before in instead}

@@ -162,6 +162,13 @@ def limit(world):
     return world.make("POST", "/identity/v3/limits", {"limits": [body]})["limits"][0]["id"]
 
 
+def governed(world):
+    """An endpoint that a policy is about."""
+    endpoint = world.get("endpoints")
+    world.make("PUT", f"/identity/v3/policies/{world.get('policies')}/OS-ENDPOINT-POLICY/endpoints/{endpoint}")
+    return endpoint
+
+
 def configured(world):
     """A domain with a configuration; gives the domain's id."""
     domain = world.get("domains")
@@ -339,6 +346,7 @@ MAKERS = {
     "service_providers": given("service_providers", "service_provider", enabled=True, auth_url="https://192.0.2.1/auth", sp_url="https://192.0.2.1/sp"),
     "protocols": Maker(protocol_shown, protocol),
     "websso": Maker(protocol_shown, protocol),
+    "governed": Maker("/identity/v3/endpoints/{}/OS-ENDPOINT-POLICY/policy", governed),
     "configured": Maker("/identity/v3/domains/{}/config", configured),
     "images": Maker("/image/v2/images/{}", with_data),
     "queued": Maker(anywhere, image),

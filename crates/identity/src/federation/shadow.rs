@@ -16,8 +16,8 @@ use resource::{Cx, engine};
 use serde_json::{Value, json};
 use store::{Row, Tx};
 
-/// What Python's `quote` leaves as it is; ids of Keystone's users are made with it.
-const QUOTED: AsciiSet = NON_ALPHANUMERIC.remove(b'_').remove(b'.').remove(b'-').remove(b'~').remove(b'/');
+/// What Python's `quote` leaves as it is; ids and links of Keystone are made with it.
+pub(crate) const QUOTED: AsciiSet = NON_ALPHANUMERIC.remove(b'_').remove(b'.').remove(b'-').remove(b'~').remove(b'/');
 
 /// A token has to hold them all.
 const MOST_GROUPS: usize = 200;

@@ -28,7 +28,7 @@ pub(crate) const RULES: [(&str, &str); 3] = [
 /// The token in `X-Subject-Token`, which the caller may know about.
 fn subject(call: &Call, action: &str, late: bool) -> Result<(String, Arc<Known>)> {
     let text = call.header("x-subject-token").filter(|t| !t.is_empty());
-    let text = text.ok_or_else(|| Error::bad_request("The header X-Subject-Token is required."))?;
+    let text = text.ok_or_else(|| Error::not_found("No token in the request: the header X-Subject-Token is required."))?;
     let lost = |why: String| Error::not_found("Could not find token.").context(why);
     let known = auth(call)?.look(text, late).map_err(lost)?;
     let target = json!({"user_id": known.token.user_id.as_str()});
