@@ -3,7 +3,8 @@ use crate::{
     App, attributes,
     images::insert,
     import::{self, Start},
-    tasks,
+    rest::seen,
+    signature, tasks,
     transfer::WEB,
 };
 use api::{Access, Call, Reply, Route};
@@ -34,8 +35,12 @@ async fn create(app: Arc<App>, call: Call) -> Result<Reply> {
     let row = call
         .transact(move |cx, tx| {
             let image = insert(cx, tx, &fields, id.as_deref())?;
+            let image = crate::image::text(&image, "id");
+            if signature::asked(&seen(tx, cx, image)?)?.is_some() {
+                return Err(Error::bad_request("A task makes no signed image: create it, then import its data by web-download."));
+            }
             let start = Start { asked: &asked, signed: None, kind: "import", request: &request };
-            let task = import::begin(&app, cx, tx, crate::image::text(&image, "id"), &start)?;
+            let task = import::begin(&app, cx, tx, image, &start)?;
             let row = task.and_then(|id| tx.get(&tasks::TASKS, &id));
             row.ok_or_else(|| Error::bad_request("There is no store to import into."))
         })

@@ -236,6 +236,11 @@ async fn a_task_makes_an_image_and_fetches_it() {
         bad("import_from", json!(1)),
         bad("image_properties", json!("name")),
         bad("image_properties", json!({"visibility": "everywhere"})),
+        bad(
+            "image_properties",
+            json!({"img_signature": "c2ln", "img_signature_hash_method": "SHA-256",
+            "img_signature_key_type": "RSA-PSS", "img_signature_certificate_uuid": "5f1a4b1c-7b5e-4c7a-9d7e-0d4c4a3b2f10"}),
+        ),
     ] {
         admin.post("/image/v2/tasks", body).await.expect(400);
     }
