@@ -285,7 +285,9 @@ fn vhd_vhdx_and_vdi_with_parents_or_logs_are_refused() {
         image[at + 4..at + 8].copy_from_slice(&sum.to_le_bytes());
         image
     };
-    let current = [65536, 131_072].into_iter().max_by_key(|at| VALID["vhdx"][at + 8]).unwrap();
+    // Sequence numbers begin anywhere.
+    let sequence = |at: &usize| u64::from_le_bytes(VALID["vhdx"][at + 8..at + 16].try_into().unwrap());
+    let current = [65536, 131_072].into_iter().max_by_key(sequence).unwrap();
     assert_eq!(danger(&seal_vhdx(with("vhdx", current + 48, &[7; 16]), current)), Danger::PendingLog);
     // A log in the older header was replayed long ago.
     let older = 65536 + 131_072 - current;
