@@ -273,17 +273,16 @@ async fn admit<'a>(
     // Who a token stands for must be as fresh as the rows that it is used on: one question to the store for both.
     let asks = token.is_ok() || (route.rows && route.access == Access::Public);
     let fresh = if asks { site.cloud.db.fresh().await.map(drop) } else { Ok(()) };
+    if route.rows || route.access != Access::Public {
+        fresh.clone()?;
+    }
     let caller = match (route.access, token) {
         // A public route may still want to know who asks, when it is told.
         (Access::Public, Ok(token)) if fresh.is_ok() => {
             caller(site, token, &parts.headers).await.unwrap_or_else(|_| Arc::new(Caller::anonymous()))
         }
         (Access::Public, _) => Arc::new(Caller::anonymous()),
-        (Access::Authenticated | Access::Rule(..), token) => {
-            let token = token?;
-            fresh.clone()?;
-            caller(site, token, &parts.headers).await?
-        }
+        (Access::Authenticated | Access::Rule(..), token) => caller(site, token?, &parts.headers).await?,
     };
     let below = parts.uri.path().strip_prefix(site.prefix).unwrap_or_default();
     if !service_types(&site.dialect.name).iter().any(|kind| caller.may_request(kind, parts.method.as_str(), below)) {
@@ -291,9 +290,6 @@ async fn admit<'a>(
     }
     if params.iter().any(|(k, v)| k == PATH_PROJECT && caller.project_id() != Some(v)) && route.access != Access::Public {
         return Err(Error::bad_request("Malformed request url: the project in it is not the token's."));
-    }
-    if route.rows {
-        fresh?;
     }
     let cx = Cx {
         caller,
