@@ -22,12 +22,25 @@ async fn on_domain(cloud: &TestCloud, domain: &str, has: &str) -> Client {
     cloud.anonymous().token(answer.header("x-subject-token"))
 }
 
-#[tokio::test]
-async fn an_administrator_of_a_domain_is_none_of_the_cloud() {
+struct Bed {
+    cloud: TestCloud,
+    admin: Client,
+    domain: String,
+    /// Of somebody with a role on the domain.
+    client: Client,
+}
+
+async fn bed(has: &str) -> Bed {
     let cloud = TestCloud::start().await;
     let admin = cloud.admin().await;
     let domain = make(&admin, "domain", json!({"name": "d"})).await;
-    let client = on_domain(&cloud, &domain, "admin").await;
+    let client = on_domain(&cloud, &domain, has).await;
+    Bed { cloud, admin, domain, client }
+}
+
+#[tokio::test]
+async fn an_administrator_of_a_domain_is_none_of_the_cloud() {
+    let Bed { cloud: _cloud, admin, domain, client } = bed("admin").await;
     for (kind, body) in [
         ("service", json!({"type": "t", "name": "s"})),
         ("region", json!({"id": "r"})),
@@ -51,10 +64,7 @@ async fn an_administrator_of_a_domain_is_none_of_the_cloud() {
 
 #[tokio::test]
 async fn readers_of_a_domain_see_its_part_of_groups_and_trees() {
-    let cloud = TestCloud::start().await;
-    let admin = cloud.admin().await;
-    let domain = make(&admin, "domain", json!({"name": "d"})).await;
-    let reader = on_domain(&cloud, &domain, "reader").await;
+    let Bed { cloud: _cloud, admin, domain, client: reader } = bed("reader").await;
     let of = |name: &str, domain: &str| json!({"name": name, "domain_id": domain});
     let (ours, theirs) = (make(&admin, "user", of("u", &domain)).await, make(&admin, "user", of("v", "default")).await);
     let (group, other) = (make(&admin, "group", of("g", &domain)).await, make(&admin, "group", of("h", "default")).await);
@@ -78,10 +88,7 @@ async fn readers_of_a_domain_see_its_part_of_groups_and_trees() {
 
 #[tokio::test]
 async fn a_manager_of_a_domain_manages_that_domain() {
-    let cloud = TestCloud::start().await;
-    let admin = cloud.admin().await;
-    let domain = make(&admin, "domain", json!({"name": "d"})).await;
-    let client = on_domain(&cloud, &domain, "manager").await;
+    let Bed { cloud: _cloud, admin, domain, client } = bed("manager").await;
     let (member, admin_role) = (role(&admin, "member").await, role(&admin, "admin").await);
 
     let project = make(&client, "project", json!({"name": "p"})).await;

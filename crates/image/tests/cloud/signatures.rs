@@ -6,6 +6,7 @@ use crate::{
     barbican::{Barbican, Secret, register},
     common::{ImageCloud, OCTETS, patch, queued, show, status},
     imports::{import, ok, staged, task, web_cloud, web_server},
+    moto::ObjectStore,
     stores::{emptied, three_stores},
 };
 use base64::{Engine as _, engine::general_purpose::STANDARD};
@@ -122,11 +123,16 @@ async fn data_that_was_not_signed_leaves_nothing() {
     status(&user, &id, "active").await;
 }
 
-#[tokio::test]
-async fn data_that_was_not_signed_becomes_no_object() {
+async fn three_stores_and_keys() -> (ImageCloud, ObjectStore, Barbican) {
     let (cloud, objects) = three_stores().await;
     let keys = Barbican::start().await;
     keys.register(&cloud).await;
+    (cloud, objects, keys)
+}
+
+#[tokio::test]
+async fn data_that_was_not_signed_becomes_no_object() {
+    let (cloud, objects, keys) = three_stores_and_keys().await;
     let user = cloud.cloud.member("p").await;
     let id = queued(&user, rsa(&keys)).await;
     let client = user.clone().header("x-image-meta-store", "objects");
@@ -242,9 +248,7 @@ fn direct(stores: &[&str]) -> Value {
 
 #[tokio::test]
 async fn staged_data_is_verified_when_it_is_imported() {
-    let (cloud, objects) = three_stores().await;
-    let keys = Barbican::start().await;
-    keys.register(&cloud).await;
+    let (cloud, objects, keys) = three_stores_and_keys().await;
     let user = cloud.cloud.member("p").await;
     for stores in [&["local"][..], &["objects", "fast"]] {
         let id = staged(&user, rsa(&keys), DATA).await;
@@ -338,9 +342,7 @@ async fn what_comes_from_the_web_is_verified() {
 
 #[tokio::test]
 async fn a_copy_is_verified_too() {
-    let (cloud, objects) = three_stores().await;
-    let keys = Barbican::start().await;
-    keys.register(&cloud).await;
+    let (cloud, objects, keys) = three_stores_and_keys().await;
     let (user, admin) = (cloud.cloud.member("p").await, cloud.cloud.admin().await);
     let id = queued(&user, rsa(&keys)).await;
     put(&user, &id, DATA).await.expect(204);
