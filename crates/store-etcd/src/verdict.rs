@@ -142,6 +142,14 @@ mod tests {
     }
 
     #[test]
+    fn who_has_no_leader_is_told_from_who_has_a_new_one() {
+        let of = |text: &str| leader(&Status::new(Code::Unavailable, text));
+        assert_eq!(of("etcdserver: no leader"), Some(Leader::Missing));
+        assert_eq!(of("etcdserver: leader changed"), Some(Leader::Changed));
+        assert_eq!(of("etcdserver: request timed out, possibly due to previous leader failure"), None);
+    }
+
+    #[test]
     fn errors_say_what_to_do() {
         let of = |text: &str| store_error(&Status::new(Code::ResourceExhausted, text));
         assert!(matches!(of("etcdserver: mvcc: database space exceeded"), StoreError::Full(t) if t.contains("quota")));

@@ -97,6 +97,18 @@ async fn watched(state: &mut tokio::sync::watch::Receiver<supervise::State>, res
 }
 
 #[tokio::test]
+async fn a_daemon_has_the_priority_that_it_was_given() {
+    let dir = tempfile::tempdir().unwrap();
+    let d = daemon(&dir, &["sleep", "608"]).nice(5);
+    let pid = d.ensure().await.unwrap().id.pid;
+    // The 19th field (proc(5)); none before it has a space but the name.
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    let nice = stat.rsplit(") ").next().and_then(|fields| fields.split(' ').nth(16));
+    assert_eq!((nice, stat.contains("(sleep)")), (Some("5"), true), "{stat}");
+    d.stop(GRACE).await.unwrap();
+}
+
+#[tokio::test]
 #[expect(clippy::disallowed_methods, reason = "standing still is what is tested")]
 async fn what_stood_still_is_started_anew() {
     const LIMIT: Duration = Duration::from_millis(200);
