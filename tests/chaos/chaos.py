@@ -105,9 +105,7 @@ def figures(name, samples, begin, end, serves):
 def slow(struck, end, samples, limit):
     """How many requests took longer than `limit` (s) at their first try, by the fault before them."""
     begins = [begin for begin, _ in struck]
-    share = {}
-    for name, times in Counter(name for _, name in struck).items():
-        share[name] = [times, 0, 0, 0]
+    share = {name: [times, 0, 0, 0] for name, times in Counter(name for _, name in struck).items()}
     for sample in samples:
         if begins[0] <= sample.begin < end:
             of = share[struck[bisect.bisect(begins, sample.begin) - 1][1]]

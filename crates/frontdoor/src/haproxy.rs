@@ -18,7 +18,7 @@ pub(crate) struct Bundles {
 /// May be sent twice: it changes nothing, or the API gives a repetition the first answer.
 const REPEATABLE: &str = "{ method GET HEAD OPTIONS } or { method POST } { req.hdr(Idempotency-Key) -m found }";
 
-const LEAST: &str = "    # A controller that answers late gets less: the one with fewer requests, of two that are drawn. After a refused connection haproxy 2.6
+const BALANCE: &str = "    # A controller that answers late gets less: the one with fewer requests, of two that are drawn. After a refused connection haproxy 2.6
     # waits a second before it tries elsewhere, unless it draws or takes turns.
     balance random(2)
 ";
@@ -117,7 +117,7 @@ frontend door
     default_backend api
 
 backend api
-{LEAST}{common}    option httpchk
+{BALANCE}{common}    option httpchk
     http-check send meth GET uri /livez ver HTTP/1.1 hdr Host controller.drover.internal
     http-check expect status 200
     # An interval is also the time in which a check must be connected. Those who are refused need no check: their requests go elsewhere.
@@ -146,7 +146,7 @@ backend writes
     for c in sorted(&door.controllers) {
         let _ = writeln!(text, "    {} track api/{}", server(c), c.name);
     }
-    let _ = write!(text, "\nbackend anyone\n{LEAST}{common}");
+    let _ = write!(text, "\nbackend anyone\n{BALANCE}{common}");
     for c in sorted(&door.controllers) {
         let _ = writeln!(text, "    {}", server(c));
     }

@@ -73,13 +73,10 @@ async fn protocols(call: Call) -> Result<Reply> {
     let reader = call.reader();
     find_identity_provider(&mut &reader, call.param("idp_id"))?;
     let all = (&reader).rows(&PROTOCOLS, "idp_id", call.param("idp_id"));
-    // One is shown without it.
-    let with_idp = |row: &std::sync::Arc<Row>| {
-        let mut out = shown(&call, row);
-        out["idp_id"] = row.text("idp_id").into();
-        out
-    };
-    Ok(list(&call, "protocols", all.iter().map(with_idp).collect()))
+    let mut shown: Vec<Value> = all.iter().map(|row| shown(&call, row)).collect();
+    // One alone is shown without it.
+    shown.iter_mut().for_each(|protocol| protocol["idp_id"] = call.param("idp_id").into());
+    Ok(list(&call, "protocols", shown))
 }
 
 async fn protocol(call: Call) -> Result<Reply> {
