@@ -8,13 +8,15 @@
 //!
 //! A host has process, mount and host-name namespaces of its own, too: its first process is its power. When that one is killed, the
 //! kernel kills all others at once, as a power cut does; the next start has another boot id. A host's disk is a directory, which stays.
-//! What runs on a host is what runs on any machine, started by the same commands: `drover server`, `drover node`.
+//! Each has the same share of the processors. What runs on a host is what runs on any machine, started by the same commands:
+//! `drover server`, `drover node`.
 mod command;
 mod fault;
 mod host;
 mod net;
 mod power;
 mod process;
+mod share;
 mod status;
 mod up;
 

@@ -5,7 +5,7 @@
 use crate::{
     Error,
     host::{Host, Lab, file},
-    net, process,
+    net, process, share,
 };
 use rustix::process::Signal;
 use std::{process::Stdio, sync::Arc, time::Duration};
@@ -16,9 +16,11 @@ use tokio::{process::Command, time::Instant};
 const WITHIN: Duration = Duration::from_secs(180);
 const OFF_WITHIN: Duration = Duration::from_secs(10);
 
-/// The first process: makes the host a machine of its own, then reaps orphans. `$1` is the host's name, `$2` a file of its own.
+/// The first process: makes the host a machine of its own, then reaps orphans. `$1` is the host's name, `$2` a file of its own, `$3` what
+/// it writes to for its share of the processors, if it has one.
 const INIT: &str = r#"
 set -e
+[ -z "$3" ] || echo 0 > "$3"
 hostname "$1"
 mount -t tmpfs -o mode=755 lab-run /run
 mount -t sysfs lab-sys /sys
@@ -34,7 +36,9 @@ fn daemon(lab: &Lab, host: &Host) -> Daemon {
     let ready = boot.with_extension("boot.ready");
     let unshare = ["unshare", "--mount", "--uts", "--pid", "--fork", "--kill-child", "--mount-proc"];
     let init = ["bash", "-c", INIT, "init", &host.name];
-    let argv = unshare.iter().chain(&init).map(|s| (*s).to_owned()).chain([boot.display().to_string()]).collect();
+    let members = share::members(host).unwrap_or_default();
+    let own = [boot.display().to_string(), members.display().to_string()];
+    let argv = unshare.iter().chain(&init).map(|s| (*s).to_owned()).chain(own).collect();
     let check = Ready::Check(Arc::new(move || {
         let there = ready.exists();
         Box::pin(async move { there })
@@ -92,17 +96,15 @@ pub(crate) fn late(lab: &Lab, what: String, within: Duration) -> Error {
 
 /// A command as it runs on a host.
 pub(crate) fn command(lab: &Lab, host: &Host, argv: &[String]) -> Result<Command, Error> {
-    let mut command = Command::new("nsenter");
+    let mut words = share::enter(host);
+    words.push("nsenter".to_owned());
     match init(lab, host) {
-        Some(init) => {
-            command.args(["--target", &init.pid.to_string(), "--mount", "--uts", "--net", "--pid"]);
-        }
-        None if host.role == crate::host::Role::Client => {
-            command.arg(format!("--net=/run/netns/{}", host.netns));
-        }
+        Some(init) => words.extend(["--target", &init.pid.to_string(), "--mount", "--uts", "--net", "--pid"].map(str::to_owned)),
+        None if host.role == crate::host::Role::Client => words.push(format!("--net=/run/netns/{}", host.netns)),
         None => return Err(Error::Off { host: host.name.clone() }),
     }
-    command.arg("--").args(argv).env_remove("DROVER_STATE");
+    let mut command = Command::new(&words[0]);
+    command.args(&words[1..]).arg("--").args(argv).env_remove("DROVER_STATE");
     Ok(command)
 }
 

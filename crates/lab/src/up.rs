@@ -2,7 +2,7 @@
 use crate::{
     Error,
     host::{Host, Lab, PREFIX_LENGTH, Role, VIP, file},
-    net, power, process,
+    net, power, process, share,
     status::ready,
 };
 use rustix::process::Signal;
@@ -24,6 +24,9 @@ pub(crate) async fn up(lab: &Lab, tell: &(dyn Fn(&str) + Sync)) -> Result<(), Er
     std::fs::create_dir_all(&run).map_err(file("create", &run))?;
     lab.save()?;
     net::ensure(lab).await?;
+    if let Err(e) = share::ensure(lab) {
+        tell(&format!("Hosts have no shares of the processors ({e}); one that starts makes the others slow."));
+    }
     let hosts = lab.shape.hosts();
     let machines: Vec<_> = hosts.iter().filter(|h| h.role != Role::Client).collect();
     for host in &machines {
@@ -149,6 +152,7 @@ pub(crate) async fn down(lab: &Lab, keep: bool) -> Result<(), Error> {
     for host in lab.shape.hosts().iter().filter(|h| h.role != Role::Client) {
         power::ended(lab, host).await?;
     }
+    share::remove(lab);
     net::remove(lab).await?;
     if !keep {
         std::fs::remove_dir_all(&lab.dir).map_err(file("remove", &lab.dir))?;

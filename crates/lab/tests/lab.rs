@@ -3,6 +3,7 @@
 use lab::{Answer, Command, Error, Status, run};
 use std::{
     path::Path,
+    sync::Mutex,
     time::{Duration, Instant},
 };
 
@@ -11,12 +12,13 @@ const SOON: Duration = Duration::from_secs(30);
 struct Own {
     prefix: String,
     dir: tempfile::TempDir,
+    told: Mutex<String>,
 }
 
 impl Own {
     async fn run(&self, command: Command) -> Result<Answer, Error> {
         let stand_in = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/stand-in");
-        run(&command, self.dir.path(), &stand_in, &|_| {}).await
+        run(&command, self.dir.path(), &stand_in, &|line| self.told.lock().unwrap().push_str(line)).await
     }
     async fn ok(&self, command: Command) {
         self.run(command).await.unwrap();
@@ -50,6 +52,15 @@ impl Own {
     fn read(&self, path: &str) -> String {
         std::fs::read_to_string(self.dir.path().join("lab").join(path)).unwrap()
     }
+    /// How many groups of processes there are for hosts.
+    fn groups(&self) -> usize {
+        let script = format!(
+            "ls -d /sys/fs/cgroup/{0}-* /sys/fs/cgroup/cpu*/{0}-* | xargs -r -n 1 realpath | sort -u | wc -l",
+            self.prefix
+        );
+        let out = std::process::Command::new("sh").args(["-c", &script]).output().unwrap();
+        String::from_utf8(out.stdout).unwrap().trim().parse().unwrap()
+    }
     async fn namespaces(&self) -> usize {
         let all = supervise::run(&["ip", "netns", "list"]).await.unwrap();
         all.lines().filter(|l| l.starts_with(&format!("{}-", self.prefix))).count()
@@ -60,7 +71,7 @@ impl Own {
 impl Drop for Own {
     fn drop(&mut self) {
         let script = format!(
-            "for n in $(ip netns list | cut -d' ' -f1 | grep '^{}-'); do ip netns pids $n | xargs -r kill -9; ip netns del $n; done",
+            "for n in $(ip netns list | cut -d' ' -f1 | grep '^{0}-'); do ip netns pids $n | xargs -r kill -9; ip netns del $n; done; rmdir /sys/fs/cgroup/{0}-* /sys/fs/cgroup/cpu/{0}-*",
             self.prefix
         );
         let _ = std::process::Command::new("sh").args(["-c", &script]).stderr(std::process::Stdio::null()).status();
@@ -73,7 +84,7 @@ fn host(name: &str) -> String {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lab_has_faults_and_leaves_nothing() {
-    let lab = Own { prefix: format!("lt{:x}", std::process::id()), dir: tempfile::tempdir().unwrap() };
+    let lab = Own { prefix: format!("lt{:x}", std::process::id()), dir: tempfile::tempdir().unwrap(), told: Mutex::default() };
     assert!(matches!(lab.run(Command::Status).await, Err(Error::NoLab { .. })));
     lab.ok(lab.up()).await;
     assert_eq!(lab.namespaces().await, 5);
@@ -89,6 +100,11 @@ async fn a_lab_has_faults_and_leaves_nothing() {
 
     // Each host is a machine of its own.
     assert!(lab.sh("c2", "[ $(hostname) = c2 ] && [ ! -e /run/systemd ] && ip -br addr | grep -q 10.77.0.2").await);
+    // With a share of its own, unless the machine does not let us.
+    let shared = !lab.told.lock().unwrap().contains("no shares");
+    let group = format!("/{}-c2", lab.prefix);
+    assert_eq!(lab.sh("c2", &format!("grep -q {group}$ /proc/self/cgroup && grep -q {group}$ /proc/1/cgroup")).await, shared);
+    assert_eq!(lab.groups(), if shared { 3 } else { 0 });
     let boot = lab.read("run/c2.boot");
 
     // Kills: only of what is there.
@@ -153,6 +169,7 @@ async fn a_lab_has_faults_and_leaves_nothing() {
         lab.ok(Command::Down { keep: false }).await;
     }
     assert_eq!(lab.namespaces().await, 0);
+    assert_eq!(lab.groups(), 0);
     assert!(!lab.dir.path().join("lab").exists());
     let dir = lab.dir.path().display().to_string();
     let lines = std::fs::read_dir("/proc").unwrap().flatten().filter_map(|d| std::fs::read(d.path().join("cmdline")).ok());
