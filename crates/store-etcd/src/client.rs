@@ -25,7 +25,7 @@ use std::{
 use store::StoreError;
 use tokio::{
     sync::watch,
-    time::{Instant, sleep, timeout},
+    time::{Instant, sleep, timeout, timeout_at},
 };
 use tonic::{
     Code, Status, Streaming,
@@ -46,16 +46,26 @@ const AGAIN: Backoff = Backoff::new(Duration::from_millis(20), Duration::from_mi
 pub(crate) struct Patience {
     /// Then another member is asked too.
     hedge: Duration,
+    /// Who has not answered by then, although another one has, is taken out of use.
+    blame: Duration,
     /// Then this member is given up.
     attempt: Duration,
     deadline: Duration,
 }
 /// For answers of a few rows.
-pub(crate) const SHORT: Patience =
-    Patience { hedge: Duration::from_millis(250), attempt: Duration::from_secs(1), deadline: DEADLINE };
+pub(crate) const SHORT: Patience = Patience {
+    hedge: Duration::from_millis(100),
+    blame: Duration::from_millis(250),
+    attempt: Duration::from_secs(1),
+    deadline: DEADLINE,
+};
 /// For answers of megabytes.
-pub(crate) const LONG: Patience =
-    Patience { hedge: Duration::from_secs(2), attempt: Duration::from_secs(10), deadline: Duration::from_secs(30) };
+pub(crate) const LONG: Patience = Patience {
+    hedge: Duration::from_secs(2),
+    blame: Duration::from_secs(2),
+    attempt: Duration::from_secs(10),
+    deadline: Duration::from_secs(30),
+};
 
 #[derive(Debug)]
 pub(crate) struct Endpoint {
@@ -66,16 +76,18 @@ pub(crate) struct Endpoint {
 }
 
 impl Endpoint {
-    fn is_up(&self) -> bool {
+    pub(crate) fn is_up(&self) -> bool {
         *self.up.borrow()
     }
     pub(crate) fn channel(&self) -> Channel {
         self.channel.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
-    /// Returns when the endpoint is not up any more.
-    pub(crate) async fn down(&self) {
+    /// Returns when the endpoint goes down. One that was down when it was asked all the same has to come up before.
+    pub(crate) async fn down(self: Arc<Self>) {
+        let mut up = self.up.subscribe();
         // The sender lives as long as we do.
-        self.up.subscribe().wait_for(|up| !up).await.ok();
+        up.wait_for(|up| *up).await.ok();
+        up.wait_for(|up| !up).await.ok();
     }
 
     /// Takes it out of use until a probe is answered.
@@ -113,8 +125,10 @@ async fn probe(endpoint: Weak<Endpoint>) {
         sleep(BETWEEN_PROBES.jittered(attempt)).await;
         let Some(endpoint) = endpoint.upgrade() else { return };
         let channel = endpoint.connect.connect_lazy();
-        let answer = endpoint.attempt_over(channel.clone(), wire::STATUS, wire::Empty {}, PROBE).await;
-        if answer.is_ok_and(|s: wire::StatusResponse| s.leader != 0 && !s.learner) {
+        // A linearizable read of nothing: a member that hears of its leader may still not reach it.
+        let nothing = wire::RangeRequest { key: vec![0], count_only: true, ..Default::default() };
+        let answer: Result<wire::RangeResponse, _> = endpoint.attempt_over(channel.clone(), wire::RANGE, nothing, PROBE).await;
+        if answer.map_or_else(|status| verdict(&status) == Verdict::Refused, |_| true) {
             *endpoint.channel.write().unwrap_or_else(PoisonError::into_inner) = channel;
             endpoint.up.send_replace(true);
             tracing::info!(endpoint = %endpoint.url, "etcd's endpoint {} is in use again", endpoint.url);
@@ -155,6 +169,11 @@ impl Endpoints {
     pub(crate) fn pick(&self, tried: &[usize]) -> usize {
         let untried = || (0..self.len()).filter(|i| !tried.contains(i));
         untried().find(|i| self[*i].is_up()).or_else(|| untried().next()).unwrap_or(0)
+    }
+
+    /// Where a call goes that is made now.
+    pub(crate) fn nearest(&self) -> &Arc<Endpoint> {
+        &self[self.pick(&[])]
     }
 }
 
@@ -250,10 +269,8 @@ impl Client {
             pending.retain(|(p, _)| *p != i);
             match answer {
                 Ok(answer) => {
-                    for (slow, since) in pending {
-                        if since.elapsed() > patience.hedge {
-                            endpoints[slow].suspect("it was slower than another one");
-                        }
+                    if !pending.is_empty() {
+                        tokio::spawn(overtaken(endpoints.clone(), running, pending, patience.blame));
                     }
                     for cut_off in leaderless {
                         endpoints[cut_off].suspect("it has no leader, and another one has");
@@ -361,6 +378,25 @@ impl Client {
             }
             if tried.len() >= endpoints.len() {
                 return Err(status);
+            }
+        }
+    }
+}
+
+/// Goes on to listen to those that another one has overtaken, and takes who has no answer within `blame` out of use.
+async fn overtaken<Res: Wire>(
+    endpoints: Endpoints,
+    mut running: FuturesUnordered<impl Future<Output = (usize, Result<Res, Status>)>>,
+    mut pending: Vec<(usize, Instant)>,
+    blame: Duration,
+) {
+    while let Some(&(slowest, since)) = pending.first() {
+        match timeout_at(since + blame, running.next()).await {
+            Ok(Some((answered, _))) => pending.retain(|(i, _)| *i != answered),
+            Ok(None) => return,
+            Err(_) => {
+                endpoints[slowest].suspect("it was slower than another one");
+                pending.remove(0);
             }
         }
     }

@@ -21,7 +21,7 @@ use std::{sync::Arc, sync::atomic::Ordering, time::Duration};
 use store::{Batch, Event, Revision, Watch, WatchEnd};
 use tokio::{
     sync::mpsc,
-    time::{Instant, sleep},
+    time::{Instant, interval, sleep},
 };
 use tonic::Streaming;
 
@@ -33,7 +33,9 @@ const OVERDUE: Duration = Duration::from_millis(20);
 /// The same once it is known that others write here too.
 const OVERDUE_SHARED: Duration = Duration::from_millis(1);
 /// A connection that is silent for so long, while there is something to tell, is given up.
-const SILENT: Duration = Duration::from_millis(700);
+const SILENT: Duration = Duration::from_millis(250);
+/// How often to look whether the member that is asked first, a controller's own, serves again: on another one a watch shares its faults.
+const RETURN: Duration = Duration::from_secs(1);
 
 struct Stream {
     endpoint: Arc<Endpoint>,
@@ -123,6 +125,9 @@ impl Follower {
         let mut told = self.inner.told.subscribe();
         let mut heard = Instant::now();
         let mut overdue = 0;
+        let mut looks = interval(RETURN);
+        let down = stream.endpoint.clone().down();
+        tokio::pin!(down);
         loop {
             let behind = *told.borrow_and_update() > self.seen;
             if !behind {
@@ -146,7 +151,14 @@ impl Follower {
                     heard = Instant::now();
                     overdue = 0;
                 }
-                () = stream.endpoint.down() => return Left::Broken("the endpoint is out of use".into()),
+                () = &mut down => return Left::Broken("the endpoint is out of use".into()),
+                _ = looks.tick() => {
+                    let endpoints = self.inner.client.endpoints();
+                    let nearest = endpoints.nearest();
+                    if nearest.is_up() && !Arc::ptr_eq(nearest, &stream.endpoint) {
+                        return Left::Broken(format!("{} serves again", nearest.url));
+                    }
+                }
                 _ = told.changed(), if !behind => {}
                 () = sleep(patience * (1 << overdue)), if behind => {
                     overdue = (overdue + 1).min(3);

@@ -38,7 +38,7 @@ pub enum Restored {
 pub async fn save(cluster: &Cluster, path: &Path) -> Result<Snapshot, Error> {
     let part = path.with_extension("part");
     let endpoints = cluster.client.endpoints();
-    let endpoint = &endpoints[endpoints.pick(&[])];
+    let endpoint = endpoints.nearest();
     let late = || Status::deadline_exceeded(format!("{} sent nothing of the snapshot for {PART:?}", endpoint.url));
     let opening = wire::download::<_, wire::SnapshotPart>(endpoint.channel(), wire::SNAPSHOT, wire::Empty {});
     let mut parts = timeout(PART, opening).await.map_err(|_| Error::call(late()))?.map_err(Error::call)?;

@@ -37,6 +37,35 @@ async fn a_watch_goes_on_where_it_was_after_every_break() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_watch_returns_to_the_first_endpoint_when_that_serves_again() {
+    let cluster = Cluster::start(1).await;
+    let url = &cluster.nodes[0].client_url;
+    let (first, second) = (Proxy::to(url).await, Proxy::to(url).await);
+    let writer = cluster.store("cloud").await;
+    let reader = connect("cloud", vec![first.url.clone(), second.url.clone()]).await;
+    let mut watch = reader.watch("t/", reader.revision().await.unwrap()).await.unwrap();
+    let write = || writer.txn(txn(vec![], vec![put("t/a/x", "1")]));
+    first.set(Mode::Cut);
+    write().await.unwrap();
+    next(&mut watch).await.unwrap();
+    first.set(Mode::Pass);
+    let returned = async {
+        loop {
+            // Nobody asks, so silence is not noticed: only over the first endpoint is anything heard.
+            second.set(Mode::Hang);
+            write().await.unwrap();
+            let heard = tokio::time::timeout(Duration::from_millis(300), watch.next()).await.is_ok();
+            second.set(Mode::Pass);
+            if heard {
+                return;
+            }
+            next(&mut watch).await.unwrap();
+        }
+    };
+    tokio::time::timeout(SOON, returned).await.expect("a watch over the first endpoint");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn compaction_ends_a_watch_that_is_behind_and_the_view_reads_anew() {
     let cluster = Cluster::start(1).await;
     let proxy = Proxy::to(&cluster.nodes[0].client_url).await;
