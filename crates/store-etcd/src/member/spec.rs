@@ -99,9 +99,10 @@ impl Spec {
         flag("auto-compaction-retention", &HISTORY);
         // A member that joins gets a snapshot and little more, not everything that was written since the cluster began.
         flag("snapshot-count", &10000);
-        // A leader that died is replaced within half a second; nothing is read or written meanwhile. Made for one site (RTT of milliseconds).
-        flag("heartbeat-interval", &50);
-        flag("election-timeout", &250);
+        // A leader that died is replaced within a third of a second; nothing is read or written meanwhile. Made for one site (RTT of
+        // milliseconds): a leader whose disk or processor keeps it for longer than the timeout is replaced, too.
+        flag("heartbeat-interval", &25);
+        flag("election-timeout", &150);
         // A member that was cut off and returns must not unseat a leader that works.
         flag("pre-vote", &true);
         flag("grpc-keepalive-min-time", &format!("{}s", KEEP_ALIVE.as_secs()));
@@ -190,8 +191,8 @@ etcd
 --auto-compaction-mode=periodic
 --auto-compaction-retention=3m
 --snapshot-count=10000
---heartbeat-interval=50
---election-timeout=250
+--heartbeat-interval=25
+--election-timeout=150
 --pre-vote=true
 --grpc-keepalive-min-time=1s
 --grpc-keepalive-interval=5s
