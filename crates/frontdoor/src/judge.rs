@@ -23,10 +23,10 @@ pub(crate) struct Known {
     pub(crate) silent: Duration,
 }
 
-/// Twenty words a second are said: a controller that missed four gets nothing new. A busy one loses nothing by that.
-pub(crate) const SILENT: Duration = Duration::from_millis(225);
+/// Twenty words a second are said: a controller that missed three gets nothing new. A busy one loses nothing by that.
+pub(crate) const SILENT: Duration = Duration::from_millis(175);
 /// What it has not finished is taken from it: requests that may be repeated are, on another.
-const GONE: Duration = Duration::from_millis(600);
+const GONE: Duration = Duration::from_millis(400);
 /// The same for one that answers: its requests wait for the store, which may only be slow.
 const LOST: Duration = Duration::from_secs(5);
 

@@ -16,7 +16,7 @@ exit 1
 "#;
 
 /// The first by name starts with the address; after that it stays where it is as long as it can.
-const FIRST_PRIORITY: usize = 200;
+const FIRST_PRIORITY: usize = 250;
 
 pub(crate) fn config(door: &FrontDoor, vip: &ipnet::IpNet, interface: &str) -> Result<String, Error> {
     let all = sorted(&door.controllers);
@@ -34,10 +34,12 @@ global_defs {{
     vrrp_priority -20
     # VRRPv3 has no authentication (RFC 5798 section 9): a password in clear text never kept anybody out. Adverts are taken from
     # the other controllers' addresses only; the network between controllers must keep strangers from using those.
+    # Until then the others know of a controller that has just joined: one that hears no adverts takes the address.
+    vrrp_startup_delay 1
     vrrp_version 3
     vrrp_check_unicast_src
     # Neighbours that missed the move, such as a switch that was just restarted, learn of it.
-    vrrp_garp_master_refresh 5
+    vrrp_garp_master_refresh 1
     enable_script_security
     script_user root
 }}
@@ -66,8 +68,8 @@ vrrp_instance api {{
     interface {interface}
     virtual_router_id 74
     priority {priority}
-    # Three missed adverts and a bit: taken over after a sixth of a second.
-    advert_int 0.05
+    # Three missed adverts and a bit: taken over after an eighth of a second.
+    advert_int 0.04
     unicast_src_ip {own}
 "#,
         name = door.name,
@@ -75,7 +77,8 @@ vrrp_instance api {{
         alone = crate::pulse::alone_file(&door.dir).display(),
         port = door.local_port,
         // 255 means that the address is the machine's own, 0 that it gives up.
-        priority = FIRST_PRIORITY.saturating_sub(place).max(1),
+        // Far apart: who has less waits longer, and hears who took the address before. Of two that take it at once either may be believed.
+        priority = FIRST_PRIORITY - place * (FIRST_PRIORITY - 1) / all.len(),
     );
     text.push_str("    unicast_peer {\n");
     for peer in peers {
