@@ -5,6 +5,7 @@
 use crate::{
     config::{Config, State},
     controller::{API, PUBLIC, Seat},
+    felt::Felt,
 };
 use api::Cloud;
 use base::{SteadyClock, retry::Backoff};
@@ -16,7 +17,7 @@ use std::{
     time::Duration,
 };
 use store_etcd::{Etcd, member::MemberInfo};
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 /// How often the cluster's members and our certificate are looked at again.
 const FOLLOW: Duration = Duration::from_secs(2);
@@ -134,12 +135,15 @@ async fn answer(address: IpAddr, pulse: Arc<Pulse>) {
 
 async fn feel(cloud: Arc<Cloud>, pulse: Arc<Pulse>) {
     let drain = cloud.state.get::<operator::Drain>();
+    let mut felt = Felt::default();
     loop {
-        let reached = timeout(STORE, cloud.db.fresh()).await;
-        pulse.say(match reached {
+        let begun = Instant::now();
+        let reached = matches!(timeout(STORE, cloud.db.fresh()).await, Ok(Ok(_)));
+        let ready = felt.takes(reached.then(|| begun.elapsed()), Instant::now());
+        pulse.say(match ready {
             _ if drain.as_ref().is_some_and(|d| d.has_begun()) => Readiness::Draining,
-            Ok(Ok(_)) => Readiness::Ready,
-            _ => Readiness::Unready,
+            true => Readiness::Ready,
+            false => Readiness::Unready,
         });
         sleep(FEEL).await;
     }

@@ -9,6 +9,7 @@ mod demo;
 mod doctor;
 mod door;
 mod engine;
+mod felt;
 mod figures;
 mod foreground;
 mod host;
