@@ -7,7 +7,7 @@ again after each fault without a command. Figures are printed and never judged. 
   DROVER_CHAOS_RATE    requests a second (200; less if the machine cannot do it without faults)
   DROVER_CHAOS_HOLD    seconds that a fault lasts (20), of some faults half of it
   DROVER_CHAOS_PAUSE   seconds that a host stands still (60)
-  DROVER_CHAOS_CALM    seconds without a fault, to compare with (20)
+  DROVER_CHAOS_CALM    seconds without a fault, to compare with (20; 120 with --random, until there are as many things as there will be)
   DROVER_CHAOS_USES    requests for each connection (10; 1 asks much of this machine)
   DROVER_CHAOS_SEED    of the order of requests
   DROVER_CHAOS_MINUTES how long faults come at random, one every 20 seconds (30), with --random
@@ -278,7 +278,7 @@ async def inside(options):
     load.start()
     registers.goes.set()
     try:
-        await run.calm(number("CALM", 5 if short else 20))
+        await run.calm(number("CALM", 5 if short else 120 if options.random else 20))
         if options.random:
             at_random = [fault for fault in faults if fault.at_random]
             await run.random(at_random, 60 * number("MINUTES", 30), random.Random(seed))

@@ -103,9 +103,9 @@ mod tests {
         let draining = Known { readiness: Readiness::Draining, ..READY };
         for (one, expected) in [
             (READY, "up ready\n"),
-            (silent(200), "up ready\n"),
+            (silent(150), "up ready\n"),
             (silent(300), "up drain\n"),
-            (silent(600), "down\n"),
+            (silent(400), "down\n"),
             (unready(0), "up drain\n"),
             (unready(4900), "up drain\n"),
             (unready(5000), "down\n"),

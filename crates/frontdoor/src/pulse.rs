@@ -1,4 +1,4 @@
-//! Controllers ask each other twenty times a second how they are, so that each door knows within a quarter of a second who can serve.
+//! Controllers ask each other twenty times a second how they are, so that each door knows within a fifth of a second who can serve.
 //!
 //! ```text
 //!   c1 ──"how are you, NONCE"──▶ c2:8775/udp          haproxy of c1 ──"c2"──▶ agent of c1 (loopback): ready, drain, down
