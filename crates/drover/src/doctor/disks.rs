@@ -13,8 +13,8 @@ const WRITES: usize = 60;
 const BYTES: usize = 2300;
 /// etcd's makers want 99 of 100 writes on the disk within this time.
 const GOOD: Duration = Duration::from_millis(10);
-/// Beyond it leaders are lost for no other reason.
-const BAD: Duration = Duration::from_millis(200);
+/// Beyond it a leader is late with its heartbeats, and is replaced for no other reason.
+const BAD: Duration = Duration::from_millis(100);
 /// The probe ends early on a disk that is very slow.
 const LONGEST: Duration = Duration::from_secs(5);
 
