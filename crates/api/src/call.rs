@@ -111,6 +111,10 @@ impl Call {
     pub fn param(&self, name: &str) -> &str {
         self.cx.param(name)
     }
+    /// The URL that was asked for, without its query.
+    pub fn here(&self) -> String {
+        format!("{}{}", self.cx.public, crate::crud::said(&self.path))
+    }
     /// The JSON body; `Null` when there was none.
     pub fn json(&self) -> &Value {
         match &self.body {

@@ -1,7 +1,35 @@
 //! The five actions of every resource, from its table.
 use crate::{Access, Call, Cx, Dialect, Error, Map, Reply, Result, Route};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use resource::{Deletion, Kind, Reader, ResourceDef, engine};
 use serde_json::Value;
+
+/// What a segment of a path cannot hold as it is (`pchar` in RFC 3986 section 3.3).
+const SEGMENT: AsciiSet = NON_ALPHANUMERIC
+    .remove(b'-')
+    .remove(b'.')
+    .remove(b'_')
+    .remove(b'~')
+    .remove(b'!')
+    .remove(b'$')
+    .remove(b'&')
+    .remove(b'\'')
+    .remove(b'(')
+    .remove(b')')
+    .remove(b'*')
+    .remove(b'+')
+    .remove(b',')
+    .remove(b';')
+    .remove(b'=')
+    .remove(b':')
+    .remove(b'@');
+/// What a client has sent as a path, and is none: it is taken all the same, but not said.
+const SENT: AsciiSet = SEGMENT.remove(b'/').remove(b'%');
+
+/// A path as it was sent, for links.
+pub(crate) fn said(path: &str) -> String {
+    utf8_percent_encode(path, &SENT).to_string()
+}
 
 /// The collection's path with its parameters filled in.
 pub(crate) fn concrete_path(path: &str, cx: &Cx) -> String {
@@ -10,7 +38,7 @@ pub(crate) fn concrete_path(path: &str, cx: &Cx) -> String {
     }
     path.split('/')
         .map(|part| match part.strip_prefix('{').and_then(|p| p.strip_suffix('}')) {
-            Some(name) => cx.param(name).to_owned(),
+            Some(name) => utf8_percent_encode(cx.param(name), &SEGMENT).to_string(),
             None => part.to_owned(),
         })
         .collect::<Vec<_>>()

@@ -52,6 +52,23 @@ fn identity_table(name: &'static str) -> store::Table {
 }
 
 #[tokio::test]
+async fn links_are_uris_whatever_the_path_holds() {
+    let cloud = TestCloud::start().await;
+    let admin = cloud.admin().await;
+    let listed = admin.get("/identity/v3/users/%C2%AA%22%2F+/application_credentials").await.expect(200);
+    let link = listed.text("/links/self");
+    assert!(link.ends_with("/v3/users/%C2%AA%22%2F+/application_credentials"), "{link}");
+    // What is encoded once is decoded once.
+    let id = make(&admin, "project", json!({"name": "p"})).await;
+    let tags = format!("/identity/v3/projects/{id}/tags");
+    let added = admin.put(&format!("{tags}/50%2525"), Value::Null).await.expect(201);
+    assert!(added.header("location").ends_with("/tags/50%2525"));
+    assert_eq!(admin.get(&tags).await.expect(200).at("/tags"), &json!(["50%25"]));
+    admin.get(&format!("{tags}/50%2525")).await.expect(204);
+    admin.delete(&format!("{tags}/50%2525")).await.expect(204);
+}
+
+#[tokio::test]
 async fn projects_are_a_tree_in_a_domain() {
     let cloud = TestCloud::start().await;
     let admin = cloud.admin().await;

@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 use store::{Row, Tx};
 
 /// What Python's `quote` leaves as it is; ids and links of Keystone are made with it.
-pub(crate) const QUOTED: AsciiSet = NON_ALPHANUMERIC.remove(b'_').remove(b'.').remove(b'-').remove(b'~').remove(b'/');
+const QUOTED: AsciiSet = NON_ALPHANUMERIC.remove(b'_').remove(b'.').remove(b'-').remove(b'~').remove(b'/');
 
 /// A token has to hold them all.
 const MOST_GROUPS: usize = 200;

@@ -43,7 +43,7 @@ fn implies(call: &Call, reader: &Reader<'_>, prior: &str) -> Result<Value> {
 
 async fn of_role(call: Call) -> Result<Reply> {
     let body = implies(&call, &call.reader(), call.param("prior"))?;
-    let here = format!("{}{}", call.cx.public, call.path);
+    let here = call.here();
     Ok(Reply::ok(json!({"role_inference": body, "links": {"self": here}})))
 }
 
@@ -54,7 +54,7 @@ fn one(call: &Call) -> Result<Value> {
         return Err(Error::not_found(format!("Could not find implied role: {prior} does not imply {implied}.")));
     }
     let rule = json!({"prior_role": brief(call, &reader, call.param("prior"))?, "implies": brief(call, &reader, call.param("implied"))?});
-    Ok(json!({"role_inference": rule, "links": {"self": format!("{}{}", call.cx.public, call.path)}}))
+    Ok(json!({"role_inference": rule, "links": {"self": call.here()}}))
 }
 
 async fn show(call: Call) -> Result<Reply> {
@@ -101,5 +101,5 @@ async fn all(call: Call) -> Result<Reply> {
     let mut priors: Vec<String> = reader.all(&IMPLIED).map(|r| r.text("prior_role_id").to_owned()).collect();
     priors.dedup();
     let rules = priors.iter().map(|prior| implies(&call, &reader, prior)).collect::<Result<Vec<Value>>>()?;
-    Ok(Reply::ok(json!({"role_inferences": rules, "links": {"self": format!("{}{}", call.cx.public, call.path)}})))
+    Ok(Reply::ok(json!({"role_inferences": rules, "links": {"self": call.here()}})))
 }

@@ -29,11 +29,9 @@ pub(crate) mod users;
 
 use crate::{
     Auth,
-    federation::shadow::QUOTED,
     resources::{RULES, home_domain},
 };
 use api::{Call, Error, Map, Reply, Result, Route, dialect::IDENTITY};
-use percent_encoding::utf8_percent_encode;
 use resource::{Reader, ResourceDef, engine};
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -122,8 +120,7 @@ fn view(def: &ResourceDef, row: &Map, call: &Call, reader: &Reader<'_>) -> Value
 
 /// `{"<plural>": [...], "links": {...}}`
 fn list(call: &Call, plural: &str, rows: Vec<Value>) -> Reply {
-    let here = format!("{}{}", call.cx.public, utf8_percent_encode(&call.path, &QUOTED));
-    Reply::ok(json!({plural: rows, "links": {"next": null, "self": here, "previous": null}}))
+    Reply::ok(json!({plural: rows, "links": {"next": null, "self": call.here(), "previous": null}}))
 }
 
 /// 201 with a row under its name.

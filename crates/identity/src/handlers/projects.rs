@@ -127,18 +127,13 @@ fn tags_of(row: &Map) -> Vec<String> {
 
 async fn tags(call: Call) -> Result<Reply> {
     let row = admitted(&call, "get_project_tags", call.param("project_id"))?;
-    let here = format!("{}{}", call.cx.public, call.path);
+    let here = call.here();
     Ok(Reply::ok(json!({"tags": tags_of(&row), "links": {"next": null, "self": here, "previous": null}})))
-}
-
-/// The tag as the path names it.
-fn tag(call: &Call) -> String {
-    percent_encoding::percent_decode_str(call.param("tag")).decode_utf8_lossy().into_owned()
 }
 
 async fn has_tag(call: Call) -> Result<Reply> {
     let row = admitted(&call, "get_project_tags", call.param("project_id"))?;
-    let tag = tag(&call);
+    let tag = call.param("tag").to_owned();
     if tags_of(&row).contains(&tag) {
         return Ok(Reply::empty(204));
     }
@@ -171,7 +166,7 @@ async fn set_tags(call: Call) -> Result<Reply> {
         Ok(())
     })
     .await?;
-    let here = format!("{}{}", call.cx.public, call.path);
+    let here = call.here();
     Ok(Reply::ok(json!({"tags": tags, "links": {"next": null, "self": here, "previous": null}})))
 }
 
@@ -185,8 +180,8 @@ async fn clear_tags(call: Call) -> Result<Reply> {
 }
 
 async fn add_tag(call: Call) -> Result<Reply> {
-    let tag = tag(&call);
-    let location = format!("{}{}", call.cx.public, call.path);
+    let tag = call.param("tag").to_owned();
+    let location = call.here();
     retag(&call, move |tags| {
         if !tags.contains(&tag) {
             tags.push(tag.clone());
@@ -198,7 +193,7 @@ async fn add_tag(call: Call) -> Result<Reply> {
 }
 
 async fn remove_tag(call: Call) -> Result<Reply> {
-    let tag = tag(&call);
+    let tag = call.param("tag").to_owned();
     retag(&call, move |tags| {
         let at = tags.iter().position(|t| *t == tag);
         let at = at.ok_or_else(|| Error::not_found(format!("Could not find project tag: {tag}.")))?;
