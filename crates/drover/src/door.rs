@@ -140,10 +140,12 @@ async fn feel(cloud: Arc<Cloud>, pulse: Arc<Pulse>) {
         let begun = Instant::now();
         let reached = matches!(timeout(STORE, cloud.db.fresh()).await, Ok(Ok(_)));
         let ready = felt.takes(reached.then(|| begun.elapsed()), Instant::now());
-        pulse.say(match ready {
-            _ if drain.as_ref().is_some_and(|d| d.has_begun()) => Readiness::Draining,
-            true => Readiness::Ready,
-            false => Readiness::Unready,
+        pulse.say(if drain.as_ref().is_some_and(|d| d.has_begun()) {
+            Readiness::Draining
+        } else if ready {
+            Readiness::Ready
+        } else {
+            Readiness::Unready
         });
         sleep(FEEL).await;
     }

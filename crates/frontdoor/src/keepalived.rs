@@ -34,10 +34,10 @@ global_defs {{
     vrrp_priority -20
     # VRRPv3 has no authentication (RFC 5798 section 9): a password in clear text never kept anybody out. Adverts are taken from
     # the other controllers' addresses only; the network between controllers must keep strangers from using those.
-    # Until then the others know of a controller that has just joined: one that hears no adverts takes the address.
-    vrrp_startup_delay 1
     vrrp_version 3
     vrrp_check_unicast_src
+    # One that hears no adverts takes the address: within this time (s) the others learn of a controller that has just joined, and send it some.
+    vrrp_startup_delay 1
     # Neighbours that missed the move, such as a switch that was just restarted, learn of it.
     vrrp_garp_master_refresh 1
     enable_script_security

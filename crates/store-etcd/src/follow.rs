@@ -21,7 +21,7 @@ use std::{sync::Arc, sync::atomic::Ordering, time::Duration};
 use store::{Batch, Event, Revision, Watch, WatchEnd};
 use tokio::{
     sync::mpsc,
-    time::{Instant, interval, sleep},
+    time::{Instant, interval_at, sleep},
 };
 use tonic::Streaming;
 
@@ -125,7 +125,8 @@ impl Follower {
         let mut told = self.inner.told.subscribe();
         let mut heard = Instant::now();
         let mut overdue = 0;
-        let mut looks = interval(RETURN);
+        // Not at once: who has no leader now refuses a watch and is in use all the same.
+        let mut looks = interval_at(heard + RETURN, RETURN);
         let down = stream.endpoint.clone().down();
         tokio::pin!(down);
         loop {
