@@ -11,7 +11,7 @@
 //! others write into the same etcd there are revisions that are not ours. A caller may be told such a one by [`Inner::revision`];
 //! when it does not come, the watch asks for a proof that nothing of ours happened up to it, and then passes it on as empty.
 use crate::{
-    client::Endpoint,
+    endpoint::Endpoint,
     inner::Inner,
     txn::{revision_of, signed, unsigned},
     wire,

@@ -18,6 +18,7 @@
 //! built, and spreads calls over endpoints without telling which one hangs, so hedged reads and a choice of member are not possible.
 mod client;
 pub mod copy;
+mod endpoint;
 mod follow;
 mod inner;
 mod keys;
