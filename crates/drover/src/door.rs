@@ -8,10 +8,11 @@ use crate::{
     felt::Felt,
 };
 use api::Cloud;
-use base::{SteadyClock, retry::Backoff};
-use frontdoor::{Certificate, FrontDoor, LOCAL_PORT, Pulse, Readiness, Sockets, Vip, Watched};
+use base::retry::Backoff;
+use frontdoor::{Certificate, FrontDoor, LOCAL_PORT, Pulse, Readiness, Sockets, Vip, Voice, Watched};
 use pki::{Ca, Files};
 use std::{
+    io,
     net::{IpAddr, SocketAddr},
     sync::Arc,
     time::Duration,
@@ -21,11 +22,13 @@ use tokio::time::{Instant, sleep, timeout};
 
 /// How often the cluster's members and our certificate are looked at again.
 const FOLLOW: Duration = Duration::from_secs(2);
+/// A door that runs has the other controllers behind it; it is not made one of this controller alone because etcd is late to tell them.
+const UNKNOWN: Duration = Duration::from_secs(10);
 /// How often it is looked whether this controller reaches the store, and how long that may take.
 const FEEL: Duration = Duration::from_millis(150);
 const STORE: Duration = Duration::from_millis(400);
 const AGAIN: Backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(2));
-/// The priority of what tells that this controller lives (`setpriority(2)`).
+/// The priority of what tells how this controller is (`setpriority(2)`).
 const FIRST: i32 = -19;
 /// Requests that run through this door may end.
 const GRACE: Duration = Duration::from_secs(10);
@@ -64,10 +67,10 @@ fn controllers(members: &[MemberInfo]) -> Vec<(String, IpAddr)> {
 }
 
 /// Keeps the door as the cluster is, for as long as it is polled; the door itself goes on after that.
-pub(crate) async fn keep(state: State, config: Config, etcd: Option<Arc<Etcd>>, pulse: Arc<Pulse>) {
+pub(crate) async fn keep(state: State, config: Config, etcd: Option<Arc<Etcd>>, voice: Arc<Voice>) {
     let own = config.controller.as_ref().is_some_and(|c| c.etcd != Seat::External);
     let etcd = etcd.filter(|_| own);
-    let mut last = Vec::new();
+    let (mut last, begun) = (Vec::new(), Instant::now());
     let mut watched: Option<(FrontDoor, Watched)> = None;
     loop {
         if let Some(etcd) = &etcd {
@@ -76,8 +79,15 @@ pub(crate) async fn keep(state: State, config: Config, etcd: Option<Arc<Etcd>>, 
                 Err(e) => tracing::debug!(error = %e, "etcd does not tell its members"),
             }
         }
+        let knows = etcd.is_none() || !last.is_empty();
+        if !knows && begun.elapsed() < UNKNOWN {
+            sleep(FEEL).await;
+            continue;
+        }
         let Some(door) = door(&state, &config, last.clone()) else { return };
-        pulse.know(&door.controllers);
+        if knows {
+            voice.know(&door.controllers);
+        }
         // The same door may have a renewed certificate: `ensure` looks.
         match watched.as_ref().filter(|(known, _)| *known == door) {
             Some(_) => {
@@ -98,49 +108,62 @@ pub(crate) async fn keep(state: State, config: Config, etcd: Option<Arc<Etcd>>, 
     }
 }
 
-/// Tells the other controllers' doors how this one is, and its own how they are.
-pub(crate) async fn beat(config: Config, cloud: Arc<Cloud>, pulse: Arc<Pulse>) {
-    let Some(controller) = &config.controller else { return };
-    let (address, of_thread) = (controller.address, pulse.clone());
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let thread = runtime.and_then(|runtime| {
-        let run = move || {
-            // Of this thread alone. Without the right to it, it is as all are.
-            if let Err(e) = rustix::process::setpriority_process(None, FIRST) {
-                tracing::warn!(error = %e, "This controller may be late to say how it is when its machine is busy");
-            }
-            runtime.block_on(answer(address, of_thread))
-        };
-        std::thread::Builder::new().name("pulse".into()).spawn(run)
+/// Tells the pulse how this controller is.
+pub(crate) async fn speak(cloud: Arc<Cloud>, voice: Arc<Voice>) {
+    let of_thread = voice.clone();
+    let spoken = first("voice", move || async move {
+        of_thread.run().await;
     });
-    if let Err(e) = thread {
-        tracing::error!(error = %e, "There is no thread to tell the other controllers' doors how this one is; they send it nothing");
+    if let Err(e) = spoken {
+        tracing::error!(error = %e, "There is no thread to tell how this controller is; the doors send it nothing");
         return;
     }
-    feel(cloud, pulse).await;
+    feel(cloud, voice).await;
 }
 
-/// On a thread of its own: what a busy process has to do must not make it look dead.
-async fn answer(address: IpAddr, pulse: Arc<Pulse>) {
-    for attempt in 0.. {
-        let ended = match Sockets::bind(address).await {
-            Ok(sockets) => pulse.run(sockets).await,
-            Err(e) => Err(e),
-        };
-        let Err(e) = ended;
-        tracing::error!(error = %e, "The other controllers' doors do not learn how this one is; trying again");
-        sleep(AGAIN.jittered(attempt)).await;
-    }
+/// The pulse of this controller, in the process that starts the API again, for as long as that lives: it tells the other controllers' doors
+/// how the API here is, and the door here how they are.
+pub(crate) fn pulse(state: &State, config: &Config) -> Result<(), String> {
+    let Some(controller) = config.controller.as_ref().filter(|c| c.has_front_door()) else { return Ok(()) };
+    let ca = Ca::load(&state.pki()).map_err(|e| base::chain(&e))?;
+    // All controllers have this key.
+    let (address, dir) = (controller.address, state.run("door"));
+    let pulse = Pulse::new(&config.name(), ca.derive("pulse"), &dir);
+    let run = move || async move {
+        for attempt in 0.. {
+            let ended = match Sockets::bind(address, &dir).await {
+                Ok(sockets) => pulse.run(sockets).await,
+                Err(e) => Err(e),
+            };
+            let Err(e) = ended;
+            tracing::error!(error = %e, "The other controllers' doors do not learn how this one is; trying again");
+            sleep(AGAIN.jittered(attempt)).await;
+        }
+    };
+    first("pulse", run).map_err(|e| format!("There is no thread to tell the other controllers' doors how this one is: {e}."))
 }
 
-async fn feel(cloud: Arc<Cloud>, pulse: Arc<Pulse>) {
+/// On a thread of its own, before others: what a busy process has to do must not make it look dead.
+fn first<F: Future<Output = ()>>(name: &str, run: impl FnOnce() -> F + Send + 'static) -> io::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let run = move || {
+        // Of this thread alone. Without the right to it, it is as all are.
+        if let Err(e) = rustix::process::setpriority_process(None, FIRST) {
+            tracing::warn!(error = %e, "This controller may be late to say how it is when its machine is busy");
+        }
+        runtime.block_on(run());
+    };
+    std::thread::Builder::new().name(name.into()).spawn(run).map(|_| ())
+}
+
+async fn feel(cloud: Arc<Cloud>, voice: Arc<Voice>) {
     let drain = cloud.state.get::<operator::Drain>();
     let mut felt = Felt::default();
     loop {
         let begun = Instant::now();
         let reached = matches!(timeout(STORE, cloud.db.fresh()).await, Ok(Ok(_)));
         let ready = felt.takes(reached.then(|| begun.elapsed()), Instant::now());
-        pulse.say(if drain.as_ref().is_some_and(|d| d.has_begun()) {
+        voice.say(if drain.as_ref().is_some_and(|d| d.has_begun()) {
             Readiness::Draining
         } else if ready {
             Readiness::Ready
@@ -149,12 +172,6 @@ async fn feel(cloud: Arc<Cloud>, pulse: Arc<Pulse>) {
         });
         sleep(FEEL).await;
     }
-}
-
-/// A pulse of this controller, whose key all controllers have. It keeps the clock.
-pub(crate) fn pulse(state: &State, config: &Config, clock: Arc<SteadyClock>) -> Result<Arc<Pulse>, String> {
-    let ca = Ca::load(&state.pki()).map_err(|e| base::chain(&e))?;
-    Ok(Pulse::new(&config.name(), ca.derive("pulse"), &state.run("door"), clock))
 }
 
 /// How it is, on a machine that has one.

@@ -8,6 +8,7 @@ use crate::{
 use api::{Cloud, Edge, ServerTls, Service, TlsListener};
 use base::{Clock, SteadyClock, SystemClock, metrics::Exporter};
 use compute::nodes::Nodes;
+use frontdoor::Voice;
 use image::{Stores, blob::LocalStore};
 use link::Peers;
 use pki::{Ca, Files};
@@ -151,9 +152,9 @@ async fn start_line(
     if !controller.has_front_door() {
         tracing::warn!("haproxy is not installed: this controller has no front door, and no VIP; install haproxy and keepalived");
     } else if !up::is_going_down(state) {
-        let pulse = door::pulse(state, config, cloud.state.get().ok_or("no clock")?)?;
-        work.spawn(door::beat(config.clone(), cloud.clone(), pulse.clone()));
-        work.spawn(door::keep(state.clone(), config.clone(), etcd.clone(), pulse));
+        let voice = Voice::new(&state.run("door"), cloud.state.get().ok_or("no clock")?);
+        work.spawn(door::speak(cloud.clone(), voice.clone()));
+        work.spawn(door::keep(state.clone(), config.clone(), etcd.clone(), voice));
     }
     let line = Arc::new(line::Line {
         admission: Admission { state: state.clone(), cloud: cloud.clone(), etcd },
@@ -183,7 +184,7 @@ async fn assemble(state: &State, config: &Config) -> Result<Assembled, String> {
     ];
     let engine::Opened { store, etcd } = engine::open(state, config).await?;
     let tables: Vec<_> = api::tables(&services).into_iter().chain(reconcile::TABLES).chain([&schema::TABLE]).collect();
-    // Kept by the pulse, which goes with the door.
+    // Set by what the pulse tells, which goes with the door.
     let steady = Arc::new(SteadyClock::default());
     let has_pulse = config.controller.as_ref().is_some_and(|c| c.has_front_door());
     let clock: Arc<dyn Clock> = if has_pulse { steady.clone() } else { Arc::new(SystemClock) };

@@ -7,7 +7,7 @@
 //! neither brings the other back.
 use crate::{
     config::{Config, Flags, State},
-    demo, node_role, server,
+    demo, door, node_role, server,
 };
 use base::retry::Backoff;
 use cli::Client;
@@ -48,7 +48,7 @@ pub(crate) fn watch_partner(state: &State, role: &str) -> Result<supervise::Watc
     Ok(daemon(state, role)?.watch())
 }
 
-/// Keeps `serve` running until it is told to stop, then stops it.
+/// Keeps `serve` running until it is told to stop, then stops it; tells the other controllers how it is meanwhile.
 pub(crate) async fn supervise(state: &State) -> Result<(), String> {
     crate::serve::log();
     if is_going_down(state) {
@@ -56,6 +56,7 @@ pub(crate) async fn supervise(state: &State) -> Result<(), String> {
     }
     let mut stop = signal(SignalKind::terminate()).map_err(|e| e.to_string())?;
     let watched = watch_partner(state, "serve")?;
+    door::pulse(state, &Config::load(state, &Flags::default())?)?;
     stop.recv().await;
     drop(watched);
     daemon(state, "serve")?.stop(GRACE).await.map_err(|e| e.to_string())

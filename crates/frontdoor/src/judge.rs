@@ -1,9 +1,11 @@
 //! What a door does about each controller, and what time it is, as pure functions of what the controllers say of themselves.
 use base::Timestamp;
+use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
 /// What a controller says of itself.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Readiness {
     /// It can serve right now.
     Ready,

@@ -12,7 +12,8 @@
 //! (a read, or a POST with an `Idempotency-Key`) is repeated on another controller before the client sees anything. Others are repeated
 //! only when nothing was sent.
 //!
-//! What a controller must do for it: answer `/livez` as long as it runs, with or without its store, and run a [`Pulse`] that says how it is.
+//! What a controller must do for it: answer `/livez` as long as it runs, with or without its store, and tell a [`Pulse`] beside it how it is, with a
+//! [`Voice`].
 //! The API may believe `X-Forwarded-For` and `X-Forwarded-Proto` of whoever shows a controller's certificate, as every door does.
 //!
 //! Both programs outlive Drover, as all daemons of `supervise`. Their configuration is a plain function of a [`FrontDoor`].
@@ -22,10 +23,12 @@ mod haproxy;
 mod judge;
 mod keepalived;
 mod pulse;
+mod voice;
 
 pub use door::{Status, Watched};
 pub use judge::Readiness;
 pub use pulse::{AGENT_PORT, PULSE_PORT, Pulse, Sockets};
+pub use voice::Voice;
 
 use ipnet::IpNet;
 use std::{

@@ -1,20 +1,25 @@
-//! Controllers ask each other twenty times a second how they are, so that each door knows within a fifth of a second who can serve.
+//! Controllers ask each other twenty times a second how they are, so that each door knows within a third of a second who can serve.
 //!
 //! ```text
-//!   c1 ──"how are you, NONCE"──▶ c2:8775/udp          haproxy of c1 ──"c2"──▶ agent of c1 (loopback): ready, drain, down
-//!   c1 ◀──"ready, NONCE"──────── c2                   keepalived of c1 ◀── the file `alone`: nobody answers
+//!   API of c1 ──"I am ready"──▶ pulse of c1           haproxy of c1 ──"c2"──▶ agent of c1 (loopback): ready, drain, down
+//!   c1 ──"how are you, NONCE"──▶ c2:8775/udp          keepalived of c1 ◀── the file `alone`: nobody answers
+//!   c1 ◀──"ready, NONCE"──────── c2
 //! ```
+//! The pulse is in another process than the API, which tells it how it is (see `voice`): a door must hear of its own controller's API, too,
+//! when that stands still. A pulse that does not hear its API answers nobody.
+//!
 //! haproxy's own checks cannot do this: on a busy machine a new TLS connection takes longer than a dead controller may be asked, and each
 //! check sees one controller where the answer depends on all of them. Questions and answers carry a code of authentication with a key that
 //! only controllers have, and an answer is good for its own question, so that nobody else can speak for one.
 //!
-//! With each answer goes the machine's time. What controllers note and judge is by the time that most of them have, so that one whose clock
-//! is set, by hand or by a bad time server, neither ends tasks nor outlives tokens.
+//! With each answer goes the machine's time. What controllers note and judge is by the time that most of them have, which the pulse tells
+//! its API, so that one whose clock is set, by hand or by a bad time server, neither ends tasks nor outlives tokens.
 use crate::{
-    Controller, Readiness,
+    Readiness,
     judge::{self, Known},
+    voice::{self, Told, Word},
 };
-use base::{Clock as _, SteadyClock, SystemClock, Timestamp};
+use base::{Clock as _, SystemClock, Timestamp};
 use hmac::{Hmac, Mac as _};
 use sha2::Sha256;
 use std::{
@@ -28,7 +33,7 @@ use std::{
 };
 use tokio::{
     io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader},
-    net::{TcpListener, TcpStream, UdpSocket},
+    net::{TcpListener, TcpStream, UdpSocket, UnixListener, UnixStream},
     time::{Instant, MissedTickBehavior, interval, timeout},
 };
 
@@ -38,8 +43,10 @@ pub const PULSE_PORT: u16 = 8775;
 pub const AGENT_PORT: u16 = 8779;
 
 pub(crate) const BEAT: Duration = Duration::from_millis(50);
-/// What a controller has said of itself is good for so long.
+/// The time that a controller has told is good for so long.
 const STALE: Duration = Duration::from_millis(1500);
+/// The API says how it is with every beat; without its word there is nothing to answer.
+const WORD: Duration = BEAT.saturating_mul(2);
 /// Answers to older questions say nothing about now.
 const CURRENT: u64 = 20;
 /// haproxy writes its one line at once, and it is short.
@@ -59,22 +66,27 @@ pub struct Pulse {
     run: u64,
     /// Says to keepalived whether this controller is alone.
     alone: PathBuf,
-    /// Set to the time that most controllers have.
-    clock: Arc<SteadyClock>,
     inner: Mutex<Inner>,
 }
 
 /// Sockets of a [`Pulse`], bound before it runs.
 pub struct Sockets {
-    pub pulse: UdpSocket,
-    pub agent: TcpListener,
+    pulse: UdpSocket,
+    agent: TcpListener,
+    /// Where the API tells how it is.
+    words: UnixListener,
 }
 
 impl Sockets {
-    /// On this controller's address, and on loopback.
-    pub async fn bind(own: IpAddr) -> io::Result<Self> {
+    /// On this controller's address, on loopback, and in the directory of its [`crate::FrontDoor`], which is made.
+    pub async fn bind(own: IpAddr, dir: &Path) -> io::Result<Self> {
         let agent = SocketAddr::from(([127, 0, 0, 1], AGENT_PORT));
-        Ok(Self { pulse: UdpSocket::bind((own, PULSE_PORT)).await?, agent: TcpListener::bind(agent).await? })
+        Self::new(UdpSocket::bind((own, PULSE_PORT)).await?, TcpListener::bind(agent).await?, dir)
+    }
+
+    /// [`Self::bind`], with the first two of another network namespace.
+    pub fn new(pulse: UdpSocket, agent: TcpListener, dir: &Path) -> io::Result<Self> {
+        Ok(Self { pulse, agent, words: voice::bind(dir)? })
     }
 }
 
@@ -106,6 +118,11 @@ impl Seen {
         }
         (self.readiness, self.heard) = (readiness, now);
     }
+    /// Nobody listened for so long.
+    fn excuse(&mut self, lost: Duration, now: Instant) {
+        self.heard = (self.heard + lost).min(now);
+        self.well = (self.well + lost).min(now);
+    }
     fn known(&self, now: Instant) -> Known {
         let unready = now.saturating_duration_since(self.well);
         let unready = if self.readiness == Readiness::Unready { unready } else { Duration::ZERO };
@@ -117,13 +134,6 @@ impl Seen {
         let since = now.saturating_duration_since(at);
         (since < STALE).then(|| then.plus(since))
     }
-    /// What one knows of oneself: never silent, but perhaps not well.
-    fn own(&self, now: Instant) -> Known {
-        let known = self.known(now);
-        let readiness = if known.silent < STALE { known.readiness } else { Readiness::Unready };
-        let unready = if readiness == Readiness::Unready { now.saturating_duration_since(self.well) } else { Duration::ZERO };
-        Known { readiness, unready, silent: Duration::ZERO }
-    }
 }
 
 /// The file by which keepalived learns it, in the directory of a [`crate::FrontDoor`].
@@ -132,31 +142,16 @@ pub(crate) fn alone_file(dir: &Path) -> PathBuf {
 }
 
 impl Pulse {
-    /// `key` is the same on all controllers, and nobody else's; `dir` is that of the [`crate::FrontDoor`]; `clock` is set while it runs.
-    pub fn new(name: &str, key: [u8; 32], dir: &Path, clock: Arc<SteadyClock>) -> Arc<Self> {
+    /// `key` is the same on all controllers, and nobody else's; `dir` is that of the [`crate::FrontDoor`].
+    pub fn new(name: &str, key: [u8; 32], dir: &Path) -> Arc<Self> {
         let own = Seen::new(Instant::now());
         let inner = Mutex::new(Inner { own, peers: BTreeMap::new(), beat: 0, written: None, overruled: false });
-        Arc::new(Self { name: name.to_owned(), key, run: rand::random(), alone: alone_file(dir), clock, inner })
-    }
-
-    /// How this controller is. Say it again at least once a second: a process that cannot say it cannot serve either.
-    pub fn say(&self, readiness: Readiness) {
-        self.inner().own.hear(readiness, Instant::now());
-    }
-
-    /// Who the controllers are; this one may be among them.
-    pub fn know(&self, controllers: &[Controller]) {
-        let now = Instant::now();
-        let mut inner = self.inner();
-        inner.peers.retain(|name, (ip, _)| controllers.iter().any(|c| c.name == *name && c.api.ip() == *ip));
-        for c in controllers.iter().filter(|c| c.name != self.name) {
-            inner.peers.entry(c.name.clone()).or_insert_with(|| (c.api.ip(), Seen::new(now)));
-        }
+        Arc::new(Self { name: name.to_owned(), key, run: rand::random(), alone: alone_file(dir), inner })
     }
 
     /// Asks, answers and tells for as long as it is polled; best on a thread of its own, which is on time while others are busy.
     pub async fn run(self: &Arc<Self>, sockets: Sockets) -> io::Result<Infallible> {
-        let Sockets { pulse, agent } = sockets;
+        let Sockets { pulse, agent, words } = sockets;
         let mut beats = interval(BEAT);
         beats.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let (mut last, mut datagram) = (Instant::now(), [0; 128]);
@@ -175,7 +170,10 @@ impl Pulse {
                     self.ask(&pulse, now, now.saturating_duration_since(last).saturating_sub(2 * BEAT));
                     last = now;
                     self.note(now)?;
-                    self.keep_time(now);
+                }
+                connected = words.accept() => {
+                    let (stream, _) = connected?;
+                    tokio::spawn(self.clone().listen(stream));
                 }
                 connected = agent.accept() => {
                     let (stream, _) = connected?;
@@ -194,9 +192,9 @@ impl Pulse {
         let mut inner = self.inner();
         inner.beat += 1;
         let nonce = nonce(self.run, inner.beat);
+        inner.own.excuse(lost, now);
         for (name, (ip, seen)) in &mut inner.peers {
-            seen.heard = (seen.heard + lost).min(now);
-            seen.well = (seen.well + lost).min(now);
+            seen.excuse(lost, now);
             let question = [&nonce[..], &self.code(b"question", name, &nonce)].concat();
             // What the network does not take now is what the others will notice.
             let _ = socket.try_send_to(&question, SocketAddr::new(*ip, PULSE_PORT));
@@ -209,8 +207,11 @@ impl Pulse {
             QUESTION => {
                 let (nonce, code) = datagram.split_at(NONCE);
                 if self.is_code(b"question", &self.name, nonce, code) {
-                    let said = [nonce, &[byte(self.inner().own.own(now).readiness)]].concat();
-                    let _ = socket.try_send_to(&[&said[..], &self.code(b"answer", &self.name, &said)].concat(), from);
+                    let own = self.inner().own.known(now);
+                    if own.silent < WORD {
+                        let said = [nonce, &[byte(own.readiness)]].concat();
+                        let _ = socket.try_send_to(&[&said[..], &self.code(b"answer", &self.name, &said)].concat(), from);
+                    }
                     let time = [nonce, &SystemClock.now().0.to_be_bytes()].concat();
                     let _ = socket.try_send_to(&[&time[..], &self.code(b"time", &self.name, &time)].concat(), from);
                 }
@@ -241,24 +242,47 @@ impl Pulse {
         }
     }
 
-    /// Goes by the time that most controllers have.
-    fn keep_time(&self, now: Instant) {
-        let own = SystemClock.now();
+    /// Hears this controller's API for as long as it speaks, and tells it the time.
+    async fn listen(self: Arc<Self>, mut stream: UnixStream) {
+        let (reader, mut writer) = stream.split();
+        let mut reader = BufReader::new(reader);
+        while let Ok(Some(word)) = voice::read::<Word>(&mut reader).await {
+            let told = self.heed(word);
+            if let Err(e) = voice::write(&mut writer, &told).await {
+                tracing::debug!(error = %e, "The API does not listen");
+                return;
+            }
+        }
+    }
+
+    fn heed(&self, word: Word) -> Told {
+        let now = Instant::now();
         let mut inner = self.inner();
+        inner.own.hear(word.readiness, now);
+        if let Some(controllers) = word.controllers {
+            inner.peers.retain(|name, (ip, _)| controllers.get(name) == Some(ip));
+            for (name, ip) in controllers.into_iter().filter(|(name, _)| *name != self.name) {
+                inner.peers.entry(name).or_insert_with(|| (ip, Seen::new(now)));
+            }
+        }
+        Told { time: self.time(&mut inner, now) }
+    }
+
+    /// What most controllers have, if most have told.
+    fn time(&self, inner: &mut Inner, now: Instant) -> Option<Timestamp> {
+        let own = SystemClock.now();
         let others: Vec<_> = inner.peers.values().filter_map(|(_, seen)| seen.time(now)).collect();
         let time = judge::time(own, &others, inner.peers.len() + 1);
-        if let Some(time) = time {
-            self.clock.set(time);
-        }
-        let overruled = time != Some(own);
-        if overruled && !inner.overruled && !others.is_empty() {
-            let ahead = (own.0 - self.clock.now().0) as f64 / 1e6;
+        let overruled = time.is_some_and(|time| time != own);
+        if let Some(time) = time.filter(|_| overruled && !inner.overruled) {
+            let ahead = (own.0 - time.0) as f64 / 1e6;
             tracing::error!(
                 "This machine's clock is {ahead:.0} s ahead of the time that most controllers have; theirs is used here. Set it, and see why \
                  its time service does not"
             );
         }
         inner.overruled = overruled;
+        time
     }
 
     /// Writes for keepalived what has changed.
@@ -289,7 +313,7 @@ impl Pulse {
 
     fn word(&self, name: &str) -> Option<&'static str> {
         let (now, inner) = (Instant::now(), self.inner());
-        let own = inner.own.own(now);
+        let own = inner.own.known(now);
         let peers = inner.peers.values().map(|(_, seen)| seen.known(now));
         let all: Vec<_> = peers.chain([own]).collect();
         let one = if name == self.name { own } else { inner.peers.get(name)?.1.known(now) };
@@ -330,142 +354,4 @@ fn readiness(byte: u8) -> Option<Readiness> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use tokio::sync::watch;
-
-    fn controller(n: u8) -> Controller {
-        Controller { name: format!("c{n}"), api: ([127, 0, 0, n], 8776).into() }
-    }
-
-    struct Here {
-        run: tokio::task::JoinHandle<()>,
-        says: watch::Sender<Option<Readiness>>,
-        agent: SocketAddr,
-        dir: tempfile::TempDir,
-        clock: Arc<SteadyClock>,
-    }
-
-    /// A controller on an address of loopback.
-    async fn start(n: u8, key: u8) -> Here {
-        let dir = tempfile::tempdir().unwrap();
-        let clock = Arc::new(SteadyClock::default());
-        let pulse = Pulse::new(&format!("c{n}"), [key; 32], dir.path(), clock.clone());
-        let ten = n / 10 * 10;
-        pulse.know(&[controller(ten + 1), controller(ten + 2), controller(ten + 3)]);
-        let agent = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let at = agent.local_addr().unwrap();
-        let sockets = Sockets { pulse: UdpSocket::bind((controller(n).api.ip(), PULSE_PORT)).await.unwrap(), agent };
-        let running = pulse.clone();
-        let run = tokio::spawn(async move {
-            let Err(e) = running.run(sockets).await;
-            panic!("{e}");
-        });
-        let (says, said) = watch::channel(None);
-        tokio::spawn(async move {
-            while said.has_changed().is_ok() {
-                if let Some(readiness) = *said.borrow() {
-                    pulse.say(readiness);
-                }
-                tokio::time::sleep(BEAT).await;
-            }
-        });
-        Here { says, run, agent: at, dir, clock }
-    }
-
-    impl Here {
-        fn keeps_saying(&self, readiness: impl Into<Option<Readiness>>) {
-            self.says.send_replace(readiness.into());
-        }
-        async fn word(&self, name: &str) -> String {
-            let mut stream = TcpStream::connect(self.agent).await.unwrap();
-            stream.write_all(format!("{name}\n").as_bytes()).await.unwrap();
-            let mut word = String::new();
-            stream.read_to_string(&mut word).await.unwrap();
-            word.trim().to_owned()
-        }
-        async fn says(&self, name: &str, word: &str) {
-            let mut said = String::new();
-            for _ in 0..1000 {
-                said = self.word(name).await;
-                if said == word {
-                    return;
-                }
-                tokio::time::sleep(Duration::from_millis(10)).await;
-            }
-            panic!("of {name} it says {said}, not {word}");
-        }
-        async fn is_alone(&self, alone: bool) {
-            let path = alone_file(self.dir.path());
-            let right = || std::fs::read_to_string(&path).is_ok_and(|t| t == if alone { "1\n" } else { "0\n" });
-            for _ in 0..1000 {
-                if right() {
-                    return;
-                }
-                tokio::time::sleep(Duration::from_millis(10)).await;
-            }
-            panic!("alone is not {alone}");
-        }
-    }
-
-    #[tokio::test]
-    async fn the_time_of_most_controllers_is_everyones() {
-        // Nobody is at the third address.
-        let (one, two) = (start(21, 7).await, start(22, 7).await);
-        let away = |clock: &SteadyClock| clock.now().since(SystemClock.now()) > Duration::from_secs(200);
-        for clock in [&one.clock, &two.clock] {
-            clock.set(SystemClock.now().plus(Duration::from_secs(300)));
-        }
-        for _ in 0..1000 {
-            if !away(&one.clock) && !away(&two.clock) {
-                break;
-            }
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-        assert!(!away(&one.clock) && !away(&two.clock), "two of three have the same time");
-        two.run.abort();
-        assert!(two.run.await.is_err());
-        // What the second has said of its time is forgotten after a while; then one of three cannot know.
-        let mut alone = false;
-        for _ in 0..100 {
-            one.clock.set(SystemClock.now().plus(Duration::from_secs(300)));
-            tokio::time::sleep(3 * BEAT).await;
-            alone = away(&one.clock);
-            if alone {
-                break;
-            }
-        }
-        assert!(alone);
-        one.run.abort();
-    }
-
-    #[tokio::test]
-    async fn a_door_learns_who_can_serve_from_those_who_may_say_so() {
-        let (one, two, forger) = (start(11, 7).await, start(12, 7).await, start(13, 8).await);
-        one.keeps_saying(Readiness::Ready);
-        forger.keeps_saying(Readiness::Ready);
-        one.says("c13", "down").await;
-        one.says("c12", "down").await;
-        two.keeps_saying(Readiness::Ready);
-        one.says("c12", "up ready").await;
-        two.keeps_saying(Readiness::Draining);
-        one.says("c12", "up drain").await;
-        two.keeps_saying(Readiness::Ready);
-        two.says("c11", "up ready").await;
-        // It has hung.
-        one.keeps_saying(None);
-        one.says("c11", "down").await;
-        two.says("c11", "down").await;
-        assert_eq!(one.word("c14").await, "", "nobody knows it");
-        assert_eq!(one.word("c13").await, "down", "what is said with another key is not believed");
-        one.is_alone(false).await;
-        forger.is_alone(true).await;
-        two.run.abort();
-        one.is_alone(true).await;
-        // Nobody can serve: nobody is taken out.
-        one.says("c12", "up ready").await;
-        for here in [one, forger] {
-            here.run.abort();
-        }
-    }
-}
+mod tests;

@@ -1,6 +1,6 @@
 //! A cluster of three in namespaces of its own, on a bridge in another.
 use frontdoor::{
-    AGENT_PORT, Certificate, Controller, FrontDoor, LOCAL_PORT, PORT, PULSE_PORT, Pulse, Readiness, Sockets, Vip, Watched,
+    AGENT_PORT, Certificate, Controller, FrontDoor, LOCAL_PORT, PORT, PULSE_PORT, Pulse, Readiness, Sockets, Vip, Voice, Watched,
 };
 use pki::{Ca, Identity, Request, Role};
 use std::{net::IpAddr, path::PathBuf, process::Stdio, sync::Arc, time::Duration};
@@ -140,15 +140,17 @@ impl Cluster {
     /// The pulse of a controller, as it is told by the file that its API has, too.
     fn pulse(&self, n: usize) -> JoinSet<()> {
         let of = &self.doors[n - 1];
-        std::fs::create_dir_all(&of.dir).unwrap();
-        let pulse = Pulse::new(&of.name, [7; 32], &of.dir, Arc::default());
-        pulse.know(&of.controllers);
+        let (pulse, voice) = (Pulse::new(&of.name, [7; 32], &of.dir), Voice::new(&of.dir, Arc::default()));
+        voice.know(&of.controllers);
         let sockets = self.sockets(n);
-        let (says, ready) = (pulse.clone(), self.path(&format!("{}.ready", of.name)));
+        let (says, ready) = (voice.clone(), self.path(&format!("{}.ready", of.name)));
         let mut tasks = JoinSet::new();
         tasks.spawn(async move {
             let Err(e) = pulse.run(sockets).await;
             panic!("{e}");
+        });
+        tasks.spawn(async move {
+            voice.run().await;
         });
         tasks.spawn(async move {
             loop {
@@ -176,7 +178,8 @@ impl Cluster {
             (pulse, agent)
         });
         let (pulse, agent) = bound.join().unwrap();
-        Sockets { pulse: UdpSocket::from_std(pulse).unwrap(), agent: TcpListener::from_std(agent).unwrap() }
+        let (pulse, agent) = (UdpSocket::from_std(pulse).unwrap(), TcpListener::from_std(agent).unwrap());
+        Sockets::new(pulse, agent, &self.doors[n - 1].dir).unwrap()
     }
 
     /// Ends the API of a controller, and what goes with it.
