@@ -7,14 +7,14 @@
 //!
 //! The list may change while calls are under way: each round of attempts takes it as it is then.
 //!
-//! - **Reads** that take long are sent to a second member as well; the first answer counts.
+//! - **Reads** that take long are sent to a second member as well, and watches that do not begin; the first answer counts.
 //! - **Writes** go to one member. They are sent again only when they surely were not carried out. Who can learn what became of one may
 //!   give it up early: what was on its way to a leader that died is answered by nobody.
 use crate::{
     Tls,
     endpoint::{Endpoint, Endpoints, late, make},
     pem::Pem,
-    verdict::{Leader, Verdict, leader, says, store_error, verdict},
+    verdict::{Leader, Verdict, leader, store_error, verdict},
     wire::{self, Wire},
 };
 use base::retry::Backoff;
@@ -128,8 +128,12 @@ impl Client {
         let all = async {
             let mut round = 0;
             loop {
-                match self.round(path, &request, patience).await {
-                    Ok(answer) => return Ok(answer),
+                let ask = |endpoint: Arc<Endpoint>| {
+                    let request = request.clone();
+                    async move { endpoint.attempt(path, request, patience.attempt).await }
+                };
+                match self.round(patience, ask).await {
+                    Ok((_, answer)) => return Ok(answer),
                     Err(status) if verdict(&status) == Verdict::Refused => return Err(status),
                     Err(status) => last = Some(status),
                 }
@@ -143,8 +147,13 @@ impl Client {
         }
     }
 
-    /// Asks one endpoint, and another each time the one before fails or is slow, until one answers or all have failed.
-    async fn round<Req: Wire, Res: Wire>(&self, path: &'static str, request: &Req, patience: Patience) -> Result<Res, Status> {
+    /// Asks one endpoint, and another each time the one before fails or is slow, until one answers or all have failed. Who has answered
+    /// comes with the answer.
+    async fn round<T, F>(&self, patience: Patience, ask: impl Fn(Arc<Endpoint>) -> F) -> Result<(Arc<Endpoint>, T), Status>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<T, Status>> + Send + 'static,
+    {
         let endpoints = self.endpoints();
         let mut tried = Vec::new();
         let mut running = FuturesUnordered::new();
@@ -155,9 +164,8 @@ impl Client {
                 let i = endpoints.pick(&tried);
                 tried.push(i);
                 pending.push((i, Instant::now()));
-                let endpoint = endpoints[i].clone();
-                let request = request.clone();
-                running.push(async move { (i, endpoint.attempt(path, request, patience.attempt).await) });
+                let asked = ask(endpoints[i].clone());
+                running.push(async move { (i, asked.await) });
             }
             let others = tried.len() < endpoints.len();
             let (i, answer) = tokio::select! {
@@ -173,7 +181,7 @@ impl Client {
                     for cut_off in leaderless {
                         endpoints[cut_off].suspect("it has no leader, and another one has");
                     }
-                    return Ok(answer);
+                    return Ok((endpoints[i].clone(), answer));
                 }
                 Err(status) if verdict(&status) == Verdict::Refused => return Err(status),
                 Err(status) => {
@@ -252,39 +260,26 @@ impl Client {
         path: &'static str,
         request: Req,
     ) -> Result<(Arc<Endpoint>, Res, Streaming<Res>), Status> {
-        let endpoints = self.endpoints();
-        let mut tried = Vec::new();
-        loop {
-            let i = endpoints.pick(&tried);
-            tried.push(i);
-            let endpoint = endpoints[i].clone();
-            let begin = async {
-                let mut answers = wire::duplex::<Req, Res>(endpoint.channel(), path, request.clone()).await?;
-                let first = answers.message().await?.ok_or_else(|| Status::unavailable("the stream ended at once"))?;
-                Ok((first, answers))
-            };
-            let status = match timeout(SHORT.attempt, begin).await {
-                Ok(Ok((first, answers))) => return Ok((endpoint, first, answers)),
-                Ok(Err(status)) => status,
-                Err(_) => late(&endpoint.url, SHORT.attempt),
-            };
-            if verdict(&status) == Verdict::Refused {
-                return Err(status);
+        let ask = |endpoint: Arc<Endpoint>| {
+            let request = request.clone();
+            async move {
+                let begin = async {
+                    let mut answers = wire::duplex::<Req, Res>(endpoint.channel(), path, request).await?;
+                    let first = answers.message().await?.ok_or_else(|| Status::unavailable("the stream ended at once"))?;
+                    Ok((first, answers))
+                };
+                timeout(SHORT.attempt, begin).await.unwrap_or_else(|_| Err(late(&endpoint.url, SHORT.attempt)))
             }
-            if !says(&status, "too many requests") && leader(&status).is_none() {
-                endpoint.suspect(status.message());
-            }
-            if tried.len() >= endpoints.len() {
-                return Err(status);
-            }
-        }
+        };
+        let (endpoint, (first, answers)) = self.round(SHORT, ask).await?;
+        Ok((endpoint, first, answers))
     }
 }
 
 /// Goes on to listen to those that another one has overtaken, and takes who has no answer within `blame` out of use.
-async fn overtaken<Res: Wire>(
+async fn overtaken<T>(
     endpoints: Endpoints,
-    mut running: FuturesUnordered<impl Future<Output = (usize, Result<Res, Status>)>>,
+    mut running: FuturesUnordered<impl Future<Output = (usize, Result<T, Status>)>>,
     mut pending: Vec<(usize, Instant)>,
     blame: Duration,
 ) {
@@ -304,5 +299,27 @@ async fn overtaken<Res: Wire>(
 impl From<Failed> for StoreError {
     fn from(failed: Failed) -> Self {
         store_error(failed.status())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn who_is_silent_is_not_waited_for() {
+        let urls = ["http://127.0.0.1:1", "http://127.0.0.1:2"].map(str::to_owned);
+        let client = Client::new(&urls, None, WRITE).unwrap();
+        let ask = |endpoint: Arc<Endpoint>| async move {
+            if endpoint.url.ends_with('1') {
+                std::future::pending::<()>().await;
+            }
+            Ok(endpoint.url.clone())
+        };
+        let silent = tokio::spawn(client.endpoints()[0].clone().down());
+        let (answered, url) = client.round(SHORT, ask).await.unwrap();
+        assert_eq!((&answered.url, &url), (&urls[1], &urls[1]));
+        silent.await.unwrap();
+        assert!(answered.is_up() && client.endpoints().nearest().url == urls[1], "it is taken out of use");
     }
 }
