@@ -126,8 +126,8 @@ pub(crate) async fn speak(cloud: Arc<Cloud>, voice: Arc<Voice>) {
 pub(crate) fn pulse(state: &State, config: &Config) -> Result<(), String> {
     let Some(controller) = config.controller.as_ref().filter(|c| c.has_front_door()) else { return Ok(()) };
     let ca = Ca::load(&state.pki()).map_err(|e| base::chain(&e))?;
-    // All controllers have this key.
     let (address, dir) = (controller.address, state.run("door"));
+    // The authority and what is derived from it are the same on all controllers.
     let pulse = Pulse::new(&config.name(), ca.derive("pulse"), &dir);
     let run = move || async move {
         for attempt in 0.. {

@@ -48,7 +48,7 @@ pub(crate) fn watch_partner(state: &State, role: &str) -> Result<supervise::Watc
     Ok(daemon(state, role)?.watch())
 }
 
-/// Keeps `serve` running until it is told to stop, then stops it; tells the other controllers how it is meanwhile.
+/// Keeps `serve` running until it is told to stop, then stops it. On a controller it tells the others meanwhile how `serve` is.
 pub(crate) async fn supervise(state: &State) -> Result<(), String> {
     crate::serve::log();
     if is_going_down(state) {

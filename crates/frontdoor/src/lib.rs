@@ -12,8 +12,8 @@
 //! (a read, or a POST with an `Idempotency-Key`) is repeated on another controller before the client sees anything. Others are repeated
 //! only when nothing was sent.
 //!
-//! What a controller must do for it: answer `/livez` as long as it runs, with or without its store, and tell a [`Pulse`] beside it how it is, with a
-//! [`Voice`].
+//! What a controller must do for it: answer `/livez` as long as it runs, with or without its store, and tell a [`Pulse`]
+//! beside it, in another process, how it is, with a [`Voice`].
 //! The API may believe `X-Forwarded-For` and `X-Forwarded-Proto` of whoever shows a controller's certificate, as every door does.
 //!
 //! Both programs outlive Drover, as all daemons of `supervise`. Their configuration is a plain function of a [`FrontDoor`].
