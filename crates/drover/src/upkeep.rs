@@ -98,6 +98,15 @@ async fn defragment(etcd: Arc<Etcd>) {
             Ok(done) => tracing::info!(members = done.join(" "), "etcd's files were written anew"),
             Err(e) => tracing::warn!(error = %base::chain(&e), "etcd's files could not be written anew; trying again in an hour"),
         }
+        match etcd.cluster().damaged().await {
+            Ok(damaged) if damaged.is_empty() => {}
+            Ok(damaged) => tracing::error!(
+                members = damaged.join(" "),
+                "Members of etcd do not hold what the others do: a file is damaged. Take each out and let it join anew: drover controller \
+                 remove NAME"
+            ),
+            Err(e) => tracing::warn!(error = %base::chain(&e), "etcd's members could not be compared; trying again in an hour"),
+        }
     }
 }
 

@@ -188,7 +188,7 @@ impl Cluster {
 }
 
 /// A call to just this member.
-async fn alone<Req: Wire, Res: Wire>(
+pub(super) async fn alone<Req: Wire, Res: Wire>(
     url: &str,
     channel: tonic::transport::Channel,
     path: &'static str,

@@ -11,6 +11,7 @@
 //! Every function is safe to repeat. The process outlives Drover, as all daemons of `supervise` do. It does not decide by itself that
 //! another member is dead: [`Cluster::ensure_removed`] is the operator's word, or the controller's with proof.
 mod cluster;
+mod damage;
 mod snapshot;
 mod spec;
 

@@ -109,7 +109,6 @@ impl Spec {
         flag("grpc-keepalive-interval", &format!("{}s", 5 * KEEP_ALIVE.as_secs()));
         flag("grpc-keepalive-timeout", &format!("{}s", 2 * KEEP_ALIVE.as_secs()));
         flag("experimental-watch-progress-notify-interval", &"10s");
-        flag("experimental-initial-corrupt-check", &true);
         flag("logger", &"zap");
         flag("log-outputs", &"stderr");
         argv
@@ -198,7 +197,6 @@ etcd
 --grpc-keepalive-interval=5s
 --grpc-keepalive-timeout=2s
 --experimental-watch-progress-notify-interval=10s
---experimental-initial-corrupt-check=true
 --logger=zap
 --log-outputs=stderr";
         assert_eq!(spec().argv().join("\n"), golden);

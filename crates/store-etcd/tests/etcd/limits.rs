@@ -54,6 +54,25 @@ async fn a_full_database_refuses_writes_until_it_is_freed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn members_that_hold_something_else_are_found() {
+    let cluster = Cluster::start(3).await;
+    let s = cluster.store("cloud").await;
+    for value in ["1", "2", "3"] {
+        s.txn(txn(vec![], vec![put("t/a/x", value)])).await.unwrap();
+    }
+    assert!(cluster.admin().damaged().await.unwrap().is_empty());
+    // A member of another cluster is as one whose file holds something else.
+    let stranger = Cluster::start(1).await;
+    let other = stranger.store("cloud").await;
+    while other.revision().await.unwrap() < s.revision().await.unwrap() {
+        other.txn(txn(vec![], vec![put("t/a/x", "9")])).await.unwrap();
+    }
+    let endpoints = [cluster.endpoints(), stranger.endpoints()].concat();
+    let all = store_etcd::member::Cluster::new(&endpoints, None).unwrap();
+    assert_eq!(all.damaged().await.unwrap(), stranger.endpoints());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn strangers_are_refused() {
     let cluster = Cluster::start(1).await;
     let s = cluster.store("cloud").await;
