@@ -152,7 +152,8 @@ async fn start_line(
     if !controller.has_front_door() {
         tracing::warn!("haproxy is not installed: this controller has no front door, and no VIP; install haproxy and keepalived");
     } else if !up::is_going_down(state) {
-        let voice = Voice::new(&state.run("door"), cloud.state.get().ok_or("no clock")?);
+        let db = cloud.db.clone();
+        let voice = Voice::new(&state.run("door"), cloud.state.get().ok_or("no clock")?, move || db.silence());
         work.spawn(door::speak(cloud.clone(), voice.clone()));
         work.spawn(door::keep(state.clone(), config.clone(), etcd.clone(), voice));
     }

@@ -49,10 +49,18 @@ pub(crate) fn word(one: Known, all: &[Known]) -> &'static str {
     }
 }
 
-/// Is nothing heard of any other controller? Whoever is so has no majority of the store, and must not keep the address: what it
-/// sends may arrive still, so that the others would leave it to it.
-pub(crate) fn alone(others: &[Known]) -> bool {
-    !others.is_empty() && others.iter().all(|k| k.silent >= SILENT)
+/// Is nothing heard of any other controller, neither by its pulse nor by the store, which answers when most of them do? Whoever is so must
+/// not keep the address: what it sends may arrive still, so that the others would leave it to it. On a machine that is too busy words are
+/// late, and the store's answers go on. `store` is how long it has been silent.
+///
+/// Those who left in order, and said so, do not count: the last one that serves owes its clients their answers. It keeps the address as
+/// long as it may still reach the store, as some of them may come back unheard.
+pub(crate) fn alone(own: Known, store: Duration, others: &[Known]) -> bool {
+    let mut stayed = others.iter().filter(|k| k.readiness != Readiness::Draining).peekable();
+    match stayed.peek() {
+        None => !others.is_empty() && own.unready.max(own.silent) >= LOST,
+        Some(_) => store >= SILENT && stayed.all(|k| k.silent >= SILENT),
+    }
 }
 
 /// Clocks that differ by less agree: they are kept by NTP, and a question takes its time.
@@ -126,8 +134,23 @@ mod tests {
 
     #[test]
     fn alone_is_who_hears_nobody_and_should() {
-        assert!(!alone(&[]), "a cluster of one");
-        assert!(!alone(&[silent(5000), unready(5000)]), "one is heard");
-        assert!(alone(&[silent(5000), silent(300)]));
+        let silence = Duration::from_millis(200);
+        assert!(!alone(unready(9000), silence, &[]), "a cluster of one");
+        assert!(!alone(READY, silence, &[silent(5000), unready(5000)]), "one is heard");
+        assert!(alone(READY, silence, &[silent(5000), silent(300)]));
+        assert!(!alone(READY, silence / 2, &[silent(5000), silent(300)]), "most of them answer the store");
+    }
+
+    #[test]
+    fn who_left_in_order_leaves_the_address_behind() {
+        let silence = Duration::from_secs(9);
+        let left = Known { readiness: Readiness::Draining, ..silent(9000) };
+        assert!(!alone(READY, silence, &[left, left]), "the last one answers those who ask it");
+        assert!(alone(READY, silence, &[left, silent(300)]), "the other one may have it");
+        assert!(!alone(READY, silence, &[left, READY]));
+        assert!(!alone(unready(4900), silence, &[left, left]), "an election, perhaps");
+        for own in [unready(5000), silent(5000)] {
+            assert!(alone(own, silence, &[left, left]), "the others may be back, and not be heard");
+        }
     }
 }

@@ -92,6 +92,8 @@ impl Sockets {
 
 struct Inner {
     own: Seen,
+    /// When the store last answered its API.
+    store: Option<Instant>,
     peers: BTreeMap<String, (IpAddr, Seen)>,
     beat: u64,
     written: Option<bool>,
@@ -145,7 +147,7 @@ impl Pulse {
     /// `key` is the same on all controllers, and nobody else's; `dir` is that of the [`crate::FrontDoor`].
     pub fn new(name: &str, key: [u8; 32], dir: &Path) -> Arc<Self> {
         let own = Seen::new(Instant::now());
-        let inner = Mutex::new(Inner { own, peers: BTreeMap::new(), beat: 0, written: None, overruled: false });
+        let inner = Mutex::new(Inner { own, store: None, peers: BTreeMap::new(), beat: 0, written: None, overruled: false });
         Arc::new(Self { name: name.to_owned(), key, run: rand::random(), alone: alone_file(dir), inner })
     }
 
@@ -193,6 +195,7 @@ impl Pulse {
         inner.beat += 1;
         let nonce = nonce(self.run, inner.beat);
         inner.own.excuse(lost, now);
+        inner.store = inner.store.map(|at| (at + lost).min(now));
         for (name, (ip, seen)) in &mut inner.peers {
             seen.excuse(lost, now);
             let question = [&nonce[..], &self.code(b"question", name, &nonce)].concat();
@@ -259,6 +262,7 @@ impl Pulse {
         let now = Instant::now();
         let mut inner = self.inner();
         inner.own.hear(word.readiness, now);
+        inner.store = word.store_silent_ms.and_then(|ms| now.checked_sub(Duration::from_millis(ms)));
         if let Some(controllers) = word.controllers {
             inner.peers.retain(|name, (ip, _)| controllers.get(name) == Some(ip));
             for (name, ip) in controllers.into_iter().filter(|(name, _)| *name != self.name) {
@@ -289,7 +293,8 @@ impl Pulse {
     fn note(&self, now: Instant) -> io::Result<()> {
         let mut inner = self.inner();
         let others: Vec<_> = inner.peers.values().map(|(_, seen)| seen.known(now)).collect();
-        let alone = judge::alone(&others);
+        let store = inner.store.map_or(Duration::MAX, |at| now.saturating_duration_since(at));
+        let alone = judge::alone(inner.own.known(now), store, &others);
         if inner.written != Some(alone) {
             // In place, as keepalived watches the file.
             std::fs::write(&self.alone, if alone { "1\n" } else { "0\n" })?;

@@ -1,7 +1,7 @@
 //! What a controller's API tells its [`Pulse`](crate::Pulse), which is in another process, and hears from it.
 //!
 //! ```text
-//!   API ──{"readiness":"ready","controllers":{"c1":"10.0.0.1",…}}──▶ pulse      DIR/pulse.sock, a line of JSON each, with every beat
+//!   API ──{"readiness":"ready","store_silent_ms":12,"controllers":{"c1":"10.0.0.1",…}}──▶ pulse      DIR/pulse.sock, a line of JSON each, with every beat
 //!       ◀──{"time":1764000000000000}───────────────────────────────             what most controllers have
 //! ```
 //! Whoever holds its breath is silent: an API whose process stands still tells nothing, and needs nobody who notices that.
@@ -40,6 +40,9 @@ const LONGEST: u64 = 65536;
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Word {
     pub(crate) readiness: Readiness,
+    /// How long ago the store, of which most others have a copy, last answered.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) store_silent_ms: Option<u64>,
     /// All of the cluster, once they are known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) controllers: Option<BTreeMap<String, IpAddr>>,
@@ -57,6 +60,8 @@ pub struct Voice {
     socket: PathBuf,
     /// Set to the time that most controllers have.
     clock: Arc<SteadyClock>,
+    /// How long the store has been silent.
+    store: Box<dyn Fn() -> Duration + Send + Sync>,
     inner: Mutex<Inner>,
 }
 
@@ -66,9 +71,11 @@ struct Inner {
 }
 
 impl Voice {
-    /// `dir` is that of the [`crate::FrontDoor`]; `clock` is set while it runs.
-    pub fn new(dir: &Path, clock: Arc<SteadyClock>) -> Arc<Self> {
-        Arc::new(Self { socket: socket(dir), clock, inner: Mutex::new(Inner { said: None, controllers: None }) })
+    /// `dir` is that of the [`crate::FrontDoor`]; `clock` is set while it runs; `store` tells how long ago the store last showed that it
+    /// has a majority.
+    pub fn new(dir: &Path, clock: Arc<SteadyClock>, store: impl Fn() -> Duration + Send + Sync + 'static) -> Arc<Self> {
+        let inner = Mutex::new(Inner { said: None, controllers: None });
+        Arc::new(Self { socket: socket(dir), clock, store: Box::new(store), inner })
     }
 
     /// How this controller is. Say it again at least once a second: a process that cannot say it cannot serve either.
@@ -119,7 +126,11 @@ impl Voice {
     fn word(&self, now: Instant) -> Word {
         let inner = self.inner();
         let fresh = inner.said.filter(|(_, at)| now.saturating_duration_since(*at) < STALE);
-        Word { readiness: fresh.map_or(Readiness::Unready, |(readiness, _)| readiness), controllers: inner.controllers.clone() }
+        Word {
+            readiness: fresh.map_or(Readiness::Unready, |(readiness, _)| readiness),
+            store_silent_ms: (self.store)().as_millis().try_into().ok(),
+            controllers: inner.controllers.clone(),
+        }
     }
 
     fn inner(&self) -> MutexGuard<'_, Inner> {

@@ -29,7 +29,7 @@ async fn start(n: u8, key: u8) -> Here {
         let Err(e) = running.run(sockets).await;
         panic!("{e}");
     });
-    let of_api = Voice::new(dir.path(), clock.clone());
+    let of_api = Voice::new(dir.path(), clock.clone(), || Duration::MAX);
     let ten = n / 10 * 10;
     of_api.know(&[controller(ten + 1), controller(ten + 2), controller(ten + 3)]);
     let speaking = of_api.clone();

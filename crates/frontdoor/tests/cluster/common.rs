@@ -140,7 +140,7 @@ impl Cluster {
     /// The pulse of a controller, as it is told by the file that its API has, too.
     fn pulse(&self, n: usize) -> JoinSet<()> {
         let of = &self.doors[n - 1];
-        let (pulse, voice) = (Pulse::new(&of.name, [7; 32], &of.dir), Voice::new(&of.dir, Arc::default()));
+        let (pulse, voice) = (Pulse::new(&of.name, [7; 32], &of.dir), Voice::new(&of.dir, Arc::default(), || Duration::MAX));
         voice.know(&of.controllers);
         let sockets = self.sockets(n);
         let (says, ready) = (voice.clone(), self.path(&format!("{}.ready", of.name)));
