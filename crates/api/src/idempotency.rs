@@ -8,8 +8,8 @@
 //! ```
 //! The key's row is written by the transaction that makes things, so there is no moment in which one is there without the other, and
 //! processes that get the same key at once agree by the row: the store lets one of them commit. The answer is known only after that; it
-//! is sealed (it may hold a password) and kept by a second transaction. Should the process die between the two, the row still says what
-//! was made, and the answer is rendered from that.
+//! is sealed (it may hold a password) and kept by a second transaction, for which its client does not wait. Should the process die between
+//! the two, the row still says what was made, and the answer is rendered from that.
 //!
 //! This is draft-ietf-httpapi-idempotency-key-header. Keys are one user's in one scope, on one path; they are kept for a day, or until
 //! their owner has used [`MOST`] newer ones. Refusals that changed nothing are not kept, so the same key may be tried again.

@@ -9,6 +9,8 @@
 //!
 //! A transaction may have a deadline. What has not begun by then never will, and is not tried again; what has begun is waited for, since
 //! nobody can say of it that it did not happen.
+//!
+//! What no client waits for may come along: it costs no commit of its own as long as there are others.
 use crate::{Counts, Outcome, Reader, Revision, Store, StoreError, Table, Tx, Txn, TxnError, TxnId, View, Write, tx::Overlay};
 use base::{Clock, retry::Backoff};
 use std::{
@@ -17,7 +19,10 @@ use std::{
     sync::Arc,
     time::Duration,
 };
-use tokio::sync::{mpsc, oneshot};
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::timeout,
+};
 
 mod turn;
 pub use turn::Turn;
@@ -32,6 +37,8 @@ const ATTEMPTS: u32 = 100;
 const COMMIT_TIMEOUT: Duration = Duration::from_secs(10);
 /// A store that has answered within this time takes a commit; any other is asked first.
 const ALIVE: Duration = Duration::from_millis(20);
+/// What may come along goes alone after this.
+const ALONE: Duration = Duration::from_millis(50);
 const BACKOFF: Backoff = Backoff::new(Duration::from_millis(1), Duration::from_millis(200));
 
 /// The answer of a transaction and the revision that holds it.
@@ -110,17 +117,19 @@ pub struct Db {
     pub clock: Arc<dyn Clock>,
     counts: Arc<Counts>,
     jobs: mpsc::Sender<Box<dyn Job>>,
+    /// Those that may come along.
+    idle: mpsc::Sender<Box<dyn Job>>,
 }
 
 impl Db {
     /// Opens the view on `tables` and starts the sequencer; it ends when the last clone is dropped.
     pub async fn open(store: Arc<dyn Store>, clock: Arc<dyn Clock>, tables: &[&'static Table]) -> Result<Self, StoreError> {
         let view = View::open(store.clone(), tables).await?;
-        let (jobs, queue) = mpsc::channel(QUEUE);
+        let ((jobs, queue), (idle, along)) = (mpsc::channel(QUEUE), mpsc::channel(QUEUE));
         let counts = Arc::new(Counts::default());
         let sequencer = Sequencer { store: store.clone(), view: view.clone(), clock: clock.clone(), counts: counts.clone() };
-        tokio::spawn(sequencer.run(queue));
-        Ok(Self { store, view, clock, counts, jobs })
+        tokio::spawn(sequencer.run(queue, along));
+        Ok(Self { store, view, clock, counts, jobs, idle })
     }
 
     /// Runs `closure` against the newest rows and commits its writes. It may run several times; a caller that stops waiting before
@@ -135,9 +144,34 @@ impl Db {
         self.transact_in(Arc::new(Turn::by(None)), closure).await
     }
 
+    /// As [`transact`](Self::transact), for what nobody waits for: it is committed with the next transactions of this process, or alone
+    /// if there are none within 50 ms.
+    pub async fn transact_along<T, E, F>(&self, closure: F) -> Result<Committed<T>, TransactError<E>>
+    where
+        T: Send + 'static,
+        E: Send + 'static,
+        F: FnMut(&mut Tx<'_>) -> Result<T, E> + Send + 'static,
+    {
+        self.enqueue(&self.idle, Arc::new(Turn::by(None)), closure).await
+    }
+
     /// As [`transact`](Self::transact), and fails with [`StoreError::Late`] when it has not begun at the turn's deadline, or could not
     /// be committed until then: nothing was written. One that is under way is waited for.
     pub async fn transact_in<T, E, F>(&self, turn: Arc<Turn>, closure: F) -> Result<Committed<T>, TransactError<E>>
+    where
+        T: Send + 'static,
+        E: Send + 'static,
+        F: FnMut(&mut Tx<'_>) -> Result<T, E> + Send + 'static,
+    {
+        self.enqueue(&self.jobs, turn, closure).await
+    }
+
+    async fn enqueue<T, E, F>(
+        &self,
+        queue: &mpsc::Sender<Box<dyn Job>>,
+        turn: Arc<Turn>,
+        closure: F,
+    ) -> Result<Committed<T>, TransactError<E>>
     where
         T: Send + 'static,
         E: Send + 'static,
@@ -150,7 +184,7 @@ impl Db {
         };
         let job = Box::new(Closure { run: closure, result: None, reply, turn: turn.clone() });
         let asked = async {
-            self.jobs.send(job).await.map_err(|_| gone())?;
+            queue.send(job).await.map_err(|_| gone())?;
             answer.await.map_err(|_| gone())
         };
         tokio::pin!(asked);
@@ -183,6 +217,11 @@ impl Db {
         self.view.fresh().await
     }
 
+    /// How long ago the store last showed that it can commit, so that it has a majority: by an answer to [`Db::fresh`], or a commit.
+    pub fn silence(&self) -> Duration {
+        self.view.silence()
+    }
+
     /// A consistent look at all rows, as fresh as the last [`Db::fresh`]. Do not hold it across an await.
     pub fn read(&self) -> Reader<'_> {
         self.view.read()
@@ -209,15 +248,34 @@ struct Attempt {
     unproven: bool,
 }
 
+/// Waits until something is to be done; false when nobody is left who could want it.
+async fn first(
+    waiting: &mut Vec<Box<dyn Job>>,
+    queue: &mut mpsc::Receiver<Box<dyn Job>>,
+    along: &mut mpsc::Receiver<Box<dyn Job>>,
+) -> bool {
+    let idle = tokio::select! {
+        biased;
+        some = queue.recv_many(waiting, GROUP) => return some > 0,
+        Some(job) = along.recv() => job,
+    };
+    // Whoever comes in this time takes it along.
+    if let Ok(0) = timeout(ALONE, queue.recv_many(waiting, GROUP)).await {
+        return false;
+    }
+    waiting.push(idle);
+    true
+}
+
 impl Sequencer {
-    async fn run(self, mut queue: mpsc::Receiver<Box<dyn Job>>) {
+    async fn run(self, mut queue: mpsc::Receiver<Box<dyn Job>>, mut along: mpsc::Receiver<Box<dyn Job>>) {
         let mut waiting: Vec<Box<dyn Job>> = Vec::new();
         loop {
-            if waiting.is_empty() && queue.recv_many(&mut waiting, GROUP).await == 0 {
+            if waiting.is_empty() && !first(&mut waiting, &mut queue, &mut along).await {
                 return;
             }
             while waiting.len() < GROUP
-                && let Ok(job) = queue.try_recv()
+                && let Ok(job) = queue.try_recv().or_else(|_| along.try_recv())
             {
                 waiting.push(job);
             }
@@ -327,12 +385,12 @@ impl Sequencer {
     /// `Ok(None)`: it did not happen and will not.
     async fn send(&self, txn: Txn) -> Result<Option<Revision>, TxnError> {
         let id = txn.id;
-        match tokio::time::timeout(COMMIT_TIMEOUT, self.store.txn(txn)).await {
+        match timeout(COMMIT_TIMEOUT, self.store.txn(txn)).await {
             Ok(Ok(revision)) => Ok(Some(revision)),
             Ok(Err(TxnError::Unknown)) | Err(_) => {
                 self.counts.unknown.add();
                 for attempt in 0..20 {
-                    match tokio::time::timeout(COMMIT_TIMEOUT, self.store.resolve(id)).await {
+                    match timeout(COMMIT_TIMEOUT, self.store.resolve(id)).await {
                         Ok(Ok(Outcome::Committed(revision))) => return Ok(Some(revision)),
                         Ok(Ok(Outcome::Aborted)) => return Ok(None),
                         Ok(Err(_)) | Err(_) => tokio::time::sleep(BACKOFF.jittered(attempt + 4)).await,

@@ -44,7 +44,7 @@ pub(crate) async fn once(place: Place<'_>, call: Call) -> Result<Reply> {
     }
 }
 
-/// Runs the handler and keeps its answer, if anything was committed.
+/// Runs the handler and lets its answer be kept, if anything was committed.
 fn carry_out(place: &Place<'_>, call: Call) -> impl Future<Output = Result<Reply>> + Send + use<> {
     let (cloud, ticket, cx) = (call.cloud.clone(), call.ticket.clone(), call.cx.clone());
     let (dialect, identity) = (place.dialect, place.identity.clone());
@@ -54,10 +54,12 @@ fn carry_out(place: &Place<'_>, call: Call) -> impl Future<Output = Result<Reply
         let Some(keyed) = ticket.keyed.as_ref().filter(|_| ticket.has_written()) else { return done };
         let reply = done.unwrap_or_else(|e| error_reply(dialect, &e, &cx.request_id, &identity));
         // One that cannot be kept is an empty text: nobody need wait for it.
-        let answer = sealed(&cloud, keyed, &reply).unwrap_or_default();
-        if let Err(e) = keep(&cloud, keyed, answer).await {
-            tracing::warn!(request_id = &*cx.request_id, error = %e, "An answer was not kept for repeats of its request; they get a new one");
-        }
+        let kept = keep(cloud.clone(), keyed, sealed(&cloud, keyed, &reply).unwrap_or_default());
+        tokio::spawn(async move {
+            if let Err(e) = kept.await {
+                tracing::warn!(request_id = &*cx.request_id, error = %e, "An answer was not kept for repeats of its request; they get a new one");
+            }
+        });
         Ok(reply)
     }
 }
@@ -96,18 +98,21 @@ fn sealed(cloud: &Cloud, keyed: &Keyed, reply: &Reply) -> Option<String> {
     Some(secrets.seal(&sealed_for(&keyed.id), answer.to_string().as_bytes()))
 }
 
-async fn keep(cloud: &Cloud, keyed: &Keyed, answer: String) -> Result<()> {
+/// Its client has the answer already.
+fn keep(cloud: Arc<Cloud>, keyed: &Keyed, answer: String) -> impl Future<Output = Result<()>> + Send + use<> {
     let (id, request_id) = (keyed.id.clone(), keyed.request_id.clone());
-    let kept = cloud.db.transact(move |tx| {
+    let keep = move |tx: &mut store::Tx<'_>| {
         if let Some(row) = tx.get(&super::KEYS, &id).filter(|row| row.text("request_id") == &*request_id) {
             let mut row = row.value().clone();
             row["answer"] = answer.as_str().into();
             tx.put(&super::KEYS, &id, row);
         }
         Ok::<_, Error>(())
-    });
-    kept.await?;
-    Ok(())
+    };
+    async move {
+        cloud.db.transact_along(keep).await?;
+        Ok(())
+    }
 }
 
 fn sealed_for(id: &str) -> String {

@@ -328,3 +328,29 @@ async fn nothing_is_sent_to_a_store_that_may_have_no_majority() {
     assert_eq!(add_one(&db).await, 2);
     assert_eq!(db.read().revision(), begun + 1, "nothing else was carried out");
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_may_come_along_costs_no_commit_of_its_own() {
+    let db = db(Memory::new()).await;
+    let along = |id: &'static str| {
+        let db = db.clone();
+        tokio::spawn(async move {
+            db.transact_along(move |tx| {
+                tx.put(&NAMES, id, json!({}));
+                Ok::<_, ()>(())
+            })
+            .await
+        })
+    };
+    let (one, two) = (along("one"), along("two"));
+    tokio::time::sleep(ALONE / 2).await;
+    assert_eq!(db.counts().commits.get(), 0, "it waits for others");
+    add_one(&db).await;
+    let (one, two) = (one.await.unwrap().unwrap(), two.await.unwrap().unwrap());
+    assert_eq!((one.revision, db.counts().commits.get()), (two.revision, 1), "all in one");
+
+    let begun = tokio::time::Instant::now();
+    along("three").await.unwrap().unwrap();
+    assert!(begun.elapsed() >= ALONE, "nobody came");
+    assert_eq!((db.read().count(&NAMES), db.counts().commits.get()), (3, 2));
+}
