@@ -76,10 +76,14 @@ pub(crate) async fn power_off(lab: &Lab, host: &Host) -> Result<(), Error> {
 
 /// Power and link are back, and what ran on the host is started as its init system would.
 pub(crate) async fn power_on(lab: &Lab, host: &Host) -> Result<(), Error> {
-    net::plug(lab, host).await?;
     if host.role == Role::Client {
-        return Ok(());
+        return net::plug(lab, host).await;
     }
+    if power::init(lab, host).is_none() {
+        // A machine that was off has not kept the public address.
+        net::address_alone(host).await?;
+    }
+    net::plug(lab, host).await?;
     power::on(lab, host).await?;
     up::start(lab, host).await
 }

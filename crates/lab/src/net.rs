@@ -65,14 +65,14 @@ pub(crate) async fn ensure(lab: &Lab) -> Result<(), Error> {
     ip(Some(&switch), &format!("link set {BRIDGE} up")).await?;
     run_in(Some(&switch), &["nft", RULES]).await?;
     for host in lab.shape.hosts() {
-        let Host { name, netns, address, .. } = &host;
+        let Host { name, netns, .. } = &host;
         if !there.contains(netns) {
             ip(None, &format!("netns add {netns}")).await?;
         }
         if !has(name) {
             ip(Some(&switch), &format!("link add {name} type veth peer name eth0 netns {netns}")).await?;
             ip(Some(&switch), &format!("link set {name} master {BRIDGE} up")).await?;
-            ip(Some(netns), &format!("addr add {address}/{PREFIX_LENGTH} dev eth0")).await?;
+            address_alone(&host).await?;
             ip(Some(netns), "link set lo up").await?;
             ip(Some(netns), "link set eth0 up").await?;
         }
@@ -96,6 +96,14 @@ pub(crate) async fn remove(lab: &Lab) -> Result<(), Error> {
     for netns in all.filter(|n| there.contains(n)) {
         ip(None, &format!("netns del {netns}")).await?;
     }
+    Ok(())
+}
+
+/// Gives the host the address that it has by itself, and takes those that its programs added.
+pub(crate) async fn address_alone(host: &Host) -> Result<(), Error> {
+    let Host { netns, address, .. } = host;
+    ip(Some(netns), "-4 addr flush dev eth0").await?;
+    ip(Some(netns), &format!("addr add {address}/{PREFIX_LENGTH} dev eth0")).await?;
     Ok(())
 }
 

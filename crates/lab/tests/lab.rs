@@ -114,7 +114,8 @@ async fn a_lab_has_faults_and_leaves_nothing() {
     assert!(matches!(nothing, Err(Error::NothingRuns { .. })));
     assert!(lab.host("c1").await.api.as_deref() == Some("ready"), "another host's processes are left alone");
 
-    // Power: all processes and the link go, the disk stays, and the next boot is another one.
+    // Power: all processes, the link and what was set on it go, the disk stays, and the next boot is another one.
+    assert!(lab.sh("c2", "ip addr add 10.77.0.200/24 dev eth0").await);
     for _ in 0..2 {
         lab.ok(Command::PowerOff { host: host("c2") }).await;
     }
@@ -124,6 +125,7 @@ async fn a_lab_has_faults_and_leaves_nothing() {
     lab.ok(Command::PowerOn { host: host("c2") }).await;
     lab.until("c2", "is ready again", |s| s.api.as_deref() == Some("ready")).await;
     assert_eq!(lab.read("c2/starts").lines().count(), 2);
+    assert!(lab.sh("c2", "[ $(ip -br -4 addr show eth0 | wc -w) = 3 ] && ip -br addr show eth0 | grep -q 10.77.0.2/").await);
     assert!(lab.read("c2/starts").ends_with("\n\n"), "it is started with the options that it keeps");
     assert_ne!(lab.read("run/c2.boot"), boot);
     assert!(lab.sh("c2", &format!("! grep -q {} /proc/sys/kernel/random/boot_id", boot.trim())).await);
