@@ -30,6 +30,13 @@ pub enum Error {
     Local(String),
 }
 
+impl Error {
+    /// Another controller may answer, or this one in a moment.
+    fn may_pass(&self) -> bool {
+        matches!(self, Self::Unreachable { .. } | Self::Refused { status: 502..=504, .. })
+    }
+}
+
 /// Who to be. The password is read from a file, never from the command line.
 #[derive(Clone, Debug)]
 pub struct Login {
@@ -68,9 +75,16 @@ pub struct Client {
 }
 
 const TIMEOUT: Duration = Duration::from_secs(60);
+const JSON: &str = "application/json";
+/// Before what may be sent again is: a controller that dies costs the door less.
+const AGAIN: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(3)];
 
 fn full(bytes: impl Into<Bytes>) -> Body {
     Full::new(bytes.into()).map_err(|never| match never {}).boxed()
+}
+
+fn parsed(answer: &[u8]) -> Value {
+    serde_json::from_slice(answer).unwrap_or(Value::Null)
 }
 
 /// The text that a person needs out of any service's error body.
@@ -99,7 +113,7 @@ impl Client {
             "identity": {"methods": ["password"], "password": {"user": {"name": login.user, "password": login.password, "domain": domain}}},
             "scope": {"project": {"name": login.project, "domain": domain}},
         }});
-        let (_, headers, _) = client.send("POST", "/identity/v3/auth/tokens", full(body.to_string()), "application/json").await?;
+        let (_, headers, _) = client.send("POST", "/identity/v3/auth/tokens", full(body.to_string()), JSON, None).await?;
         client.token = headers
             .iter()
             .find(|(k, _)| k == "x-subject-token")
@@ -118,17 +132,20 @@ impl Client {
         path: &str,
         body: Body,
         media: &str,
+        key: Option<&str>,
     ) -> Result<(u16, Vec<(String, String)>, Bytes), Error> {
         let url = format!("{}{path}", self.endpoint);
         let broken = |cause: String| Error::Unreachable { method, url: url.clone(), cause };
-        let request = Request::builder()
+        let mut request = Request::builder()
             .method(method)
             .uri(&url)
             .header("x-auth-token", &self.token)
             .header("content-type", media)
-            .header("openstack-api-version", "compute 2.90")
-            .body(body)
-            .map_err(|e| broken(e.to_string()))?;
+            .header("openstack-api-version", "compute 2.90");
+        if let Some(key) = key {
+            request = request.header("idempotency-key", format!("\"{key}\""));
+        }
+        let request = request.body(body).map_err(|e| broken(e.to_string()))?;
         let answer = tokio::time::timeout(TIMEOUT, self.http.request(request))
             .await
             .map_err(|_| broken(format!("no answer in {} s", TIMEOUT.as_secs())))?
@@ -145,20 +162,29 @@ impl Client {
 
     /// What the server's clock says, to the second.
     pub async fn clock(&self) -> Result<std::time::SystemTime, Error> {
-        let (_, headers, _) = self.send("GET", "/livez", full(""), "application/json").await?;
+        let (_, headers, _) = self.send("GET", "/livez", full(""), JSON, None).await?;
         let date = headers.iter().find(|(k, _)| k == "date").and_then(|(_, v)| httpdate::parse_http_date(v).ok());
         date.ok_or_else(|| Error::Local(format!("{} does not tell its time.", self.endpoint)))
     }
 
     async fn json(&self, method: &'static str, path: &str, body: Body) -> Result<Value, Error> {
-        let (_, _, bytes) = self.send(method, path, body, "application/json").await?;
-        Ok(serde_json::from_slice(&bytes).unwrap_or(Value::Null))
+        let (_, _, bytes) = self.send(method, path, body, JSON, None).await?;
+        Ok(parsed(&bytes))
     }
     pub async fn get(&self, path: &str) -> Result<Value, Error> {
         self.json("GET", path, full("")).await
     }
+    /// Sent again when nobody answers, or nobody who can serve, for some seconds; all under one key, so that it is done once.
     pub async fn post(&self, path: &str, body: Value) -> Result<Value, Error> {
-        self.json("POST", path, full(body.to_string())).await
+        let (key, body) = (base::id::uuid(), Bytes::from(body.to_string()));
+        let mut pauses = AGAIN.into_iter();
+        loop {
+            match self.send("POST", path, full(body.clone()), JSON, Some(&key)).await {
+                Ok((_, _, answer)) => return Ok(parsed(&answer)),
+                Err(e) if e.may_pass() => tokio::time::sleep(pauses.next().ok_or(e)?).await,
+                Err(e) => return Err(e),
+            }
+        }
     }
     pub async fn put(&self, path: &str, body: Value) -> Result<Value, Error> {
         self.json("PUT", path, full(body.to_string())).await
@@ -186,6 +212,47 @@ impl Client {
             }
         });
         let stream = futures_util::stream::poll_fn(move |cx| rx.poll_recv(cx));
-        self.send("PUT", path, StreamBody::new(stream).boxed(), "application/octet-stream").await.map(|_| ())
+        self.send("PUT", path, StreamBody::new(stream).boxed(), "application/octet-stream", None).await.map(|_| ())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::{
+        io::AsyncWriteExt as _,
+        net::{TcpListener, TcpStream},
+    };
+
+    /// The head and the body of a small request.
+    async fn request(stream: &mut TcpStream) -> String {
+        let mut text = Vec::new();
+        while !text.ends_with(b"}") {
+            assert!(stream.read_buf(&mut text).await.unwrap() > 0);
+        }
+        String::from_utf8(text).unwrap()
+    }
+
+    fn key(request: &str) -> Option<&str> {
+        request.lines().find_map(|line| line.strip_prefix("idempotency-key: "))
+    }
+
+    #[tokio::test]
+    async fn what_nobody_answers_is_sent_again_under_its_key() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let endpoint = format!("http://{}", listener.local_addr().unwrap());
+        let asked = tokio::spawn(async move { Client::anonymous(&endpoint, None).unwrap().post("/x", json!({"a": 1})).await });
+        // One dies in the middle, one cannot serve, one does.
+        let mut requests = Vec::new();
+        for answer in
+            ["", "HTTP/1.1 503 No\r\ncontent-length: 0\r\n\r\n", "HTTP/1.1 201 Yes\r\ncontent-length: 7\r\n\r\n{\"b\":2}"]
+        {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            requests.push(request(&mut stream).await);
+            stream.write_all(answer.as_bytes()).await.unwrap();
+        }
+        assert_eq!(asked.await.unwrap().unwrap(), json!({"b": 2}));
+        let keys: Vec<_> = requests.iter().map(|r| key(r)).collect();
+        assert!(keys[0].is_some_and(|key| key.len() == 38) && keys.iter().all(|key| *key == keys[0]), "{keys:?}");
     }
 }
