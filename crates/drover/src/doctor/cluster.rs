@@ -17,6 +17,8 @@ use tokio::{net::TcpStream, time::timeout};
 
 /// Revisions that a member may be behind while all is well.
 const LAG: u64 = 1000;
+/// Each member reads all that it has, three times at most.
+const COMPARED: Duration = Duration::from_secs(60);
 
 /// Controllers of this machine's cluster, by address.
 fn controllers(look: &Look<'_>) -> Vec<IpAddr> {
@@ -109,12 +111,22 @@ async fn etcd(look: &Look<'_>) -> Vec<Finding> {
             all.push(warning("etcd", format!("{} does not vote yet", learner.peer_urls.join(" ")), advice));
         }
     }
-    let (health, alarms) = tokio::join!(cluster.health(), timeout(PATIENCE, cluster.alarms()));
+    let (health, alarms, damaged) =
+        tokio::join!(cluster.health(), timeout(PATIENCE, cluster.alarms()), timeout(COMPARED, cluster.damaged()));
     all.extend(judge_etcd(&urls, &health));
     if let Ok(Ok(alarms)) = alarms {
         all.extend(judge_alarms(alarms));
     }
+    if let Ok(Ok(damaged)) = damaged {
+        all.extend(judge_damage(&damaged));
+    }
     all
+}
+
+fn judge_damage(damaged: &[String]) -> Vec<Finding> {
+    let advice = "Its file is damaged, and what it answers may be wrong: take it out and let it join anew (docs/operations.md, etcd). Where two \
+                  of two differ nobody knows which is right: look at both disks first";
+    damaged.iter().map(|url| error("etcd", format!("{url} does not hold what most members do"), advice)).collect()
 }
 
 fn judge_etcd(urls: &[String], health: &[Result<Health, Error>]) -> Vec<Finding> {
