@@ -78,38 +78,44 @@ impl Lister<'_> {
                 None => rows.extend(self.reader.all(table).filter(|r| keep(r, is_deleted)).cloned()),
             }
         }
-        sort(&mut rows, &w.sort);
+        let mut after = None;
         if let Some(marker) = &w.marker {
-            match rows.iter().position(|r| r.id() == marker) {
-                Some(at) => drop(rows.drain(..=at)),
-                None => {
-                    // A marker that the filters leave out still has a place in the order of creation.
-                    let mine = |r: &Arc<Row>| w.project.as_ref().is_none_or(|p| r.text("project_id") == p);
-                    let row = self.reader.get(&Server::DEF.table, marker).filter(mine);
-                    let row = row.ok_or_else(|| Error::bad_request(format!("marker [{marker}] not found")))?;
-                    let made = int(object(&row), "created_at");
-                    rows.retain(|r| int(object(r), "created_at") < made);
-                }
+            after = rows.iter().position(|r| r.id() == marker);
+            if after.is_none() {
+                // A marker that the filters leave out still has a place in the order of creation.
+                let mine = |r: &Arc<Row>| w.project.as_ref().is_none_or(|p| r.text("project_id") == p);
+                let row = self.reader.get(&Server::DEF.table, marker).filter(mine);
+                let row = row.ok_or_else(|| Error::bad_request(format!("marker [{marker}] not found")))?;
+                let made = int(object(&row), "created_at");
+                rows.retain(|r| int(object(r), "created_at") < made);
             }
         }
+        let mut rows = page(&rows, &w.sort, after, w.limit.saturating_add(1));
         let more = rows.len() > w.limit;
         rows.truncate(w.limit);
         Ok((rows, more))
     }
 }
 
-/// Each row is looked into once, not at each comparison.
-fn sort(rows: &mut Vec<Arc<Row>>, by: &[(&'static str, bool)]) {
-    let keys: Vec<Vec<Option<&Value>>> = rows.iter().map(|r| by.iter().map(|(f, _)| object(r).get(*f)).collect()).collect();
-    let mut places: Vec<usize> = (0..rows.len()).collect();
-    places.sort_by(|&a, &b| {
-        let by_key = by.iter().zip(keys[a].iter().zip(&keys[b])).map(|((_, descending), (a, b))| {
+/// The first `most` of the rows in this order, of those that come after the one at `after`. Each row is looked into once, not at each
+/// comparison, and only those of the page are sorted.
+fn page(rows: &[Arc<Row>], by: &[(&'static str, bool)], after: Option<usize>, most: usize) -> Vec<Arc<Row>> {
+    let keys: Vec<Option<&Value>> = rows.iter().flat_map(|r| by.iter().map(|(f, _)| object(r).get(*f))).collect();
+    let key = |place: usize| &keys[place * by.len()..][..by.len()];
+    let compare = |a: &usize, b: &usize| {
+        let by_key = by.iter().zip(key(*a).iter().zip(key(*b))).map(|((_, descending), (a, b))| {
             let o = order(*a, *b);
             if *descending { o.reverse() } else { o }
         });
-        by_key.fold(Ordering::Equal, Ordering::then).then_with(|| rows[b].id().cmp(rows[a].id()))
-    });
-    *rows = places.into_iter().map(|i| rows[i].clone()).collect();
+        by_key.fold(Ordering::Equal, Ordering::then).then_with(|| rows[*b].id().cmp(rows[*a].id()))
+    };
+    let mut places: Vec<usize> = (0..rows.len()).filter(|p| after.is_none_or(|after| compare(p, &after).is_gt())).collect();
+    if places.len() > most {
+        places.select_nth_unstable_by(most, compare);
+        places.truncate(most);
+    }
+    places.sort_unstable_by(compare);
+    places.into_iter().map(|p| rows[p].clone()).collect()
 }
 
 fn changed(row: &Map) -> i64 {
