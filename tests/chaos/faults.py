@@ -238,6 +238,7 @@ def matrix(pause, hold):
         Fault("cut both ways (leader)", undone("cut", "heal", leader), hold),
         Fault("pause (VIP)", undone("pause", "resume", holder), pause, True),
         Fault("pause serve (VIP)", undone("pause", "resume", holder, "serve"), pause),
+        Fault("pause supervise (VIP)", undone("pause", "resume", holder, "supervise"), pause / 3),
         Fault("pause etcd (leader)", undone("pause", "resume", leader, "etcd"), pause),
         Fault("clock +5 min (VIP)", clock(300, holder), hold, at_random=False),
         Fault("clock -5 min (other)", clock(-300, other), hold, at_random=False),
