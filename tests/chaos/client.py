@@ -71,16 +71,17 @@ class Client:
             if not reader.at_eof() and not writer.is_closing():
                 return reader, writer, left
             writer.close()
+        loop = asyncio.get_running_loop()
         reader, writer = await asyncio.open_connection(self.host, self.port)
         try:
             await self.handshakes.acquire()
             # One who gets no answer holds up nobody.
-            counts = asyncio.get_running_loop().call_later(COUNTS_FOR, self.handshakes.release)
+            counts = loop.call_later(COUNTS_FOR, self.handshakes.release)
             await writer.start_tls(self.tls, server_hostname=self.host)
         except BaseException:
             writer.transport.abort()
             raise
-        if not counts.cancelled() and counts.when() > asyncio.get_running_loop().time():
+        if counts.when() > loop.time():
             counts.cancel()
             self.handshakes.release()
         return reader, writer, self.uses

@@ -1,4 +1,5 @@
 //! A small JSON-over-HTTP client with a Keystone login.
+use base::retry::Backoff;
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, StreamBody, combinators::BoxBody};
 use hyper::{Request, body::Frame};
@@ -76,8 +77,9 @@ pub struct Client {
 
 const TIMEOUT: Duration = Duration::from_secs(60);
 const JSON: &str = "application/json";
-/// Before what may be sent again is: a controller that dies costs the door less.
-const AGAIN: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(3)];
+/// Until a controller that died is out of the way.
+const AGAIN: Backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(4));
+const MORE_ATTEMPTS: u32 = 2;
 
 fn full(bytes: impl Into<Bytes>) -> Body {
     Full::new(bytes.into()).map_err(|never| match never {}).boxed()
@@ -177,13 +179,13 @@ impl Client {
     /// Sent again when nobody answers, or nobody who can serve, for some seconds; all under one key, so that it is done once.
     pub async fn post(&self, path: &str, body: Value) -> Result<Value, Error> {
         let (key, body) = (base::id::uuid(), Bytes::from(body.to_string()));
-        let mut pauses = AGAIN.into_iter();
+        let mut attempt = 0;
         loop {
             match self.send("POST", path, full(body.clone()), JSON, Some(&key)).await {
-                Ok((_, _, answer)) => return Ok(parsed(&answer)),
-                Err(e) if e.may_pass() => tokio::time::sleep(pauses.next().ok_or(e)?).await,
-                Err(e) => return Err(e),
+                Err(e) if e.may_pass() && attempt < MORE_ATTEMPTS => tokio::time::sleep(AGAIN.jittered(attempt)).await,
+                sent => return sent.map(|(_, _, answer)| parsed(&answer)),
             }
+            attempt += 1;
         }
     }
     pub async fn put(&self, path: &str, body: Value) -> Result<Value, Error> {

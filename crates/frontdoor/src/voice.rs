@@ -1,9 +1,11 @@
 //! What a controller's API tells its [`Pulse`](crate::Pulse), which is in another process, and hears from it.
 //!
 //! ```text
-//!   API ──{"readiness":"ready","store_silent_ms":12,"controllers":{"c1":"10.0.0.1",…}}──▶ pulse      DIR/pulse.sock, a line of JSON each, with every beat
-//!       ◀──{"time":1764000000000000}───────────────────────────────             what most controllers have
+//!   API ──{"readiness":"ready","store_silent_ms":12,"controllers":{"c1":"10.0.0.1",…}}──▶ pulse     DIR/pulse.sock, with every beat
+//!       ◀──{"time":1764000000000000}────────────────────────────────────────────────────           what most controllers have
 //! ```
+//! Both are a line of JSON.
+//!
 //! Whoever holds its breath is silent: an API whose process stands still tells nothing, and needs nobody who notices that.
 use crate::{Controller, Readiness, pulse::BEAT};
 use base::{SteadyClock, Timestamp, retry::Backoff};

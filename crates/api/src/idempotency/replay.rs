@@ -54,12 +54,8 @@ fn carry_out(place: &Place<'_>, call: Call) -> impl Future<Output = Result<Reply
         let Some(keyed) = ticket.keyed.as_ref().filter(|_| ticket.has_written()) else { return done };
         let reply = done.unwrap_or_else(|e| error_reply(dialect, &e, &cx.request_id, &identity));
         // One that cannot be kept is an empty text: nobody need wait for it.
-        let kept = keep(cloud.clone(), keyed, sealed(&cloud, keyed, &reply).unwrap_or_default());
-        tokio::spawn(async move {
-            if let Err(e) = kept.await {
-                tracing::warn!(request_id = &*cx.request_id, error = %e, "An answer was not kept for repeats of its request; they get a new one");
-            }
-        });
+        let answer = sealed(&cloud, keyed, &reply).unwrap_or_default();
+        tokio::spawn(keep(cloud, ticket.clone(), answer));
         Ok(reply)
     }
 }
@@ -99,19 +95,20 @@ fn sealed(cloud: &Cloud, keyed: &Keyed, reply: &Reply) -> Option<String> {
 }
 
 /// Its client has the answer already.
-fn keep(cloud: Arc<Cloud>, keyed: &Keyed, answer: String) -> impl Future<Output = Result<()>> + Send + use<> {
-    let (id, request_id) = (keyed.id.clone(), keyed.request_id.clone());
-    let keep = move |tx: &mut store::Tx<'_>| {
-        if let Some(row) = tx.get(&super::KEYS, &id).filter(|row| row.text("request_id") == &*request_id) {
+async fn keep(cloud: Arc<Cloud>, ticket: Arc<Ticket>, answer: String) {
+    let Some(Keyed { id, request_id, .. }) = &ticket.keyed else { return };
+    let (key, of) = (id.clone(), request_id.clone());
+    let kept = cloud.db.transact_along(move |tx| {
+        if let Some(row) = tx.get(&super::KEYS, &key).filter(|row| row.text("request_id") == &*of) {
             let mut row = row.value().clone();
             row["answer"] = answer.as_str().into();
-            tx.put(&super::KEYS, &id, row);
+            tx.put(&super::KEYS, &key, row);
         }
         Ok::<_, Error>(())
-    };
-    async move {
-        cloud.db.transact_along(keep).await?;
-        Ok(())
+    });
+    if let Err(error) = kept.await {
+        let request_id = &**request_id;
+        tracing::warn!(request_id, %error, "An answer was not kept for repeats of its request; they get a new one");
     }
 }
 

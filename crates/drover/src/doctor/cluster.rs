@@ -111,13 +111,15 @@ async fn etcd(look: &Look<'_>) -> Vec<Finding> {
             all.push(warning("etcd", format!("{} does not vote yet", learner.peer_urls.join(" ")), advice));
         }
     }
-    let (health, alarms, damaged) =
-        tokio::join!(cluster.health(), timeout(PATIENCE, cluster.alarms()), timeout(COMPARED, cluster.damaged()));
+    let (health, alarms) = tokio::join!(cluster.health(), timeout(PATIENCE, cluster.alarms()));
     all.extend(judge_etcd(&urls, &health));
     if let Ok(Ok(alarms)) = alarms {
         all.extend(judge_alarms(alarms));
     }
-    if let Ok(Ok(damaged)) = damaged {
+    // Of fewer nobody knows who is right, and one that does not answer is waited for.
+    if health.iter().all(Result::is_ok)
+        && let Ok(Ok(damaged)) = timeout(COMPARED, cluster.damaged()).await
+    {
         all.extend(judge_damage(&damaged));
     }
     all
@@ -343,6 +345,14 @@ mod tests {
     fn judged(health: &[Result<Health, Error>]) -> Vec<Finding> {
         let urls: Vec<String> = (1..=health.len()).map(|n| format!("https://c{n}")).collect();
         judge_etcd(&urls, health)
+    }
+
+    #[test]
+    fn members_that_differ_are_errors() {
+        assert!(judge_damage(&[]).is_empty());
+        let found = judge_damage(&["https://c2".into()]);
+        assert_eq!((found.len(), found[0].level), (1, Level::Error));
+        assert!(found[0].found.contains("https://c2"), "{found:?}");
     }
 
     #[test]

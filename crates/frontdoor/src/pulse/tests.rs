@@ -1,6 +1,7 @@
 use super::*;
 use crate::{Controller, Voice};
 use base::SteadyClock;
+use std::sync::atomic::{AtomicU64, Ordering};
 use tokio::{sync::watch, task::JoinHandle};
 
 fn controller(n: u8) -> Controller {
@@ -14,6 +15,8 @@ struct Here {
     agent: SocketAddr,
     dir: tempfile::TempDir,
     clock: Arc<SteadyClock>,
+    /// For how many milliseconds the store has been silent.
+    store: Arc<AtomicU64>,
 }
 
 /// A controller on an address of loopback.
@@ -29,7 +32,9 @@ async fn start(n: u8, key: u8) -> Here {
         let Err(e) = running.run(sockets).await;
         panic!("{e}");
     });
-    let of_api = Voice::new(dir.path(), clock.clone(), || Duration::MAX);
+    let store = Arc::new(AtomicU64::new(u64::MAX));
+    let silent = store.clone();
+    let of_api = Voice::new(dir.path(), clock.clone(), move || Duration::from_millis(silent.load(Ordering::SeqCst)));
     let ten = n / 10 * 10;
     of_api.know(&[controller(ten + 1), controller(ten + 2), controller(ten + 3)]);
     let speaking = of_api.clone();
@@ -45,7 +50,7 @@ async fn start(n: u8, key: u8) -> Here {
             tokio::time::sleep(BEAT).await;
         }
     });
-    Here { pulse, voice, says, agent: at, dir, clock }
+    Here { pulse, voice, says, agent: at, dir, clock, store }
 }
 
 impl Here {
@@ -111,6 +116,18 @@ async fn the_time_of_most_controllers_is_everyones() {
         }
     }
     assert!(alone);
+    one.pulse.abort();
+}
+
+#[tokio::test]
+async fn who_reaches_the_store_is_not_alone() {
+    // Nobody is at the other addresses.
+    let one = start(31, 7).await;
+    one.is_alone(true).await;
+    one.store.store(0, Ordering::SeqCst);
+    one.is_alone(false).await;
+    one.store.store(1000, Ordering::SeqCst);
+    one.is_alone(true).await;
     one.pulse.abort();
 }
 
